@@ -1,0 +1,86 @@
+package kinds
+
+import (
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"hansa.dev/hansa/api"
+)
+
+// The functions below turn a function over a kind's Go type into the row's
+// function over any object. A row is only ever given its own kind.
+
+func on[T api.Object](f func(T)) func(api.Object) {
+	return func(obj api.Object) { f(obj.(T)) }
+}
+
+func onUpdate[T api.Object](f func(obj, old T)) func(obj, old api.Object) {
+	return func(obj, old api.Object) { f(obj.(T), old.(T)) }
+}
+
+func validates[T api.Object](f func(T) field.ErrorList) func(api.Object) field.ErrorList {
+	return func(obj api.Object) field.ErrorList { return f(obj.(T)) }
+}
+
+func validatesUpdate[T api.Object](f func(obj, old T) field.ErrorList) func(obj, old api.Object) field.ErrorList {
+	return func(obj, old api.Object) field.ErrorList { return f(obj.(T), old.(T)) }
+}
+
+// warns passes a nil old (on create) on as T's zero value.
+func warns[T api.Object](f func(obj, old T) []string) func(obj, old api.Object) []string {
+	return func(obj, old api.Object) []string {
+		o, _ := old.(T)
+		return f(obj.(T), o)
+	}
+}
+
+func selects[T api.Object](f func(T) fields.Set) func(api.Object) fields.Set {
+	return func(obj api.Object) fields.Set { return f(obj.(T)) }
+}
+
+func cells[T api.Object](f func(obj T, now time.Time) []any) func(api.Object, time.Time) []any {
+	return func(obj api.Object, now time.Time) []any { return f(obj.(T), now) }
+}
+
+// stored fills in what follows from a kind having one served version, which is
+// also its stored one.
+func stored[T any, PT interface {
+	*T
+	api.Object
+}, L any, PL interface {
+	*L
+	runtime.Object
+}](gv schema.GroupVersion, r *api.Resource) *api.Resource {
+	r.Group = gv.Group
+	r.Storage = gv
+	r.New = func() api.Object { return PT(new(T)) }
+	r.NewList = func() runtime.Object { return PL(new(L)) }
+	r.Versions = append(r.Versions, api.Version{GroupVersion: gv, New: r.New, NewList: r.NewList})
+	return r
+}
+
+// resets is the set of dotted field paths that a writer does not come to own.
+func resets(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]*fieldpath.Set {
+	set := fieldpath.NewSet()
+	for _, path := range paths {
+		parts := []any{}
+		for _, name := range strings.Split(path, ".") {
+			parts = append(parts, name)
+		}
+		set.Insert(fieldpath.MakePathOrDie(parts...))
+	}
+	return map[schema.GroupVersion]*fieldpath.Set{gv: set}
+}
+
+// updateVerbs are those of a subresource that is a view of its object.
+var updateVerbs = []string{"get", "patch", "update"}
+
+// objectMeta is the description source of the columns that show metadata.
+var objectMeta = metav1.ObjectMeta{}.SwaggerDoc()

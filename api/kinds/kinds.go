@@ -1,0 +1,35 @@
+// Package kinds holds the row of every kind that Hansa serves, one file per
+// kind: defaults, preparation, validation, columns and subresources as
+// Kubernetes v1.37 has them. The rows are pure: they read no clock and know
+// nothing of other objects. What needs either (allocating cluster addresses,
+// looking at a namespace, answering an access review) belongs to the server.
+package kinds
+
+import (
+	"fmt"
+	"sync"
+
+	"hansa.dev/hansa/api"
+)
+
+// All makes a fresh set of rows, in the order of discovery. The caller owns it;
+// rows of different calls share nothing that may be written to.
+func All() []*api.Resource {
+	return []*api.Resource{
+		configMap(),
+		namespace(),
+		secret(),
+	}
+}
+
+// Registry is the process-wide set of all rows. It is built at the first call
+// and only read afterwards, from any goroutine.
+func Registry() *api.Registry { return registry() }
+
+var registry = sync.OnceValue(func() *api.Registry {
+	r, err := api.NewRegistry(Scheme(), All())
+	if err != nil {
+		panic(fmt.Sprintf("kinds: %v", err)) // the rows are constants of this package
+	}
+	return r
+})

@@ -1,0 +1,127 @@
+package kinds
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/api"
+)
+
+func namespace() *api.Resource {
+	gv := corev1.SchemeGroupVersion
+	return stored[corev1.Namespace, *corev1.Namespace, corev1.NamespaceList](gv, &api.Resource{
+		Plural:     "namespaces",
+		Singular:   "namespace",
+		Kind:       "Namespace",
+		ShortNames: []string{"ns"},
+		// Namespaces are deleted one by one, each with all it holds.
+		Verbs:          []string{"create", "delete", "get", "list", "patch", "update", "watch"},
+		Prefix:         "namespaces",
+		Default:        on(labelNamespace),
+		PrepareCreate:  on(prepareNamespace),
+		PrepareUpdate:  onUpdate(keepNamespaceLifecycle),
+		Canonicalize:   on(labelNamespace),
+		Validate:       validates(validateNamespace),
+		ValidateUpdate: validatesUpdate(func(ns, _ *corev1.Namespace) field.ErrorList { return validateNamespace(ns) }),
+		NameRule:       apivalidation.ValidateNamespaceName,
+		ResetFields:    resets(gv, "status", "spec.finalizers"),
+
+		AllowUnconditionalUpdate: true,
+		Table: &api.Table{
+			Columns: []metav1.TableColumnDefinition{
+				nameColumn(),
+				column("Status", "string", "The status of the namespace"),
+				ageColumn(),
+			},
+			Row: cells(func(ns *corev1.Namespace, now time.Time) []any {
+				return []any{ns.Name, string(ns.Status.Phase), age(ns.CreationTimestamp, now)}
+			}),
+		},
+		// "name" is an old alias of metadata.name that upstream still serves.
+		FieldLabels: []string{"name", "status.phase"},
+		Fields: selects(func(ns *corev1.Namespace) fields.Set {
+			return fields.Set{"name": ns.Name, "status.phase": string(ns.Status.Phase)}
+		}),
+		Subresources: map[string]*api.Subresource{
+			"status": {
+				Verbs:          updateVerbs,
+				PrepareUpdate:  onUpdate(func(ns, old *corev1.Namespace) { ns.Spec = old.Spec }),
+				ValidateUpdate: validatesUpdate(validateNamespaceStatus),
+				ResetFields:    resets(gv, "spec"),
+			},
+			"finalize": {
+				Verbs:          []string{"update"},
+				PrepareUpdate:  onUpdate(func(ns, old *corev1.Namespace) { ns.Status = old.Status }),
+				ValidateUpdate: validatesUpdate(func(ns, _ *corev1.Namespace) field.ErrorList { return validateNamespace(ns) }),
+				ResetFields:    resets(gv, "status"),
+			},
+		},
+	})
+}
+
+// labelNamespace keeps the label by which selectors name a namespace. The name
+// may still be missing (generateName) when defaults are applied.
+func labelNamespace(ns *corev1.Namespace) {
+	if ns.Name == "" {
+		return
+	}
+	if ns.Labels == nil {
+		ns.Labels = map[string]string{}
+	}
+	ns.Labels[corev1.LabelMetadataName] = ns.Name
+}
+
+// prepareNamespace makes every new namespace active and held by the namespace
+// loop, which empties it before it goes.
+func prepareNamespace(ns *corev1.Namespace) {
+	ns.Status = corev1.NamespaceStatus{Phase: corev1.NamespaceActive}
+	if !slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
+		ns.Spec.Finalizers = append(ns.Spec.Finalizers, corev1.FinalizerKubernetes)
+	}
+}
+
+// keepNamespaceLifecycle leaves status and spec.finalizers to their subresources.
+func keepNamespaceLifecycle(ns, old *corev1.Namespace) {
+	ns.Spec.Finalizers = old.Spec.Finalizers
+	ns.Status = old.Status
+}
+
+func validateNamespace(ns *corev1.Namespace) field.ErrorList {
+	var errs field.ErrorList
+	path := field.NewPath("spec", "finalizers")
+	for _, name := range ns.Spec.Finalizers {
+		errs = append(errs, apivalidation.ValidateFinalizerName(string(name), path)...)
+		if !strings.Contains(string(name), "/") && !standardFinalizers.Has(string(name)) {
+			errs = append(errs, field.Invalid(path, string(name), "name is neither a standard finalizer name nor is it fully qualified"))
+		}
+	}
+	return errs
+}
+
+// standardFinalizers are the only ones without a domain.
+var standardFinalizers = sets.New(
+	string(corev1.FinalizerKubernetes),
+	metav1.FinalizerOrphanDependents,
+	metav1.FinalizerDeleteDependents,
+)
+
+// validateNamespaceStatus ties the phase to deletion: only a namespace that is
+// being deleted is terminating, and every other one is active.
+func validateNamespaceStatus(ns, _ *corev1.Namespace) field.ErrorList {
+	phase := field.NewPath("status", "phase")
+	switch {
+	case ns.DeletionTimestamp.IsZero() && ns.Status.Phase != corev1.NamespaceActive:
+		return field.ErrorList{field.Invalid(phase, ns.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}
+	case !ns.DeletionTimestamp.IsZero() && ns.Status.Phase != corev1.NamespaceTerminating:
+		return field.ErrorList{field.Invalid(phase, ns.Status.Phase, "may only be 'Terminating' if `deletionTimestamp` is not empty")}
+	}
+	return nil
+}
