@@ -1,0 +1,205 @@
+// Package api describes every kind that Hansa serves as data: names, scope,
+// versions, defaults, validation, columns, indexes and subresources. It does no
+// I/O, reads no clock and knows nothing of the wire or of etcd; the store, the
+// API server, the clients and the loops all read the same rows.
+//
+// The rows themselves are in package api/kinds.
+package api
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+)
+
+// Object is any API object. One obtained from a read is frozen: it is shared
+// with every other reader, so whoever wants to change it makes a DeepCopy first.
+type Object interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Ref names one object of one resource.
+type Ref struct {
+	Resource  *Resource
+	Namespace string
+	Name      string
+}
+
+// Key is Ref without its resource: what names an object among its own kind.
+type Key = types.NamespacedName
+
+// Key is the name of the referenced object within its resource.
+func (r Ref) Key() Key { return Key{Namespace: r.Namespace, Name: r.Name} }
+
+// String is the form used in errors and logs, e.g. "pods default/web-1".
+func (r Ref) String() string {
+	if r.Namespace == "" {
+		return r.Resource.Plural + " " + r.Name
+	}
+	return r.Resource.Plural + " " + r.Namespace + "/" + r.Name
+}
+
+// RefTo is the Ref of an object that has its name.
+func RefTo(r *Resource, obj metav1.Object) Ref {
+	return Ref{Resource: r, Namespace: obj.GetNamespace(), Name: obj.GetName()}
+}
+
+// Resource is the row of one kind. Rows are made once at start and never
+// written to afterwards. A nil function means that the kind needs none.
+//
+// Every function that takes an Object gets the kind's hub type, the Go type
+// made by New, whatever version the client speaks.
+type Resource struct {
+	Group    string // "" for core
+	Plural   string // "configmaps": the resource's name on the wire
+	Singular string // "configmap"
+	Kind     string // "ConfigMap"
+
+	ShortNames []string
+	Categories []string // "all"
+	Namespaced bool
+
+	// Verbs is what discovery and the router offer; nil means AllVerbs.
+	Verbs []string
+
+	// Versions are the served group-versions, the preferred one of each group
+	// first. All are views of one stored object.
+	Versions []Version
+
+	// Storage is the group-version that is written to etcd, below Prefix:
+	// /registry/PREFIX/[NAMESPACE/]NAME. A resource without a Prefix has no
+	// storage (access reviews): its Create hook computes the answer.
+	Storage schema.GroupVersion
+	Prefix  string
+
+	New     func() Object
+	NewList func() runtime.Object
+
+	// Default fills in what the client left out. Idempotent.
+	Default func(Object)
+	// PrepareCreate and PrepareUpdate take away what the writer may not set
+	// (status on the main resource, above all) and keep metadata.generation.
+	// PrepareUpdate runs before Default and Validate.
+	PrepareCreate func(obj Object)
+	PrepareUpdate func(obj, old Object)
+	// Canonicalize brings a valid object into its stored form.
+	Canonicalize func(Object)
+	// Validate covers everything of a new object except ObjectMeta, which is
+	// checked for all kinds alike with NameRule.
+	Validate func(Object) field.ErrorList
+	// ValidateUpdate covers everything of a changed object, except ObjectMeta;
+	// it calls Validate itself where the kind wants that.
+	ValidateUpdate func(obj, old Object) field.ErrorList
+	// Warnings are sentences for the client's Warning header. old is nil on
+	// create.
+	Warnings func(obj, old Object) []string
+	// NameRule answers with the reasons why a name is not allowed; prefix says
+	// that it is a generateName. Nil means a DNS-1123 subdomain.
+	NameRule func(name string, prefix bool) []string
+	// ResetFields are the fields that a writer of the main resource does not
+	// come to own in server-side apply, by group-version.
+	ResetFields map[schema.GroupVersion]*fieldpath.Set
+	// AllowCreateOnUpdate and AllowUnconditionalUpdate are as in Kubernetes:
+	// may PUT create, and may PUT come without a resourceVersion.
+	AllowCreateOnUpdate      bool
+	AllowUnconditionalUpdate bool
+
+	// Table gives the columns that `kubectl get` shows.
+	Table *Table
+
+	// Fields are the values that field selectors may use, beyond
+	// metadata.name and metadata.namespace. FieldLabels lists their names.
+	Fields      func(Object) fields.Set
+	FieldLabels []string
+
+	// Indexes are the secondary indexes that the memory copy keeps.
+	Indexes []Index
+
+	// GracePeriod answers, for kinds that are deleted gracefully (pods), the
+	// seconds that obj is given when deleted with opts; zero deletes at once.
+	// Nil: the kind is always deleted at once (but for its finalizers).
+	GracePeriod func(obj Object, opts *metav1.DeleteOptions) int64
+	// DefaultPropagation is what deletion does to dependants when the client
+	// does not say: background when nil.
+	DefaultPropagation *metav1.DeletionPropagation
+
+	// Subresources by name: "status", "scale", "binding", "log", …
+	Subresources map[string]*Subresource
+}
+
+// Version is one served version of a kind. ToHub and FromHub are nil where the
+// version is the hub itself.
+type Version struct {
+	schema.GroupVersion
+	New     func() Object
+	NewList func() runtime.Object
+	// ToHub and FromHub convert; the result shares nothing with the argument
+	// that a later write to either could reach.
+	ToHub   func(Object) (Object, error)
+	FromHub func(Object) (Object, error)
+}
+
+// Subresource is one path below an object.
+type Subresource struct {
+	// Verbs offered by discovery, e.g. get, update, patch.
+	Verbs []string
+	// Kind (with group-version) of its body in discovery, when it differs from
+	// the parent's: Scale, TokenRequest, Eviction, PodExecOptions.
+	Kind schema.GroupVersionKind
+	New  func() runtime.Object
+
+	// For a subresource that is a view of the same object (status, resize,
+	// ephemeralcontainers, finalize): what an update of it may change, and how
+	// the result is validated.
+	PrepareUpdate  func(obj, old Object)
+	ValidateUpdate func(obj, old Object) field.ErrorList
+	ResetFields    map[schema.GroupVersion]*fieldpath.Set
+
+	// For a subresource with a body of its own over the same object (scale,
+	// binding): Get derives the body, Put applies one to a copy of the object.
+	// Errors are API status errors.
+	Get func(Object) (runtime.Object, error)
+	Put func(obj Object, body runtime.Object) error
+
+	// Connect marks one that is served by a handler of the server, found by
+	// the subresource's name (log, exec, attach, portforward, proxy, token).
+	Connect bool
+}
+
+// Index is a secondary index of the memory copy: the values under which an
+// object is found. Values must not keep a reference to the object.
+type Index struct {
+	Name   string
+	Values func(Object) []string
+}
+
+// Names of the indexes that more than one part relies on.
+const (
+	IndexNode  = "node"  // pods by spec.nodeName
+	IndexOwner = "owner" // every kind by owner UID; kept for all rows
+)
+
+// AllVerbs is what a plain resource offers.
+var AllVerbs = []string{"create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"}
+
+// GVK is the kind in its storage version.
+func (r *Resource) GVK() schema.GroupVersionKind { return r.Storage.WithKind(r.Kind) }
+
+// GroupResource is the name used in authorization and in error texts.
+func (r *Resource) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: r.Group, Resource: r.Plural}
+}
+
+// Offers says whether the resource itself has a verb.
+func (r *Resource) Offers(verb string) bool {
+	if r.Verbs == nil {
+		return sets.New(AllVerbs...).Has(verb)
+	}
+	return sets.New(r.Verbs...).Has(verb)
+}

@@ -1,0 +1,18 @@
+package api
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Table is how a kind looks in `kubectl get`. A column with Priority > 0 is
+// shown by `-o wide` only.
+type Table struct {
+	Columns []metav1.TableColumnDefinition
+	// Row gives the cells of one object, as many as there are columns; now is
+	// what ages are counted from.
+	Row func(obj Object, now time.Time) []any
+	// Conditions gives the row's conditions (a finished pod is "Completed").
+	Conditions func(obj Object) []metav1.TableRowCondition
+}

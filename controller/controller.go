@@ -1,0 +1,38 @@
+// Package controller runs control loops. Each loop is in a package of its own
+// below this one; loops meet only at the store.
+//
+// A loop is level-triggered: it is told which key to look at, never what
+// happened. It decides with a pure plan over what the view shows, then acts
+// through its client.
+package controller
+
+import (
+	"context"
+	"time"
+
+	"hansa.dev/hansa/api"
+)
+
+// Loop is one control loop. It starts no goroutine and reads no clock itself:
+// the runner calls Step, never twice at once for the same key.
+type Loop interface {
+	// Name is the loop's identity: the service account in kube-system as which
+	// it acts, e.g. "deployment-controller".
+	Name() string
+	// Sources says what wakes which key.
+	Sources() []Source
+	// Step brings the world one step closer to what the object of key asks for.
+	// now is the time of the call. A positive after asks to be called again
+	// then, if nothing wakes the key earlier. An error asks for a retry with
+	// exponential backoff; a conflict is such an error and is not logged.
+	Step(ctx context.Context, key api.Key, now time.Time) (after time.Duration, err error)
+}
+
+// Source wakes keys of a loop when objects of a resource change.
+type Source struct {
+	Resource *api.Resource
+	// Keys answers which keys a change wakes. old is nil for an addition, new
+	// for a deletion. It must be fast and must not block. Nil stands for the
+	// object's own key.
+	Keys func(old, new api.Object) []api.Key
+}
