@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"hansa.dev/hansa/internal/bundle"
+)
+
+// bundleFile is the bundle's name in a folder of the cache, beside the
+// programs it is made of.
+const bundleFile = "bundle"
+
+// program is one row of what we carry. Versions are those of carried/go.mod.
+type program struct {
+	name string
+	env  []string
+	argv []string // run in carried/; %OUT% is the program's path
+}
+
+// goProgram is a row built by go without cgo; runc is the only one with it.
+func goProgram(name, pkg, tags, ldflags string) program {
+	return program{
+		name: name,
+		env:  []string{"CGO_ENABLED=0", "GOWORK=off"},
+		argv: []string{"go", "build", "-trimpath", "-buildvcs=false", "-tags", tags, "-ldflags", "-s -w " + ldflags, "-o", "%OUT%", pkg},
+	}
+}
+
+// programs lists what is carried, in the order of the bundle.
+func programs() []program {
+	runc := goProgram("runc", "github.com/opencontainers/runc", "seccomp osusergo netgo urfave_cli_no_docs",
+		"-linkmode external -extldflags -static-pie")
+	// C code joins namespaces before Go's runtime starts, and libseccomp is C.
+	runc.env = []string{"CGO_ENABLED=1", "GOWORK=off"}
+	runc.argv = append([]string{"go", "build", "-buildmode=pie"}, runc.argv[2:]...)
+	return []program{
+		goProgram("containerd", "./containerd",
+			"no_tracing no_btrfs no_zfs no_devmapper osusergo netgo static_build urfave_cli_no_docs",
+			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2"),
+		goProgram("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+			"no_grpc osusergo netgo static_build urfave_cli_no_docs",
+			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2"),
+		runc,
+		goProgram("hansa-cni", "./hansa-cni", "osusergo netgo", ""),
+		{
+			name: "pause",
+			argv: []string{"gcc", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static",
+				"-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-s",
+				"-Wl,--build-id=none,-z,noexecstack,-z,norelro", "-o", "%OUT%", "pause/pause.c"},
+		},
+		goProgram("kubectl", "./kubectl", "osusergo netgo",
+			"-X k8s.io/component-base/version.gitVersion=v1.37.2"+
+				" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"),
+	}
+}
+
+// carry returns the folder of the cache that holds the carried programs and
+// their bundle, building what is not there. The link dir/current leads to it.
+// Builders of the same checkout wait for each other.
+func carry(ctx context.Context, dir string) (string, error) {
+	rows := programs()
+	key, err := cacheKey(ctx, rows)
+	if err != nil {
+		return "", fmt.Errorf("cache key of the carried programs: %w", err)
+	}
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", err
+	}
+	unlock, err := lock(filepath.Join(dir, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	folder := filepath.Join(dir, key)
+	if _, err := os.Stat(folder); err == nil {
+		return folder, point(dir, key)
+	}
+	tmp := folder + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil { // of a build that was interrupted
+		return "", err
+	}
+	if err := os.MkdirAll(tmp, 0o755); err != nil {
+		return "", err
+	}
+	if err := buildAll(ctx, rows, tmp); err != nil {
+		return "", err
+	}
+	if err := os.Rename(tmp, folder); err != nil {
+		return "", err
+	}
+	return folder, point(dir, key)
+}
+
+// buildAll builds every program into dir and then the bundle. One after the
+// other: go already uses every core.
+func buildAll(ctx context.Context, rows []program, dir string) error {
+	var sources []bundle.Source
+	for _, p := range rows {
+		start := time.Now()
+		out := filepath.Join(dir, p.name)
+		argv := make([]string, len(p.argv))
+		for i, arg := range p.argv {
+			argv[i] = strings.ReplaceAll(arg, "%OUT%", out)
+		}
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Dir = "carried"
+		cmd.Env = append(os.Environ(), p.env...)
+		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("build %s: %w", p.name, err)
+		}
+		logf("%s built in %s", p.name, time.Since(start).Round(100*time.Millisecond))
+		sources = append(sources, bundle.Source{Name: p.name, Path: out})
+	}
+	start := time.Now()
+	f, err := os.Create(filepath.Join(dir, bundleFile))
+	if err != nil {
+		return err
+	}
+	if err := bundle.Write(f, sources); err != nil {
+		f.Close()
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	logf("bundle compressed in %s", time.Since(start).Round(100*time.Millisecond))
+	return nil
+}
+
+// cacheKey hashes all that the programs follow from: the commands, the
+// compilers and the C library they are linked with, the code that writes the
+// bundle, and every file of carried/, among them the pinned versions.
+func cacheKey(ctx context.Context, rows []program) (string, error) {
+	h := sha256.New()
+	for _, p := range rows {
+		fmt.Fprintf(h, "program %q %q %q\n", p.name, p.env, p.argv)
+	}
+	for _, argv := range [][]string{
+		{"go", "env", "GOVERSION", "GOARCH", "GOFLAGS", "GOEXPERIMENT", "GOAMD64"},
+		{"gcc", "-dumpfullversion"},
+		{"pkg-config", "--modversion", "libseccomp"},
+	} {
+		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
+		if err != nil {
+			return "", fmt.Errorf("%s (hack/setup installs what is missing): %w", strings.Join(argv, " "), err)
+		}
+		fmt.Fprintf(h, "tool %q %q\n", argv, out)
+	}
+	fmt.Fprintf(h, "os %s\n", runtime.GOOS)
+	for _, root := range []string{"carried", "internal/bundle/bundle.go", "internal/bundle/write.go"} {
+		if err := hashTree(h, root); err != nil {
+			return "", err
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil))[:16], nil
+}
+
+// hashTree writes the name and content of every file below root but tests to
+// h, in a fixed order.
+func hashTree(h interface{ Write([]byte) (int, error) }, root string) error {
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "file %q %d\n", path, len(data))
+		_, err = h.Write(data)
+		return err
+	})
+}
+
+// lock takes the lock file at path and waits for it if need be.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+// point makes dir/current lead to key.
+func point(dir, key string) error {
+	current := filepath.Join(dir, "current")
+	if target, err := os.Readlink(current); err == nil && target == key {
+		return nil
+	}
+	tmp := current + ".tmp"
+	if err := os.RemoveAll(tmp); err != nil {
+		return err
+	}
+	if err := os.Symlink(key, tmp); err != nil {
+		return err
+	}
+	return os.Rename(tmp, current)
+}
