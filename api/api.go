@@ -7,6 +7,8 @@
 package api
 
 import (
+	"time"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -128,6 +130,9 @@ type Resource struct {
 	// DefaultPropagation is what deletion does to dependants when the client
 	// does not say: background when nil.
 	DefaultPropagation *metav1.DeletionPropagation
+	// TTL is how long after its last write an object is kept; zero: until it is
+	// deleted.
+	TTL time.Duration
 
 	// Subresources by name: "status", "scale", "binding", "log", …
 	Subresources map[string]*Subresource
@@ -143,6 +148,16 @@ type Version struct {
 	// that a later write to either could reach.
 	ToHub   func(Object) (Object, error)
 	FromHub func(Object) (Object, error)
+
+	// FieldLabels gives this version's names of the field labels that it calls
+	// differently: its own name to the one in Resource.FieldLabels. When set,
+	// it is complete: labels not in it are unknown to this version (metadata
+	// apart). Nil: the resource's names.
+	FieldLabels map[string]string
+	// Validate and ValidateUpdate are what writes by way of this version must
+	// satisfy beyond the resource's own checks. They get hub objects.
+	Validate       func(Object) field.ErrorList
+	ValidateUpdate func(obj, old Object) field.ErrorList
 }
 
 // Subresource is one path below an object.
@@ -162,10 +177,13 @@ type Subresource struct {
 	ResetFields    map[schema.GroupVersion]*fieldpath.Set
 
 	// For a subresource with a body of its own over the same object (scale,
-	// binding): Get derives the body, Put applies one to a copy of the object.
-	// Errors are API status errors.
+	// binding): Get derives the body, Put applies one to a copy of the object,
+	// at the time now; a resourceVersion or UID in the body becomes the copy's,
+	// for the server to compare. The result is then prepared and validated as
+	// any update of the object is, unless the subresource has PrepareUpdate or
+	// ValidateUpdate of its own. Errors are API status errors.
 	Get func(Object) (runtime.Object, error)
-	Put func(obj Object, body runtime.Object) error
+	Put func(obj Object, body runtime.Object, now time.Time) error
 
 	// Connect marks one that is served by a handler of the server, found by
 	// the subresource's name (log, exec, attach, portforward, proxy, token).
