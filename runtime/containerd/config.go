@@ -1,0 +1,146 @@
+package containerd
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"text/template"
+)
+
+// PauseImage is the sandbox image: built from the carried pause program,
+// imported at start, never pulled.
+const PauseImage = "hansa.local/pause:1"
+
+// Config says where one instance's containerd lives. DataDir, RunDir and BinDir
+// are absolute.
+type Config struct {
+	DataDir string // images and metadata go to DataDir/containerd
+	RunDir  string // /run/hansa/ID: sockets and runtime state
+	BinDir  string // the carried programs
+	// CgroupRoot is "/hansa/ID": below it are system (containerd and shims) and
+	// pods.
+	CgroupRoot string
+	// CNIDir holds the network configuration and the network plugin is in BinDir.
+	CNIDir string
+	// RestrictOOM keeps containers from asking for a lower OOM score than the
+	// daemon's own: needed without CAP_SYS_RESOURCE, where lowering fails.
+	RestrictOOM bool
+	// RegistryDir holds registry configuration in containerd's hosts format.
+	RegistryDir string
+	// Enter puts a process into the instance's system cgroup.
+	Enter func(pid int) error
+}
+
+// Endpoint is the path of the socket that serves CRI and containerd's own API.
+func (c Config) Endpoint() string { return filepath.Join(c.RunDir, "containerd.sock") }
+
+func (c Config) rootDir() string    { return filepath.Join(c.DataDir, "containerd") }
+func (c Config) stateDir() string   { return filepath.Join(c.RunDir, "containerd") }
+func (c Config) configFile() string { return filepath.Join(c.rootDir(), "config.toml") }
+func (c Config) logFile() string    { return filepath.Join(c.DataDir, "logs", "containerd.log") }
+func (c Config) pidFile() string    { return filepath.Join(c.RunDir, "containerd.pid") }
+func (c Config) binary() string     { return filepath.Join(c.BinDir, "containerd") }
+
+// The shim's socket directory is short because a unix socket's path has at most
+// 108 bytes, 65 of which the shim itself uses. Plugins that look outside of our
+// directories (NRI, CDI, /etc/cni) are pointed away from them or disabled.
+var configTemplate = template.Must(template.New("config.toml").Parse(`version = 4
+root = {{printf "%q" .Root}}
+state = {{printf "%q" .State}}
+imports = []
+oom_score = 0
+disabled_plugins = [
+  "io.containerd.nri.v1.nri",
+  "io.containerd.snapshotter.v1.native",
+  "io.containerd.server.v1.grpc-tcp",
+  "io.containerd.metrics.v1.grpc-prometheus",
+]
+
+[debug]
+  level = "warn"
+
+[plugins."io.containerd.server.v1.grpc"]
+  address = {{printf "%q" .Socket}}
+[plugins."io.containerd.server.v1.ttrpc"]
+  address = {{printf "%q" .TTRPC}}
+[plugins."io.containerd.shim.v1.manager"]
+  socket_dir = {{printf "%q" .Shims}}
+[plugins."io.containerd.internal.v1.opt"]
+  path = {{printf "%q" .Opt}}
+
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  stats_collect_period = 60
+  [plugins."io.containerd.cri.v1.images".pinned_images]
+    sandbox = {{printf "%q" .Pause}}
+  [plugins."io.containerd.cri.v1.images".registry]
+    config_path = {{printf "%q" .Registry}}
+[plugins."io.containerd.transfer.v1.local"]
+  config_path = {{printf "%q" .Registry}}
+
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = {{.RestrictOOM}}
+  netns_mounts_under_state_dir = true
+  enable_unprivileged_ports = false
+  enable_unprivileged_icmp = false
+  cdi_spec_dirs = []
+  enable_criu = false
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "runc"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+        BinaryName = {{printf "%q" .Runc}}
+        Root = {{printf "%q" .RuncRoot}}
+        SystemdCgroup = false
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = [{{printf "%q" .Bin}}]
+    conf_dir = {{printf "%q" .CNI}}
+    max_conf_num = 1
+
+[plugins."io.containerd.grpc.v1.cri"]
+  disable_tcp_service = true
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+`))
+
+// render is the text of containerd's configuration file.
+func (c Config) render() ([]byte, error) {
+	var b bytes.Buffer
+	err := configTemplate.Execute(&b, struct {
+		Root, State, Socket, TTRPC, Shims, Opt, Pause, Registry, Runc, RuncRoot, Bin, CNI string
+		RestrictOOM                                                                       bool
+	}{
+		Root: c.rootDir(), State: c.stateDir(), Socket: c.Endpoint(),
+		TTRPC: c.Endpoint() + ".ttrpc", Shims: filepath.Join(c.RunDir, "s"),
+		Opt: filepath.Join(c.rootDir(), "opt"), Pause: PauseImage, Registry: c.RegistryDir,
+		Runc: filepath.Join(c.BinDir, "runc"), RuncRoot: filepath.Join(c.RunDir, "runc"),
+		Bin: c.BinDir, CNI: c.CNIDir, RestrictOOM: c.RestrictOOM,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("render configuration of containerd: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// writeConfig makes the directories and the configuration file. It says whether
+// the file changed.
+func (c Config) writeConfig() (changed bool, err error) {
+	for _, dir := range []string{c.rootDir(), filepath.Dir(c.logFile()), c.RunDir, c.stateDir(), filepath.Join(c.RunDir, "s"), c.RegistryDir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return false, fmt.Errorf("prepare directories of containerd: %w", err)
+		}
+	}
+	text, err := c.render()
+	if err != nil {
+		return false, err
+	}
+	if old, err := os.ReadFile(c.configFile()); err == nil && bytes.Equal(old, text) {
+		return false, nil
+	}
+	if err := os.WriteFile(c.configFile(), text, 0o600); err != nil {
+		return false, fmt.Errorf("write configuration of containerd: %w", err)
+	}
+	return true, nil
+}
