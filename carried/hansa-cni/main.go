@@ -24,6 +24,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -38,8 +39,8 @@ const (
 	codeTryAgain           = 11
 )
 
-// versions that requests may be written in, oldest first.
-var versions = []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"}
+// versions whose form of results the agent writes, oldest first.
+var versions = []string{"1.0.0", "1.1.0"}
 
 // request is what the agent is asked, as one JSON value on a fresh connection.
 type request struct {
@@ -137,6 +138,9 @@ func run(getenv func(string) string, stdin []byte, unlink func(name string) erro
 	var c config
 	if err := json.Unmarshal(stdin, &c); err != nil {
 		return nil, &cniError{codeDecode, "decode network configuration", err.Error()}
+	}
+	if !slices.Contains(versions, c.CNIVersion) {
+		return nil, &cniError{codeUnsupportedVersion, "CNI version is not supported", fmt.Sprintf("%q is none of %s", c.CNIVersion, strings.Join(versions, ", "))}
 	}
 	if c.Socket == "" || c.Dir == "" {
 		return nil, &cniError{codeInvalidConfig, "the network configuration is incomplete", `"socket" and "dir" must be set`}

@@ -1,9 +1,12 @@
+//go:build ignore
+// (The line above keeps the go command, which runs the test beside, off this file.)
+
 /*
  * pause holds a pod's namespaces open: it is the first process of the
  * sandbox, does nothing, reaps what is orphaned to it when containers share
  * its process namespace, and exits with 0 on SIGTERM or SIGINT.
  *
- * It is linked without a C library (see flags in hack/build): one page of code
+ * It is linked without a C library (see build): one page of code
  * and a few of stack per pod is all that a sandbox costs in memory. The signals
  * are blocked and fetched with rt_sigtimedwait, not handled: no handler needs a
  * return trampoline, and a blocked signal reaches even the first process of a

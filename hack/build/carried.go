@@ -53,12 +53,7 @@ func programs() []program {
 			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2"),
 		runc,
 		goProgram("hansa-cni", "./hansa-cni", "osusergo netgo", ""),
-		{
-			name: "pause",
-			argv: []string{"gcc", "-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-nostdlib", "-static",
-				"-fno-stack-protector", "-fno-asynchronous-unwind-tables", "-s",
-				"-Wl,--build-id=none,-z,noexecstack,-z,norelro", "-o", "%OUT%", "pause/pause.c"},
-		},
+		{name: "pause", argv: []string{"pause/build", "%OUT%"}},
 		goProgram("kubectl", "./kubectl", "osusergo netgo",
 			"-X k8s.io/component-base/version.gitVersion=v1.37.2"+
 				" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"),
