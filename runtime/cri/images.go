@@ -36,6 +36,10 @@ const (
 	labelImport  = "hansa.dev/import"
 )
 
+// tagOnly is the repository of an image whose archive gives it only a tag, as
+// OCI layouts may.
+const tagOnly = "hansa.local/import"
+
 // Image is the image of that name, tag or id.
 func (c *Client) Image(ctx context.Context, ref string) (*cri.Image, error) {
 	r, err := c.images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: ref}})
@@ -86,7 +90,7 @@ func (c *Client) ImportImage(ctx context.Context, archive io.Reader) ([]string, 
 	dst, err := anyOf(&transfertypes.ImageStore{
 		Labels:          map[string]string{labelManaged: "managed", labelPinned: "pinned", labelImport: id},
 		Platforms:       []*types.Platform{platform},
-		ExtraReferences: []*transfertypes.ImageReference{{IsPrefix: true, AllowOverwrite: true}},
+		ExtraReferences: []*transfertypes.ImageReference{{Name: tagOnly, IsPrefix: true, AllowOverwrite: true}},
 		Unpacks:         []*transfertypes.UnpackConfiguration{{Platform: platform}},
 	})
 	if err != nil {

@@ -1,0 +1,223 @@
+package cri_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	crv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/runtime"
+	"hansa.dev/hansa/runtime/containerd"
+	"hansa.dev/hansa/runtime/cri"
+	"hansa.dev/hansa/runtime/runtimetest"
+)
+
+const image = "hansa.local/runtimetest:1"
+
+// binDir is where `make build` leaves the carried programs.
+func binDir(t *testing.T) string {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks("../../.cache/carried/current")
+	if err != nil {
+		t.Fatalf("the carried programs are not built; run make build first: %v", err)
+	}
+	dir, err = filepath.Abs(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func config(t *testing.T) containerd.Config {
+	t.Helper()
+	id := fmt.Sprintf("t%07x", os.Getpid())
+	data := t.TempDir()
+	return containerd.Config{
+		DataDir: data, RunDir: "/run/hansa/" + id, BinDir: binDir(t), CgroupRoot: "/hansa/" + id,
+		CNIDir: filepath.Join(data, "cni"), RegistryDir: filepath.Join(data, "registry"), RestrictOOM: true,
+	}
+}
+
+func up(t *testing.T, c containerd.Config) (*containerd.Supervisor, *cri.Client) {
+	t.Helper()
+	s, err := containerd.Start(context.Background(), c, clock.RealClock{}, slog.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := cri.Dial(c.Endpoint())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if _, err := client.Image(context.Background(), containerd.PauseImage); err != nil {
+		pause, err := c.PauseArchive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.ImportImage(context.Background(), pause); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, client
+}
+
+func down(t *testing.T, c containerd.Config) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := containerd.Down(ctx, c, clock.RealClock{}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestContainerd(t *testing.T) {
+	c := config(t)
+	t.Cleanup(func() { down(t, c) })
+	_, client := up(t, c)
+	runtimetest.Run(t, runtimetest.Harness{
+		New:         func(t *testing.T) runtime.Runtime { return client },
+		Archive:     busybox,
+		Image:       image,
+		HostNetwork: true,
+	})
+}
+
+// Containers belong to their shims: they run on while containerd is killed and
+// started again, with the same process ids, and a second supervisor adopts what
+// the first one started.
+func TestContainersOutliveContainerd(t *testing.T) {
+	c := config(t)
+	t.Cleanup(func() { down(t, c) })
+	s, client := up(t, c)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if _, err := client.ImportImage(ctx, busybox(t)); err != nil {
+		t.Fatal(err)
+	}
+	sc := &crv1.PodSandboxConfig{
+		Metadata: &crv1.PodSandboxMetadata{Name: "a", Namespace: "default", Uid: "1"},
+		Linux: &crv1.LinuxPodSandboxConfig{
+			CgroupParent:    c.CgroupRoot + "/pods/besteffort/1",
+			SecurityContext: &crv1.LinuxSandboxSecurityContext{NamespaceOptions: &crv1.NamespaceOption{Network: crv1.NamespaceMode_NODE, Pid: crv1.NamespaceMode_CONTAINER}},
+		},
+	}
+	sb, err := client.RunSandbox(ctx, sc, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := client.CreateContainer(ctx, sb, &crv1.ContainerConfig{
+		Metadata: &crv1.ContainerMetadata{Name: "main"}, Image: &crv1.ImageSpec{Image: image}, Command: []string{"sh", "-c", "trap exit TERM; while :; do sleep 1; done"},
+		Linux: &crv1.LinuxContainerConfig{SecurityContext: &crv1.LinuxContainerSecurityContext{NamespaceOptions: sc.Linux.SecurityContext.NamespaceOptions}},
+	}, sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.StartContainer(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	before, err := client.ContainerStatus(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	second, err := containerd.Start(ctx, c, clock.RealClock{}, slog.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.PID() != s.PID() {
+		t.Errorf("containerd was started again: %d, then %d", s.PID(), second.PID())
+	}
+
+	ran := make(chan error, 1)
+	go func() { ran <- second.Run(ctx) }()
+	killed := second.PID()
+	if err := unix.Kill(killed, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); second.PID() == killed; {
+		if time.Now().After(deadline) {
+			t.Fatal("containerd was not started again")
+		}
+	}
+	after, err := client.ContainerStatus(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.State != crv1.ContainerState_CONTAINER_RUNNING || after.StartedAt != before.StartedAt {
+		t.Errorf("container before %v, after %v", before, after)
+	}
+	cancel()
+	if err := <-ran; err != nil {
+		t.Error(err)
+	}
+
+	down(t, c)
+	if _, err := os.Stat(c.RunDir); !os.IsNotExist(err) {
+		t.Errorf("runtime directory after down: %v", err)
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
+		if left, _ := filepath.Glob(pattern + c.CgroupRoot); len(left) > 0 {
+			t.Errorf("cgroups after down: %v", left)
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(mounts, []byte(c.DataDir)) || bytes.Contains(mounts, []byte(c.RunDir)) {
+		t.Errorf("mounts after down:\n%s", mounts)
+	}
+}
+
+// busybox is a docker-archive with Debian's static busybox.
+func busybox(t *testing.T) io.Reader {
+	t.Helper()
+	program, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		t.Fatalf("busybox-static is missing; run hack/setup: %v", err)
+	}
+	var layer bytes.Buffer
+	w := tar.NewWriter(&layer)
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(w.WriteHeader(&tar.Header{Name: "bin/busybox", Mode: 0o755, Size: int64(len(program))}))
+	_, err = w.Write(program)
+	must(err)
+	for _, name := range []string{"sh", "sleep", "cat", "echo"} {
+		must(w.WriteHeader(&tar.Header{Typeflag: tar.TypeSymlink, Name: "bin/" + name, Linkname: "busybox", Mode: 0o777}))
+	}
+	must(w.Close())
+	cfg, err := json.Marshal(map[string]any{
+		"architecture": "amd64", "os": "linux",
+		"config": map[string]any{"Env": []string{"PATH=/bin"}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
+	})
+	must(err)
+	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{image}, "Layers": []string{"layer.tar"}}})
+	must(err)
+	var out bytes.Buffer
+	w = tar.NewWriter(&out)
+	for name, data := range map[string][]byte{"config.json": cfg, "layer.tar": layer.Bytes(), "manifest.json": manifest} {
+		must(w.WriteHeader(&tar.Header{Name: name, Mode: 0o644, Size: int64(len(data))}))
+		_, err := w.Write(data)
+		must(err)
+	}
+	must(w.Close())
+	return &out
+}
