@@ -1,0 +1,210 @@
+//go:build generate
+
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
+)
+
+// parameter is one query or path parameter.
+type parameter struct {
+	name, in, kind, description string
+	required                    bool
+}
+
+func query(name, kind, description string) parameter {
+	return parameter{name: name, in: "query", kind: kind, description: description}
+}
+
+func nameParam(kind string) parameter {
+	return parameter{name: "name", in: "path", kind: "string", required: true, description: "name of the " + kind}
+}
+
+var (
+	namespaceParam = parameter{name: "namespace", in: "path", kind: "string", required: true, description: "object name and auth scope, such as for teams and projects"}
+	prettyParam    = query("pretty", "string", "If 'true', then the output is pretty printed.")
+	forceParam     = query("force", "boolean", "Take over fields that others manage, instead of answering with a conflict. Only for apply.")
+
+	writeParams = []parameter{
+		query("dryRun", "string", "With the value All, everything is done but nothing is stored."),
+		query("fieldManager", "string", "Name of whoever makes this change, at most 128 printable characters."),
+		query("fieldValidation", "string", "What to do about unknown and duplicate fields: Ignore, Warn or Strict."),
+	}
+	deleteParams = []parameter{
+		query("dryRun", "string", "With the value All, everything is done but nothing is stored."),
+		query("gracePeriodSeconds", "integer", "Seconds before the object is deleted; zero deletes at once."),
+		query("orphanDependents", "boolean", "Deprecated: use propagationPolicy. Whether dependents are orphaned."),
+		query("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
+	}
+	listParams = []parameter{
+		query("allowWatchBookmarks", "boolean", "Ask for bookmark events, by which a watch can be resumed."),
+		query("continue", "string", "Token of the page before, to get the next one."),
+		query("fieldSelector", "string", "Restrict the objects by their fields."),
+		query("labelSelector", "string", "Restrict the objects by their labels."),
+		query("limit", "integer", "The most objects to answer with at once."),
+		query("resourceVersion", "string", "The version that the answer is to have, or to be newer than."),
+		query("resourceVersionMatch", "string", "How resourceVersion applies to a list: Exact or NotOlderThan."),
+		query("sendInitialEvents", "boolean", "Begin a watch with an event for each object there is, and a bookmark."),
+		query("timeoutSeconds", "integer", "End the call after this time."),
+		query("watch", "boolean", "Stream changes instead of answering with a list."),
+	}
+)
+
+var produces = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
+var watchProduces = []string{"application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"}
+
+func (o operation) extensions() spec.VendorExtensible {
+	if o.action == "" {
+		return spec.VendorExtensible{}
+	}
+	return spec.VendorExtensible{Extensions: spec.Extensions{
+		"x-kubernetes-action":             o.action,
+		"x-kubernetes-group-version-kind": map[string]string{"group": o.gvk.Group, "version": o.gvk.Version, "kind": o.gvk.Kind},
+	}}
+}
+
+func (o operation) produces() []string {
+	if o.action == "list" {
+		return append(append([]string{}, produces...), watchProduces...)
+	}
+	return produces
+}
+
+func (o operation) consumed() []string {
+	if o.consumes != nil {
+		return o.consumes
+	}
+	return produces
+}
+
+func statusText(code int) string {
+	switch code {
+	case 201:
+		return "Created"
+	case 202:
+		return "Accepted"
+	}
+	return "OK"
+}
+
+func (p parameter) v2() spec.Parameter {
+	return spec.Parameter{
+		SimpleSchema:      spec.SimpleSchema{Type: p.kind},
+		CommonValidations: spec.CommonValidations{UniqueItems: true},
+		ParamProps:        spec.ParamProps{Name: p.name, In: p.in, Description: p.description, Required: p.required},
+	}
+}
+
+func (p path) v2() spec.PathItem {
+	var item spec.PathItem
+	for _, q := range p.params {
+		item.Parameters = append(item.Parameters, q.v2())
+	}
+	for _, o := range p.operations {
+		op := &spec.Operation{VendorExtensible: o.extensions(), OperationProps: spec.OperationProps{
+			ID: o.id, Description: o.description, Tags: []string{o.tag},
+			Produces: o.produces(), Schemes: []string{"https"},
+			Responses: &spec.Responses{ResponsesProps: spec.ResponsesProps{StatusCodeResponses: map[int]spec.Response{
+				401: {ResponseProps: spec.ResponseProps{Description: "Unauthorized"}},
+			}}},
+		}}
+		for _, q := range o.params {
+			op.Parameters = append(op.Parameters, q.v2())
+		}
+		if o.body != "" {
+			op.Consumes = o.consumed()
+			op.Parameters = append(op.Parameters, spec.Parameter{ParamProps: spec.ParamProps{
+				Name: "body", In: "body", Required: o.method != "DELETE", Schema: refTo("#/definitions/", o.body),
+			}})
+		}
+		for _, code := range o.status {
+			r := spec.Response{ResponseProps: spec.ResponseProps{Description: statusText(code)}}
+			if o.answer != "" {
+				r.Schema = refTo("#/definitions/", o.answer)
+			}
+			op.Responses.StatusCodeResponses[code] = r
+		}
+		switch o.method {
+		case "GET":
+			item.Get = op
+		case "POST":
+			item.Post = op
+		case "PUT":
+			item.Put = op
+		case "DELETE":
+			item.Delete = op
+		case "PATCH":
+			item.Patch = op
+		}
+	}
+	return item
+}
+
+func (p parameter) v3() *spec3.Parameter {
+	return &spec3.Parameter{ParameterProps: spec3.ParameterProps{
+		Name: p.name, In: p.in, Description: p.description, Required: p.required,
+		Schema: &spec.Schema{SchemaProps: spec.SchemaProps{Type: []string{p.kind}, UniqueItems: true}},
+	}}
+}
+
+func (p path) v3() *spec3.Path {
+	item := &spec3.Path{}
+	for _, q := range p.params {
+		item.Parameters = append(item.Parameters, q.v3())
+	}
+	for _, o := range p.operations {
+		op := &spec3.Operation{VendorExtensible: o.extensions(), OperationProps: spec3.OperationProps{
+			OperationId: o.id, Description: o.description, Tags: []string{o.tag},
+			Responses: &spec3.Responses{ResponsesProps: spec3.ResponsesProps{StatusCodeResponses: map[int]*spec3.Response{
+				401: {ResponseProps: spec3.ResponseProps{Description: "Unauthorized"}},
+			}}},
+		}}
+		for _, q := range o.params {
+			op.Parameters = append(op.Parameters, q.v3())
+		}
+		if o.body != "" {
+			op.RequestBody = &spec3.RequestBody{RequestBodyProps: spec3.RequestBodyProps{Required: o.method != "DELETE", Content: content(o.consumed(), o.body)}}
+		}
+		for _, code := range o.status {
+			r := &spec3.Response{ResponseProps: spec3.ResponseProps{Description: statusText(code)}}
+			if o.answer != "" {
+				r.Content = content(o.produces(), o.answer)
+			}
+			op.Responses.StatusCodeResponses[code] = r
+		}
+		switch o.method {
+		case "GET":
+			item.Get = op
+		case "POST":
+			item.Post = op
+		case "PUT":
+			item.Put = op
+		case "DELETE":
+			item.Delete = op
+		case "PATCH":
+			item.Patch = op
+		}
+	}
+	return item
+}
+
+func content(types []string, model string) map[string]*spec3.MediaType {
+	c := map[string]*spec3.MediaType{}
+	for _, t := range types {
+		c[t] = &spec3.MediaType{MediaTypeProps: spec3.MediaTypeProps{Schema: refTo("#/components/schemas/", model)}}
+	}
+	return c
+}
+
+func refTo(prefix, model string) *spec.Schema {
+	ref, err := spec.NewRef(prefix + model)
+	if err != nil {
+		panic(fmt.Sprintf("reference to %s: %v", strconv.Quote(strings.TrimSpace(model)), err))
+	}
+	return &spec.Schema{SchemaProps: spec.SchemaProps{Ref: ref}}
+}
