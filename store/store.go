@@ -29,9 +29,13 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/clock"
@@ -41,7 +45,26 @@ import (
 
 // Store is safe for use by any goroutine.
 type Store struct {
-	engine Engine
+	engine   Engine
+	opts     Options
+	tables   []*table
+	byPrefix map[string]*table
+	byRow    map[*api.Resource]*table
+	commits  *committer
+	leases   *leases
+
+	snap      atomic.Pointer[snapshot] // what is read
+	delivered atomic.Int64             // revision up to which the rings are complete
+	reached   gate                     // what writers and fresh reads wait for
+
+	applying    sync.Mutex // one applier at a time; guards trees and subscribers
+	subscribers map[*subscriber]bool
+
+	full atomic.Bool // creates are refused
+
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	running sync.WaitGroup
 }
 
 // Options of Open. The zero value is good.
@@ -54,6 +77,9 @@ type Options struct {
 	// wrote to one that it shares. It costs an encoding per object; tests
 	// always have it on.
 	DetectMutations bool
+	// OnPressure is told every 30 seconds, by Run, how full the database is:
+	// for the metric and the event. Nil: nobody.
+	OnPressure func(Pressure)
 }
 
 // Query selects objects of one resource. Every field that is set must hold.
@@ -166,94 +192,79 @@ type Result struct {
 	Err    error
 }
 
-// Engine keeps raw keys and values with revisions.
-type Engine interface {
-	Close() error
-}
-
-type encodings struct{}
-
-var errTodo = errors.New("not there yet")
-
 // Open loads the whole key space and starts the one watch that keeps the copy
 // up to date. The engine belongs to the store afterwards, also on error.
 func Open(ctx context.Context, e Engine, reg *api.Registry, opts Options) (*Store, error) {
-	return nil, errTodo
+	s, err := open(ctx, e, reg, opts)
+	if err != nil {
+		return nil, errors.Join(err, e.Close())
+	}
+	return s, nil
 }
 
-// Close ends all watches and closes the engine.
-func (s *Store) Close() error { return s.engine.Close() }
-
-// Run compacts the history and watches the quota until the context ends.
-func (s *Store) Run(ctx context.Context) error { return errTodo }
-
-// Get reads one object: the newest state for resourceVersion "", the copy as
-// it is for "0", and a state not older than any other version.
-func (s *Store) Get(ctx context.Context, ref api.Ref, resourceVersion string) (api.Object, error) {
-	return nil, errTodo
+func open(ctx context.Context, e Engine, reg *api.Registry, opts Options) (*Store, error) {
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	s := &Store{engine: e, opts: opts, byPrefix: map[string]*table{}, byRow: map[*api.Resource]*table{}}
+	for _, row := range reg.Resources() {
+		if row.Prefix == "" {
+			continue
+		}
+		t, err := newTable(reg, row, len(s.tables))
+		if err != nil {
+			return nil, fmt.Errorf("open the store: %w", err)
+		}
+		s.tables = append(s.tables, t)
+		s.byPrefix[row.Prefix], s.byRow[row] = t, t
+	}
+	if err := s.checkFormat(ctx); err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	revision, err := s.load(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	s.delivered.Store(revision)
+	s.reached.advance(revision)
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	stream, err := e.Watch(life, revision+1, false)
+	if err != nil {
+		end()
+		return nil, fmt.Errorf("open the store: watch: %w", err)
+	}
+	s.life, s.end = life, end
+	s.commits = newCommitter(s)
+	s.leases = newLeases(e, opts.Clock)
+	s.running.Add(1)
+	go s.follow(life, stream)
+	return s, nil
 }
 
-// List reads the objects of a query from one consistent state.
-func (s *Store) List(ctx context.Context, q Query, o ListOptions) (List, error) {
-	return List{}, errTodo
+// Close ends all watches and closes the engine. Calls that are under way fail.
+func (s *Store) Close() error {
+	s.end()
+	s.fail(apierrors.NewServiceUnavailable("the store is closed"))
+	s.running.Wait()
+	s.commits.wait()
+	s.CheckMutations()
+	return s.engine.Close()
 }
 
-// Watcher delivers the changes of a query. It belongs to one goroutine, but
-// for Stop and Progress.
-type Watcher struct{}
-
-// Watch starts a watch.
-func (s *Store) Watch(ctx context.Context, q Query, o WatchOptions) (*Watcher, error) {
-	return nil, errTodo
+// fail makes the store refuse to serve.
+func (s *Store) fail(err error) {
+	if _, ok := err.(apierrors.APIStatus); !ok {
+		s.opts.Logger.Error("the store cannot go on", "error", err)
+		err = apierrors.NewInternalError(err)
+	}
+	s.reached.fail(err)
 }
-
-// Next blocks until there is at least one event and gives a batch, in order.
-// The slice is the watcher's and valid until the next call. The error is
-// 410 Expired when the watcher fell too far behind.
-func (w *Watcher) Next(ctx context.Context) ([]Event, error) { return nil, errTodo }
-
-// Progress is the resource version up to which everything was delivered.
-func (w *Watcher) Progress() string { return "" }
-
-// Stop ends the watch; a blocked Next returns.
-func (w *Watcher) Stop() {}
-
-// Encoded gives what encode gives, computed once for all watchers that see
-// this event with this key. It is kept only as long as the event is recent.
-// The bytes are shared and must not be written to.
-func (e *Event) Encoded(key string, encode func() ([]byte, error)) ([]byte, error) { return encode() }
-
-// Raw reads a raw key (below /registry/), newest state. An absent key has
-// modification revision 0.
-func (s *Store) Raw(ctx context.Context, key string) (value []byte, modRevision int64, err error) {
-	return nil, 0, errTodo
-}
-
-// Create stores a new object under its namespace and name, or fails with
-// AlreadyExists.
-func (s *Store) Create(ctx context.Context, r *api.Resource, obj api.Object, o WriteOptions) (api.Object, error) {
-	return nil, errTodo
-}
-
-// Update calls change with the newest object (nil if there is none; then an
-// Outcome.Object creates it) and writes the outcome, again and again until no
-// other write came in between. change must be pure; cur is frozen.
-func (s *Store) Update(ctx context.Context, ref api.Ref, o WriteOptions, change func(cur api.Object) (Outcome, error)) (api.Object, error) {
-	return nil, errTodo
-}
-
-// Delete removes an object if check (which may be nil) has no objection, and
-// answers its last state with the resource version of the deletion.
-func (s *Store) Delete(ctx context.Context, ref api.Ref, o WriteOptions, check func(cur api.Object) error) (api.Object, error) {
-	return nil, errTodo
-}
-
-// Batch does many writes in few transactions. Each succeeds or fails alone, and
-// their order is not kept. Results are in the order of ws.
-func (s *Store) Batch(ctx context.Context, ws []Write) []Result { return nil }
-
-// Revision is the resource version that the copy has reached.
-func (s *Store) Revision() string { return "" }
 
 // Ready says why the store cannot serve, or nil.
-func (s *Store) Ready() error { return errTodo }
+func (s *Store) Ready() error { return s.reached.err() }
+
+// Revision is the resource version that the copy has reached.
+func (s *Store) Revision() string { return formatVersion(lastOf(s.snap.Load().revision)) }

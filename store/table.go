@@ -1,0 +1,234 @@
+package store
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+
+	"k8s.io/utils/third_party/forked/golang/btree"
+
+	"hansa.dev/hansa/api"
+)
+
+// root is where Kubernetes keeps its objects.
+const root = "/registry/"
+
+// entry is one object of the copy. Immutable.
+type entry struct {
+	key  string // NAMESPACE/NAME or NAME: the etcd key without what is common
+	obj  api.Object
+	mod  int64  // etcd revision of its last write
+	rv   int64  // resource version
+	size int    // bytes stored
+	sum  uint64 // fingerprint, when mutations are detected
+}
+
+// indexed is an entry under one value of an index.
+type indexed struct {
+	value string
+	*entry
+}
+
+type (
+	objects = btree.BTree[*entry]
+	index   = btree.BTree[indexed]
+)
+
+// degree of the trees: wide enough to be compact, and narrow enough that the
+// copying of nodes below a snapshot stays cheap.
+const degree = 32
+
+// table is one resource: the trees that the applier writes to, and the recent
+// events. Published snapshots share nodes with the trees, which copy on write.
+type table struct {
+	row     *api.Resource
+	place   int // in snapshot.tables
+	prefix  string
+	codec   *codec
+	indexes []api.Index
+
+	// Only the applier touches these.
+	items  *objects
+	byIdx  []*index
+	newest int64 // revision of the last change
+	dirty  bool  // changed since the last snapshot
+
+	mu     sync.Mutex // guards what follows
+	recent ring
+}
+
+func newTable(reg *api.Registry, row *api.Resource, place int) (*table, error) {
+	c, err := newCodec(reg, row)
+	if err != nil {
+		return nil, err
+	}
+	t := &table{
+		row:    row,
+		place:  place,
+		prefix: root + row.Prefix + "/",
+		codec:  c,
+		items:  btree.New(degree, func(a, b *entry) bool { return a.key < b.key }),
+		dirty:  true,
+	}
+	t.indexes = slices.Clone(row.Indexes)
+	if !slices.ContainsFunc(t.indexes, func(i api.Index) bool { return i.Name == api.IndexOwner }) {
+		t.indexes = append(t.indexes, api.Index{Name: api.IndexOwner, Values: owners})
+	}
+	for range t.indexes {
+		t.byIdx = append(t.byIdx, btree.New(degree, func(a, b indexed) bool {
+			if a.value != b.value {
+				return a.value < b.value
+			}
+			return a.key < b.key
+		}))
+	}
+	t.recent.init()
+	return t, nil
+}
+
+func owners(obj api.Object) []string {
+	refs := obj.GetOwnerReferences()
+	if len(refs) == 0 {
+		return nil
+	}
+	uids := make([]string, len(refs))
+	for i := range refs {
+		uids[i] = string(refs[i].UID)
+	}
+	return uids
+}
+
+// keyOf is the name of an object within its table.
+func keyOf(namespace, name string) string {
+	if namespace == "" {
+		return name
+	}
+	return namespace + "/" + name
+}
+
+func (t *table) key(ref api.Ref) string {
+	if !t.row.Namespaced {
+		return ref.Name
+	}
+	return keyOf(ref.Namespace, ref.Name)
+}
+
+// ref is the inverse of key.
+func (t *table) ref(key string) api.Ref {
+	namespace, name, namespaced := strings.Cut(key, "/")
+	if !namespaced {
+		namespace, name = "", key
+	}
+	return api.Ref{Resource: t.row, Namespace: namespace, Name: name}
+}
+
+// owns says that a key within the table has the shape that its objects have.
+func (t *table) owns(key string) bool {
+	want := 0
+	if t.row.Namespaced {
+		want = 1
+	}
+	return key != "" && strings.Count(key, "/") == want
+}
+
+// entry decodes a stored value.
+func (t *table) entry(key string, kv KV) (*entry, error) {
+	obj, slot, err := t.codec.decode(kv.Value)
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
+	}
+	e := &entry{key: key, obj: obj, mod: kv.ModRevision, rv: versionOf(kv.ModRevision, slot), size: len(kv.Value)}
+	obj.SetResourceVersion(formatVersion(e.rv))
+	return e, nil
+}
+
+// put and remove change the trees and answer with what was there before.
+func (t *table) put(e *entry) (old *entry) {
+	old, _ = t.items.ReplaceOrInsert(e)
+	t.reindex(old, e)
+	t.newest, t.dirty = max(t.newest, e.mod), true
+	return old
+}
+
+func (t *table) remove(key string, revision int64) (old *entry) {
+	old, ok := t.items.Delete(&entry{key: key})
+	if !ok {
+		return nil
+	}
+	t.reindex(old, nil)
+	t.newest, t.dirty = max(t.newest, revision), true
+	return old
+}
+
+func (t *table) reindex(old, cur *entry) {
+	for i, idx := range t.indexes {
+		var had, has []string
+		if old != nil {
+			had = idx.Values(old.obj)
+		}
+		if cur != nil {
+			has = idx.Values(cur.obj)
+		}
+		for _, v := range had {
+			if !slices.Contains(has, v) {
+				t.byIdx[i].Delete(indexed{v, old})
+			}
+		}
+		for _, v := range has {
+			t.byIdx[i].ReplaceOrInsert(indexed{v, cur})
+		}
+	}
+}
+
+// indexNamed is the place of an index in byIdx, or -1.
+func (t *table) indexNamed(name string) int {
+	return slices.IndexFunc(t.indexes, func(i api.Index) bool { return i.Name == name })
+}
+
+// snapshot is the whole copy at one revision. Immutable; readers need no lock.
+type snapshot struct {
+	revision int64
+	tables   []tableView
+}
+
+// tableView is one resource within a snapshot.
+type tableView struct {
+	items  *objects
+	byIdx  []*index
+	newest int64 // revision of the last change, up to which history is the same
+}
+
+func (t *table) view() tableView {
+	v := tableView{items: t.items.Clone(), newest: t.newest}
+	for _, idx := range t.byIdx {
+		v.byIdx = append(v.byIdx, idx.Clone())
+	}
+	t.dirty = false
+	return v
+}
+
+func (v *tableView) get(key string) *entry {
+	e, _ := v.items.Get(&entry{key: key})
+	return e
+}
+
+// scan goes through the entries from a key on (that one included) that begin
+// with prefix, in the order of etcd's keys.
+func (v *tableView) scan(prefix, from string) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		v.items.AscendGreaterOrEqual(&entry{key: max(prefix, from)}, func(e *entry) bool {
+			return strings.HasPrefix(e.key, prefix) && yield(e)
+		})
+	}
+}
+
+// scanIndex is scan among the entries under one value of an index.
+func (v *tableView) scanIndex(place int, value, from string) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		v.byIdx[place].AscendGreaterOrEqual(indexed{value, &entry{key: from}}, func(i indexed) bool {
+			return i.value == value && yield(i.entry)
+		})
+	}
+}
