@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -29,8 +30,7 @@ func Down(ctx context.Context, config Config, clk clock.Clock) error {
 	// ends with them or is killed.
 	var inits, all []process
 	for _, p := range inCgroup(config.CgroupRoot) {
-		all = append(all, p)
-		if p.Exe != "" && isInit(p.PID) {
+		if isInit(p.PID) {
 			inits = append(inits, p)
 		}
 	}
@@ -48,7 +48,7 @@ func Down(ctx context.Context, config Config, clk clock.Clock) error {
 		}
 	}
 	// Killing may race with a fork, hence until there is none.
-	for all = inCgroup(config.CgroupRoot); len(all) > 0; all = inCgroup(config.CgroupRoot) {
+	for all = config.left(); len(all) > 0; all = config.left() {
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("stop processes of %s: %w", config.CgroupRoot, err)
 		}
@@ -73,6 +73,27 @@ func Down(ctx context.Context, config Config, clk clock.Clock) error {
 		return fmt.Errorf("remove runtime directory: %w", err)
 	}
 	return nil
+}
+
+// left are the instance's processes: those in its cgroups, and its shims
+// wherever they are, known by the socket that they were given.
+func (c Config) left() []process {
+	ps := inCgroup(c.CgroupRoot)
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") //nolint:errcheck // the pattern is well-formed
+	for _, line := range lines {
+		args, err := os.ReadFile(line)
+		if err != nil || !strings.Contains(string(args), "\x00-address\x00"+c.Endpoint()+"\x00") {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line)))
+		if err != nil || slices.ContainsFunc(ps, func(p process) bool { return p.PID == pid }) {
+			continue
+		}
+		if p, err := inspect(pid); err == nil {
+			ps = append(ps, p)
+		}
+	}
+	return ps
 }
 
 // await returns when all have ended, or after patience.
