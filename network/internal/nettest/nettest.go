@@ -1,0 +1,319 @@
+// Package nettest runs tests of network code on the real kernel without
+// touching the host: the whole test process moves into a network namespace of
+// its own, which plays the host, and makes further ones for pods and clients.
+// It needs root.
+package nettest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+const inside = "HANSA_NETTEST_INSIDE"
+
+// Main runs the package's tests in a new network and mount namespace; call it
+// from TestMain. Everything the tests make there goes with the process.
+func Main(m *testing.M) {
+	if os.Getenv(inside) != "" {
+		if err := prepare(); err != nil {
+			fmt.Fprintln(os.Stderr, "nettest:", err)
+			os.Exit(1)
+		}
+		os.Exit(m.Run())
+	}
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "nettest: these tests need root: they make network namespaces")
+		os.Exit(1)
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	runtime.LockOSThread() // the death signal is tied to this thread
+	err := cmd.Run()
+	if code := cmd.ProcessState.ExitCode(); code >= 0 {
+		os.Exit(code)
+	}
+	fmt.Fprintln(os.Stderr, "nettest:", err)
+	os.Exit(1)
+}
+
+func prepare() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
+// An NS is a network namespace with a path.
+type NS struct {
+	T    testing.TB
+	Path string
+	h    netns.NsHandle
+}
+
+// New makes a network namespace that goes with the test. Its lo is down.
+func New(t testing.TB) *NS {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "hansa-nettest-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "ns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	errc := make(chan error)
+	go func() {
+		// Never unlocked: the thread is not fit for other goroutines and ends.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			errc <- err
+			return
+		}
+		self := fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid())
+		errc <- unix.Mount(self, path, "", unix.MS_BIND, "")
+	}()
+	if err := <-errc; err != nil {
+		t.Fatalf("make network namespace: %v", err)
+	}
+	h, err := netns.GetFromPath(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &NS{T: t, Path: path, h: h}
+	t.Cleanup(func() { n.Remove(); os.RemoveAll(dir) })
+	return n
+}
+
+// Remove takes the namespace's path away; the namespace goes when nothing
+// lives in it. It may be called more than once.
+func (n *NS) Remove() {
+	if n.h.IsOpen() {
+		n.h.Close()
+		_ = unix.Unmount(n.Path, unix.MNT_DETACH)
+		_ = os.Remove(n.Path)
+	}
+}
+
+// Handle returns the open namespace; it stays n's.
+func (n *NS) Handle() netns.NsHandle { return n.h }
+
+// Do runs f on a thread in the namespace and returns its error.
+func (n *NS) Do(f func() error) error {
+	errc := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(int(n.h), unix.CLONE_NEWNET); err != nil {
+			errc <- err
+			return
+		}
+		errc <- f()
+	}()
+	return <-errc
+}
+
+// Must runs f as Do does and ends the test on an error.
+func (n *NS) Must(f func() error) {
+	n.T.Helper()
+	if err := n.Do(f); err != nil {
+		n.T.Fatal(err)
+	}
+}
+
+// Host returns the namespace of the test process.
+func Host(t testing.TB) *NS {
+	t.Helper()
+	h, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &NS{T: t, Path: "/proc/self/ns/net", h: h}
+	t.Cleanup(func() { n.h.Close() })
+	return n
+}
+
+// Uplink gives the host a link up0 with address 192.0.2.1/24 and a default
+// route to a new namespace that has 192.0.2.2/24 and no other route. The link
+// goes with the test.
+func Uplink(t testing.TB, mtu int) *NS {
+	t.Helper()
+	outside := New(t)
+	err := netlink.LinkAdd(&netlink.Veth{
+		LinkAttrs:     netlink.LinkAttrs{Name: "up0", MTU: mtu},
+		PeerName:      "out0",
+		PeerNamespace: netlink.NsFd(outside.h),
+		PeerMTU:       uint32(mtu),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := netlink.LinkByName("up0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netlink.LinkDel(l) })
+	up(t, "up0", "192.0.2.1/24")
+	outside.Must(func() error { up(t, "lo", ""); up(t, "out0", "192.0.2.2/24"); return nil })
+	err = netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.IPv4(192, 0, 2, 2)})
+	if err != nil {
+		t.Fatalf("default route: %v", err)
+	}
+	return outside
+}
+
+func up(t testing.TB, name, addr string) {
+	l, err := netlink.LinkByName(name)
+	if err == nil && addr != "" {
+		var a *netlink.Addr
+		if a, err = netlink.ParseAddr(addr); err == nil {
+			err = netlink.AddrAdd(l, a)
+		}
+	}
+	if err == nil {
+		err = netlink.LinkSetUp(l)
+	}
+	if err != nil {
+		t.Fatalf("set up %s %s: %v", name, addr, err)
+	}
+}
+
+// Serve answers on a TCP and a UDP port of every address in the namespace,
+// with name and the peer's address: "NAME ADDR". TCP connections stay open and
+// answer each line. It ends with the test, or when stop is called.
+func (n *NS) Serve(port int, name string) (stop func()) {
+	n.T.Helper()
+	var l net.Listener
+	var p net.PacketConn
+	n.Must(func() (err error) {
+		if l, err = net.Listen("tcp4", fmt.Sprintf(":%d", port)); err != nil {
+			return err
+		}
+		p, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", port))
+		return err
+	})
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				b := make([]byte, 64)
+				for {
+					if _, err := c.Read(b); err != nil {
+						return
+					}
+					fmt.Fprintf(c, "%s %s\n", name, host(c.RemoteAddr()))
+				}
+			}()
+		}
+	}()
+	go func() {
+		b := make([]byte, 64)
+		for {
+			_, from, err := p.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = p.WriteTo([]byte(name+" "+host(from)+"\n"), from)
+		}
+	}()
+	stop = func() { l.Close(); p.Close() }
+	n.T.Cleanup(stop)
+	return stop
+}
+
+func host(a net.Addr) string { return netip.MustParseAddrPort(a.String()).Addr().String() }
+
+// Dial connects from the namespace.
+func (n *NS) Dial(network, addr string, local netip.Addr) (c net.Conn, err error) {
+	d := net.Dialer{Timeout: 3 * time.Second}
+	if local.IsValid() {
+		d.LocalAddr = &net.TCPAddr{IP: local.AsSlice()}
+	}
+	err = n.Do(func() error {
+		c, err = d.DialContext(context.Background(), network, addr)
+		return err
+	})
+	return c, err
+}
+
+// Ask connects from the namespace, sends a line and returns the answer.
+func (n *NS) Ask(network, addr string) (string, error) {
+	c, err := n.Dial(network, addr, netip.Addr{})
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	return AskOn(c)
+}
+
+// AskOn sends a line on a connection and returns the answer.
+func AskOn(c net.Conn) (string, error) {
+	if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+		return "", err
+	}
+	if _, err := io.WriteString(c, "hello\n"); err != nil {
+		return "", err
+	}
+	b := make([]byte, 256)
+	k, err := c.Read(b)
+	return strings.TrimSpace(string(b[:k])), err
+}
+
+// Run runs a command in the process's namespace and returns its output.
+func Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	var out bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out.String())
+	}
+	return out.String()
+}
+
+// Eventually polls until ok returns no error, or ends the test after ten
+// seconds with the last one.
+func Eventually(t testing.TB, what string, ok func() error) {
+	t.Helper()
+	deadline := time.After(10 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ok()
+		if err == nil {
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("%s: %v", what, err)
+		case <-tick.C:
+		}
+	}
+}
