@@ -14,6 +14,8 @@ import (
 	"hansa.dev/hansa/api"
 )
 
+// A row's old object is frozen, so what a new one takes over from it is copied.
+
 // The functions below turn a function over a kind's Go type into the row's
 // function over any object. A row is only ever given its own kind.
 

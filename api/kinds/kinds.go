@@ -16,9 +16,28 @@ import (
 // rows of different calls share nothing that may be written to.
 func All() []*api.Resource {
 	return []*api.Resource{
+		binding(),
 		configMap(),
+		endpoints(),
+		event(),
 		namespace(),
+		node(),
 		secret(),
+		service(),
+		serviceAccount(),
+		selfSubjectReview(),
+		tokenReview(),
+		localSubjectAccessReview(),
+		selfSubjectAccessReview(),
+		selfSubjectRulesReview(),
+		subjectAccessReview(),
+		lease(),
+		endpointSlice(),
+		clusterRole(),
+		clusterRoleBinding(),
+		role(),
+		roleBinding(),
+		priorityClass(),
 	}
 }
 

@@ -25,7 +25,7 @@ func namespace() *api.Resource {
 		// Namespaces are deleted one by one, each with all it holds.
 		Verbs:          []string{"create", "delete", "get", "list", "patch", "update", "watch"},
 		Prefix:         "namespaces",
-		Default:        on(labelNamespace),
+		Default:        on(defaultNamespace),
 		PrepareCreate:  on(prepareNamespace),
 		PrepareUpdate:  onUpdate(keepNamespaceLifecycle),
 		Canonicalize:   on(labelNamespace),
@@ -53,18 +53,25 @@ func namespace() *api.Resource {
 		Subresources: map[string]*api.Subresource{
 			"status": {
 				Verbs:          updateVerbs,
-				PrepareUpdate:  onUpdate(func(ns, old *corev1.Namespace) { ns.Spec = old.Spec }),
+				PrepareUpdate:  onUpdate(func(ns, old *corev1.Namespace) { ns.Spec = *old.Spec.DeepCopy() }),
 				ValidateUpdate: validatesUpdate(validateNamespaceStatus),
 				ResetFields:    resets(gv, "spec"),
 			},
 			"finalize": {
 				Verbs:          []string{"update"},
-				PrepareUpdate:  onUpdate(func(ns, old *corev1.Namespace) { ns.Status = old.Status }),
+				PrepareUpdate:  onUpdate(func(ns, old *corev1.Namespace) { ns.Status = *old.Status.DeepCopy() }),
 				ValidateUpdate: validatesUpdate(func(ns, _ *corev1.Namespace) field.ErrorList { return validateNamespace(ns) }),
 				ResetFields:    resets(gv, "status"),
 			},
 		},
 	})
+}
+
+func defaultNamespace(ns *corev1.Namespace) {
+	labelNamespace(ns)
+	if ns.Status.Phase == "" {
+		ns.Status.Phase = corev1.NamespaceActive
+	}
 }
 
 // labelNamespace keeps the label by which selectors name a namespace. The name
@@ -90,8 +97,8 @@ func prepareNamespace(ns *corev1.Namespace) {
 
 // keepNamespaceLifecycle leaves status and spec.finalizers to their subresources.
 func keepNamespaceLifecycle(ns, old *corev1.Namespace) {
-	ns.Spec.Finalizers = old.Spec.Finalizers
-	ns.Status = old.Status
+	ns.Spec.Finalizers = slices.Clone(old.Spec.Finalizers)
+	ns.Status = *old.Status.DeepCopy()
 }
 
 func validateNamespace(ns *corev1.Namespace) field.ErrorList {
@@ -116,7 +123,7 @@ var standardFinalizers = sets.New(
 // validateNamespaceStatus ties the phase to deletion: only a namespace that is
 // being deleted is terminating, and every other one is active.
 func validateNamespaceStatus(ns, _ *corev1.Namespace) field.ErrorList {
-	phase := field.NewPath("status", "phase")
+	phase := field.NewPath("status", "Phase") // as Kubernetes spells it
 	switch {
 	case ns.DeletionTimestamp.IsZero() && ns.Status.Phase != corev1.NamespaceActive:
 		return field.ErrorList{field.Invalid(phase, ns.Status.Phase, "may only be 'Active' if `deletionTimestamp` is empty")}

@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"time"
 
@@ -25,6 +26,7 @@ func secret() *api.Resource {
 		Default:                  on(defaultSecret),
 		Validate:                 validates(validateSecret),
 		ValidateUpdate:           validatesUpdate(validateSecretUpdate),
+		Warnings:                 warns(warnSecret),
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{
 			Columns: []metav1.TableColumnDefinition{
@@ -124,4 +126,15 @@ func validateSecretUpdate(s, old *corev1.Secret) field.ErrorList {
 		}
 	}
 	return append(errs, validateSecret(s)...)
+}
+
+// warnSecret tells of a certificate that does not go with its key.
+func warnSecret(s, _ *corev1.Secret) []string {
+	if s.Type != corev1.SecretTypeTLS {
+		return nil
+	}
+	if _, err := tls.X509KeyPair(s.Data[corev1.TLSCertKey], s.Data[corev1.TLSPrivateKeyKey]); err != nil {
+		return []string{err.Error()}
+	}
+	return nil
 }

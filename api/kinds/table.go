@@ -5,6 +5,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
+
+	"hansa.dev/hansa/api"
 )
 
 // unset is what a cell without a value shows.
@@ -40,4 +42,25 @@ func age(t metav1.Time, now time.Time) string {
 		return unknown
 	}
 	return duration.HumanDuration(now.Sub(t.Time))
+}
+
+// plainTable is that of kinds for which Kubernetes has no columns of their own.
+func plainTable() *api.Table {
+	return &api.Table{
+		Columns: []metav1.TableColumnDefinition{
+			nameColumn(),
+			column("Created At", "date", objectMeta["creationTimestamp"]),
+		},
+		Row: func(obj api.Object, _ time.Time) []any {
+			return []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format(time.RFC3339)}
+		},
+	}
+}
+
+// orDefault shows a placeholder where there is no value.
+func orDefault(value, placeholder string) string {
+	if value == "" {
+		return placeholder
+	}
+	return value
 }
