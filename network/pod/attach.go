@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
@@ -240,7 +239,7 @@ func checkNetns(path string) error {
 	if err := unix.Stat(path, &ns); err != nil {
 		return fmt.Errorf("network namespace %s: %w", path, err)
 	}
-	if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), &self); err != nil {
+	if err := unix.Stat("/proc/thread-self/ns/net", &self); err != nil {
 		return fmt.Errorf("own network namespace: %w", err)
 	}
 	if ns.Dev == self.Dev && ns.Ino == self.Ino {

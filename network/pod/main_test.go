@@ -122,3 +122,7 @@ func expect(t *testing.T, from *nettest.NS, network, addr, want string) {
 func tcp(host, container int) portMapping {
 	return portMapping{HostPort: host, ContainerPort: container, Protocol: "tcp"}
 }
+
+func netipAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func netipPrefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }

@@ -7,8 +7,10 @@ package nettest
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -26,6 +28,10 @@ import (
 )
 
 const inside = "HANSA_NETTEST_INSIDE"
+
+// The main goroutine keeps the main thread, which /proc/self shows, so that no
+// test moves that one into another namespace.
+func init() { runtime.LockOSThread() }
 
 // Main runs the package's tests in a new network and mount namespace; call it
 // from TestMain. Everything the tests make there goes with the process.
@@ -46,9 +52,8 @@ func Main(m *testing.M) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,
-		Pdeathsig:  syscall.SIGKILL,
+		Pdeathsig:  syscall.SIGKILL, // tied to the main thread, see init
 	}
-	runtime.LockOSThread() // the death signal is tied to this thread
 	err := cmd.Run()
 	if code := cmd.ProcessState.ExitCode(); code >= 0 {
 		os.Exit(code)
@@ -60,6 +65,12 @@ func Main(m *testing.M) {
 func prepare() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
+	}
+	// Links of tests get no IPv6 addresses of their own, some time after they
+	// are up; kernels without IPv6 have no such setting.
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/addr_gen_mode", []byte("1"), 0)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -178,6 +189,13 @@ func Uplink(t testing.TB, mtu int) *NS {
 	t.Cleanup(func() { _ = netlink.LinkDel(l) })
 	up(t, "up0", "192.0.2.1/24")
 	outside.Must(func() error { up(t, "lo", ""); up(t, "out0", "192.0.2.2/24"); return nil })
+	Eventually(t, "carrier on up0", func() error {
+		l, err := netlink.LinkByName("up0")
+		if err == nil && l.Attrs().OperState != netlink.OperUp {
+			err = fmt.Errorf("state %s", l.Attrs().OperState)
+		}
+		return err
+	})
 	err = netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Gw: net.IPv4(192, 0, 2, 2)})
 	if err != nil {
 		t.Fatalf("default route: %v", err)
