@@ -1,0 +1,81 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"hansa.dev/hansa/internal/version"
+)
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "hansa",
+		Short: "A container orchestrator in one binary, behind the Kubernetes API",
+		Long: `Hansa runs containers on one machine or many, behind the Kubernetes API.
+
+  hansa up                                start a cluster on this machine
+  hansa kubectl apply -f app.yaml         use it; any kubectl works too
+  hansa status                            what runs, and what is not well
+  hansa down                              stop it and leave nothing behind`,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Args:              noCommand,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
+	})
+	root.AddCommand(newUp(), newDown(), newImage(), newKubectl(), newStatus(), newVersion())
+	return root
+}
+
+// noCommand refuses what is no command, with the nearest one that is.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	message := fmt.Sprintf("%q is not a command", args[0])
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		message += fmt.Sprintf("; did you mean %q?", strings.Join(near, `" or "`))
+	} else {
+		message += "; see hansa --help"
+	}
+	return usageError{fmt.Errorf("%s", message)}
+}
+
+// exactly is cobra.ExactArgs as wrong usage.
+func exactly(n int) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
+		}
+		return nil
+	}
+}
+
+func newVersion() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch output {
+			case "":
+				fmt.Fprintf(cmd.OutOrStdout(), "hansa %s (Kubernetes %s, commit %s)\n", version.Hansa, version.Kubernetes, version.GitCommit())
+				return nil
+			case "json":
+				enc := json.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent("", "  ")
+				return enc.Encode(version.Get())
+			}
+			return usageError{fmt.Errorf("output format %q is not known; it is json or nothing", output)}
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "", "json")
+	return cmd
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"sigs.k8s.io/yaml"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"hansa.dev/hansa/daemon"
+)
+
+const defaultConfigFile = "/etc/hansa/config.yaml"
+
+// settings are the common flags as text, the form that flags, environment and
+// file share.
+type settings struct {
+	config           string
+	dataDir          string
+	listen           string
+	advertiseAddress string
+	nodeName         string
+	nodeIP           string
+	nodeLabels       []string
+	nodeTaints       []string
+	clusterCIDR      string
+	serviceCIDR      string
+	clusterDomain    string
+	etcdEndpoints    []string
+	runtimeEndpoint  string
+	featureGates     []string
+	logLevel         string
+}
+
+// dataDirFlags are those of every command; clusterFlags those of one that runs
+// a cluster.
+func (s *settings) dataDirFlags(f *pflag.FlagSet) {
+	f.StringVar(&s.config, "config", defaultConfigFile, "configuration file; its keys are the names of flags")
+	f.StringVar(&s.dataDir, "data-dir", "/var/lib/hansa", "where everything that must last is kept")
+}
+
+func (s *settings) clusterFlags(f *pflag.FlagSet) {
+	s.dataDirFlags(f)
+	f.StringVar(&s.listen, "listen", "0.0.0.0:6443", "address and port of the API")
+	f.StringVar(&s.advertiseAddress, "advertise-address", "", "address at which others reach the API (default: the node's)")
+	f.StringVar(&s.nodeName, "node-name", "", "name of this node (default: the host's name)")
+	f.StringVar(&s.nodeIP, "node-ip", "", "address of this node (default: that of the default route)")
+	f.StringSliceVar(&s.nodeLabels, "node-label", nil, "label of this node, KEY=VALUE; may be repeated")
+	f.StringSliceVar(&s.nodeTaints, "node-taint", nil, "taint of this node, KEY=VALUE:EFFECT; may be repeated")
+	f.StringVar(&s.clusterCIDR, "cluster-cidr", "10.42.0.0/16", "addresses of pods")
+	f.StringVar(&s.serviceCIDR, "service-cidr", "10.43.0.0/16", "addresses of services")
+	f.StringVar(&s.clusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
+	f.StringSliceVar(&s.etcdEndpoints, "etcd-endpoints", nil, "an etcd cluster to use instead of the embedded one")
+	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
+	f.StringSliceVar(&s.featureGates, "feature-gates", nil, "features to switch, NAME=true|false; may be repeated")
+	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
+}
+
+// load fills in, for each flag that the command line left alone, the value from
+// the environment (HANSA_DATA_DIR) or else from the configuration file.
+func (s *settings) load(cmd *cobra.Command) error {
+	if v, ok := os.LookupEnv("HANSA_CONFIG"); ok && !cmd.Flags().Changed("config") {
+		if err := cmd.Flags().Set("config", v); err != nil {
+			return usageError{fmt.Errorf("HANSA_CONFIG: %w", err)}
+		}
+	}
+	file, err := s.readFile(cmd)
+	if err != nil {
+		return err
+	}
+	var failed error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if failed != nil || f.Changed || f.Name == "config" || f.Name == "help" {
+			return
+		}
+		name := "HANSA_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
+		if v, ok := os.LookupEnv(name); ok {
+			if err := cmd.Flags().Set(f.Name, v); err != nil {
+				failed = usageError{fmt.Errorf("%s: %w", name, err)}
+			}
+		} else if v, ok := file[f.Name]; ok {
+			if err := cmd.Flags().Set(f.Name, v); err != nil {
+				failed = usageError{fmt.Errorf("%s: %s: %w", s.config, f.Name, err)}
+			}
+		}
+	})
+	return failed
+}
+
+// readFile reads the configuration file; that the default one is missing is no
+// error. A key that is no flag of any command is refused.
+func (s *settings) readFile(cmd *cobra.Command) (map[string]string, error) {
+	b, err := os.ReadFile(s.config)
+	if errors.Is(err, fs.ErrNotExist) && !cmd.Flags().Changed("config") {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, usageError{fmt.Errorf("read configuration file: %w", err)}
+	}
+	var raw map[string]any
+	if err := yaml.UnmarshalStrict(b, &raw); err != nil {
+		return nil, usageError{fmt.Errorf("configuration file %s: %w", s.config, err)}
+	}
+	known := pflag.NewFlagSet("known", pflag.ContinueOnError)
+	new(settings).clusterFlags(known)
+	values := map[string]string{}
+	for key, v := range raw {
+		if known.Lookup(key) == nil || key == "config" {
+			return nil, usageError{fmt.Errorf("configuration file %s: %q is not a setting", s.config, key)}
+		}
+		switch v := v.(type) {
+		case []any:
+			parts := make([]string, len(v))
+			for i := range v {
+				parts[i] = fmt.Sprint(v[i])
+			}
+			values[key] = strings.Join(parts, ",")
+		case map[string]any:
+			return nil, usageError{fmt.Errorf("configuration file %s: %s: a text, number or list is expected", s.config, key)}
+		default:
+			values[key] = fmt.Sprint(v)
+		}
+	}
+	return values, nil
+}
+
+// dataConfig is the part of the configuration that names a data directory.
+func (s *settings) dataConfig() (daemon.Config, error) {
+	dir, err := filepath.Abs(s.dataDir)
+	if err != nil {
+		return daemon.Config{}, usageError{fmt.Errorf("--data-dir: %w", err)}
+	}
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
+	}
+	return daemon.Config{DataDir: dir}, nil
+}
+
+// clusterConfig checks every setting; the first wrong one is named with its flag.
+func (s *settings) clusterConfig() (daemon.Config, error) {
+	c, err := s.dataConfig()
+	if err != nil {
+		return c, err
+	}
+	bad := func(flag string, format string, args ...any) (daemon.Config, error) {
+		return daemon.Config{}, usageError{fmt.Errorf("--%s: %s", flag, fmt.Sprintf(format, args...))}
+	}
+	host, port, err := net.SplitHostPort(s.listen)
+	if err != nil {
+		return bad("listen", "%q is not ADDRESS:PORT", s.listen)
+	}
+	if _, err := netip.ParseAddr(host); host != "" && err != nil {
+		return bad("listen", "%q is not an address", host)
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+		return bad("listen", "%q is not a port", port)
+	}
+	c.Listen = s.listen
+	for _, a := range []struct {
+		flag, text string
+		to         *netip.Addr
+	}{{"advertise-address", s.advertiseAddress, &c.AdvertiseAddress}, {"node-ip", s.nodeIP, &c.NodeIP}} {
+		if a.text == "" {
+			continue
+		}
+		if *a.to, err = netip.ParseAddr(a.text); err != nil {
+			return bad(a.flag, "%q is not an address", a.text)
+		}
+	}
+	for _, p := range []struct {
+		flag, text string
+		to         *netip.Prefix
+	}{{"cluster-cidr", s.clusterCIDR, &c.ClusterCIDR}, {"service-cidr", s.serviceCIDR, &c.ServiceCIDR}} {
+		if *p.to, err = netip.ParsePrefix(p.text); err != nil || *p.to != p.to.Masked() || !p.to.Addr().Is4() {
+			return bad(p.flag, "%q is not an IPv4 range such as 10.42.0.0/16", p.text)
+		}
+	}
+	if c.ClusterCIDR.Bits() > 24 {
+		return bad("cluster-cidr", "a node needs a /24 of it, so %s is too small", c.ClusterCIDR)
+	}
+	if c.ServiceCIDR.Bits() > 24 {
+		return bad("service-cidr", "%s is too small; use a /24 or larger", c.ServiceCIDR)
+	}
+	if c.ClusterCIDR.Overlaps(c.ServiceCIDR) {
+		return bad("service-cidr", "%s overlaps the addresses of pods, %s", c.ServiceCIDR, c.ClusterCIDR)
+	}
+	c.NodeName = s.nodeName
+	if c.NodeName == "" {
+		if c.NodeName, err = os.Hostname(); err != nil {
+			return daemon.Config{}, fmt.Errorf("find the host's name: %w; give one with --node-name", err)
+		}
+		c.NodeName = strings.ToLower(c.NodeName)
+	}
+	if why := validation.IsDNS1123Subdomain(c.NodeName); len(why) > 0 {
+		return bad("node-name", "%q: %s", c.NodeName, why[0])
+	}
+	if why := validation.IsDNS1123Subdomain(s.clusterDomain); len(why) > 0 {
+		return bad("cluster-domain", "%q: %s", s.clusterDomain, why[0])
+	}
+	c.ClusterDomain = s.clusterDomain
+	if c.NodeLabels, err = parseLabels(s.nodeLabels); err != nil {
+		return bad("node-label", "%v", err)
+	}
+	if c.NodeTaints, err = parseTaints(s.nodeTaints); err != nil {
+		return bad("node-taint", "%v", err)
+	}
+	for _, g := range s.featureGates {
+		name, _, _ := strings.Cut(g, "=")
+		return bad("feature-gates", "%q is not a feature of this version", name)
+	}
+	c.EtcdEndpoints = s.etcdEndpoints
+	c.RuntimeEndpoint = s.runtimeEndpoint
+	if err := c.LogLevel.UnmarshalText([]byte(s.logLevel)); err != nil || c.LogLevel > slog.LevelError {
+		return bad("log-level", "%q is not debug, info, warn or error", s.logLevel)
+	}
+	return c, nil
+}
+
+func parseLabels(list []string) (map[string]string, error) {
+	labels := map[string]string{}
+	for _, l := range list {
+		key, value, ok := strings.Cut(l, "=")
+		if !ok {
+			return nil, fmt.Errorf("%q is not KEY=VALUE", l)
+		}
+		if why := validation.IsQualifiedName(key); len(why) > 0 {
+			return nil, fmt.Errorf("%q: %s", key, why[0])
+		}
+		if why := validation.IsValidLabelValue(value); len(why) > 0 {
+			return nil, fmt.Errorf("%q: %s", value, why[0])
+		}
+		labels[key] = value
+	}
+	return labels, nil
+}
+
+func parseTaints(list []string) ([]corev1.Taint, error) {
+	var taints []corev1.Taint
+	for _, t := range list {
+		left, effect, ok := strings.Cut(t, ":")
+		key, value, _ := strings.Cut(left, "=")
+		if !ok {
+			return nil, fmt.Errorf("%q is not KEY=VALUE:EFFECT", t)
+		}
+		if why := validation.IsQualifiedName(key); len(why) > 0 {
+			return nil, fmt.Errorf("%q: %s", key, why[0])
+		}
+		if why := validation.IsValidLabelValue(value); len(why) > 0 {
+			return nil, fmt.Errorf("%q: %s", value, why[0])
+		}
+		switch e := corev1.TaintEffect(effect); e {
+		case corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute:
+			taints = append(taints, corev1.Taint{Key: key, Value: value, Effect: e})
+		default:
+			return nil, fmt.Errorf("effect %q is not NoSchedule, PreferNoSchedule or NoExecute", effect)
+		}
+	}
+	return taints, nil
+}

@@ -1,0 +1,51 @@
+// Package daemon is the composition root: it builds the parts of a role and
+// runs them as one ordered lifecycle. It alone reads the clock, the host and
+// the environment, and hands them to the parts.
+package daemon
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Config is what a role is made of. The command line fills it in and has
+// checked it.
+type Config struct {
+	DataDir          string // absolute, symbolic links resolved
+	Listen           string // ADDRESS:PORT of the API
+	AdvertiseAddress netip.Addr
+	NodeName         string
+	NodeIP           netip.Addr // zero: that of the default route
+	NodeLabels       map[string]string
+	NodeTaints       []corev1.Taint
+	ClusterCIDR      netip.Prefix
+	ServiceCIDR      netip.Prefix
+	ClusterDomain    string
+	EtcdEndpoints    []string // empty: embedded
+	RuntimeEndpoint  string   // empty: the carried containerd
+	LogLevel         slog.Level
+}
+
+// instance names everything on the host that belongs to one data directory.
+type instance struct {
+	id  string // 8 hex of the data directory's path
+	dir string
+}
+
+func (c Config) instance() instance {
+	sum := sha256.Sum256([]byte(c.DataDir))
+	return instance{id: hex.EncodeToString(sum[:4]), dir: c.DataDir}
+}
+
+func (i instance) runDir() string          { return filepath.Join("/run/hansa", i.id) }
+func (i instance) cgroup() string          { return "/hansa/" + i.id }
+func (i instance) kubeconfig() string      { return filepath.Join(i.dir, "kubeconfig") }
+func (i instance) lockFile() string        { return filepath.Join(i.dir, "lock") }
+func (i instance) ledgerFile() string      { return filepath.Join(i.dir, "ledger") }
+func (i instance) path(name string) string { return filepath.Join(i.dir, name) }
+func (i instance) cniSocket() string       { return filepath.Join(i.runDir(), "cni.sock") }

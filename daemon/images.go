@@ -1,0 +1,85 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"hansa.dev/hansa/runtime"
+	"hansa.dev/hansa/runtime/cri"
+)
+
+// Images is access to the images of a node that runs on this machine. Close it
+// after use.
+type Images struct{ client *cri.Client }
+
+// Image is one name of an image.
+type Image struct{ Name, ID, Size string }
+
+// OpenImages finds the container runtime of a data directory.
+func OpenImages(c Config) (*Images, error) {
+	endpoint := containerdConfig(c, "").Endpoint()
+	if _, err := os.Stat(endpoint); err != nil {
+		if errors.Is(err, os.ErrPermission) {
+			return nil, errors.New("images belong to root: use sudo")
+		}
+		return nil, fmt.Errorf("nothing runs from data directory %s: start it with hansa up", c.DataDir)
+	}
+	client, err := cri.Dial(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return &Images{client}, nil
+}
+
+// Close ends the connection.
+func (i *Images) Close() error { return i.client.Close() }
+
+// Import reads an archive and answers with the names that it gave.
+func (i *Images) Import(ctx context.Context, archive io.Reader) ([]string, error) {
+	return i.client.ImportImage(ctx, archive)
+}
+
+// Remove removes an image by name.
+func (i *Images) Remove(ctx context.Context, name string) error {
+	if _, err := i.client.Image(ctx, name); errors.Is(err, runtime.ErrNotFound) {
+		return fmt.Errorf("there is no image %s; hansa image list shows those there are", name)
+	}
+	return i.client.RemoveImage(ctx, name)
+}
+
+// List is every name of every image, sorted.
+func (i *Images) List(ctx context.Context) ([]Image, error) {
+	list, err := i.client.ListImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Image
+	for _, image := range list {
+		names := image.RepoTags
+		if len(names) == 0 {
+			names = []string{"<none>"}
+		}
+		id := strings.TrimPrefix(image.Id, "sha256:")
+		for _, n := range names {
+			out = append(out, Image{Name: n, ID: id[:min(12, len(id))], Size: size(image.Size)})
+		}
+	}
+	slices.SortFunc(out, func(a, b Image) int { return strings.Compare(a.Name+a.ID, b.Name+b.ID) })
+	return out, nil
+}
+
+// size is a number of bytes as people read it.
+func size(n uint64) string {
+	switch {
+	case n >= 1e9:
+		return fmt.Sprintf("%.1fGB", float64(n)/1e9)
+	case n >= 1e6:
+		return fmt.Sprintf("%.1fMB", float64(n)/1e6)
+	}
+	return fmt.Sprintf("%.1fkB", float64(n)/1e3)
+}
