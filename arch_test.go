@@ -90,6 +90,7 @@ var reads = map[string]struct{ clock, surroundings []string }{
 // same, each with the reason. Only what meets the outside belongs here.
 var adapters = map[string]string{
 	"runtime/containerd/supervisor.go": "hands PATH on to the daemon that it runs",
+	"internal/ocibuild/root.go":        "hands the environment on to the go command",
 }
 
 // environmentReaders are the parts that may read flags and the environment.
