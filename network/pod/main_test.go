@@ -12,7 +12,7 @@ import (
 	"hansa.dev/hansa/network/internal/nettest"
 )
 
-func TestMain(m *testing.M) { nettest.Main(m) }
+func TestMain(m *testing.M) { nettest.Main(m, os.Args, os.Environ()) }
 
 const instance = "0a1b2c3d"
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/network/internal/nft"
 )
@@ -34,6 +35,8 @@ type Config struct {
 	Ledger func(kind, name string) error
 	// Log receives what goes wrong without a caller; nil is slog.Default().
 	Log *slog.Logger
+	// Clock bounds how long a request may take; nil is the real one.
+	Clock clock.Clock
 }
 
 func (c Config) record(kind, name string) error {
@@ -108,6 +111,9 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.RealClock{}
+	}
 	return &Manager{
 		cfg:     cfg,
 		log:     cfg.Log,
@@ -137,7 +143,7 @@ func (m *Manager) Start(ctx context.Context) error {
 		m.stop()
 		return fmt.Errorf("pod network: %w", err)
 	}
-	s, err := listen(m.cfg.Socket, m.handle, m.log)
+	s, err := listen(m.cfg, m.handle)
 	if err != nil {
 		m.stop()
 		m.done.Wait()

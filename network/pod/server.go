@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"k8s.io/utils/clock"
 )
 
 const (
@@ -27,11 +29,13 @@ type server struct {
 	path     string
 	listener net.Listener
 	handle   func(context.Context, *Request) Response
+	clock    clock.Clock
 	log      *slog.Logger
 	done     chan struct{} // closed when serve has returned
 }
 
-func listen(path string, handle func(context.Context, *Request) Response, log *slog.Logger) (*server, error) {
+func listen(c Config, handle func(context.Context, *Request) Response) (*server, error) {
+	path := c.Socket
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("make directory of CNI socket: %w", err)
 	}
@@ -46,7 +50,7 @@ func listen(path string, handle func(context.Context, *Request) Response, log *s
 	if err := os.Chmod(path, 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("protect CNI socket: %w", err), l.Close())
 	}
-	return &server{path: path, listener: l, handle: handle, log: log, done: make(chan struct{})}, nil
+	return &server{path: path, listener: l, handle: handle, clock: c.Clock, log: c.Log, done: make(chan struct{})}, nil
 }
 
 // serve accepts connections until close, and waits for requests under way.
@@ -64,7 +68,7 @@ func (s *server) serve(ctx context.Context) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(100 * time.Millisecond): // out of files, most likely
+			case <-s.clock.After(100 * time.Millisecond): // out of files, most likely
 				continue
 			}
 		}
@@ -78,7 +82,7 @@ func (s *server) serve(ctx context.Context) {
 }
 
 func (s *server) answer(ctx context.Context, c net.Conn) {
-	if err := c.SetDeadline(time.Now().Add(requestTime)); err != nil {
+	if err := c.SetDeadline(s.clock.Now().Add(requestTime)); err != nil {
 		return
 	}
 	var q Request
@@ -89,7 +93,7 @@ func (s *server) answer(ctx context.Context, c net.Conn) {
 	ctx, cancel := context.WithTimeout(ctx, requestTime)
 	defer cancel()
 	a := s.handle(ctx, &q)
-	if err := c.SetDeadline(time.Now().Add(requestTime)); err != nil {
+	if err := c.SetDeadline(s.clock.Now().Add(requestTime)); err != nil {
 		return
 	}
 	reply(c, a)

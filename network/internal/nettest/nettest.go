@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -25,18 +26,23 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+	"k8s.io/utils/clock"
 )
 
-const inside = "HANSA_NETTEST_INSIDE"
+// inside is in the environment of the process that runs the tests.
+const inside = "HANSA_NETTEST_INSIDE=1"
+
+var wall = clock.RealClock{}
 
 // The main goroutine keeps the main thread, which /proc/self shows, so that no
 // test moves that one into another namespace.
 func init() { runtime.LockOSThread() }
 
 // Main runs the package's tests in a new network and mount namespace; call it
-// from TestMain. Everything the tests make there goes with the process.
-func Main(m *testing.M) {
-	if os.Getenv(inside) != "" {
+// from TestMain, with os.Args and os.Environ(). Everything the tests make there
+// goes with the process.
+func Main(m *testing.M, args, env []string) {
+	if slices.Contains(env, inside) {
 		if err := prepare(); err != nil {
 			fmt.Fprintln(os.Stderr, "nettest:", err)
 			os.Exit(1)
@@ -47,8 +53,8 @@ func Main(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "nettest: these tests need root: they make network namespaces")
 		os.Exit(1)
 	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd := exec.Command("/proc/self/exe", args[1:]...)
+	cmd.Env = append(env, inside)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,
@@ -293,7 +299,7 @@ func (n *NS) Ask(network, addr string) (string, error) {
 
 // AskOn sends a line on a connection and returns the answer.
 func AskOn(c net.Conn) (string, error) {
-	if err := c.SetDeadline(time.Now().Add(3 * time.Second)); err != nil {
+	if err := c.SetDeadline(wall.Now().Add(3 * time.Second)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, "hello\n"); err != nil {
@@ -320,8 +326,8 @@ func Run(t testing.TB, name string, args ...string) string {
 // seconds with the last one.
 func Eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
+	deadline := wall.After(10 * time.Second)
+	tick := wall.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := ok()
@@ -331,7 +337,7 @@ func Eventually(t testing.TB, what string, ok func() error) {
 		select {
 		case <-deadline:
 			t.Fatalf("%s: %v", what, err)
-		case <-tick.C:
+		case <-tick.C():
 		}
 	}
 }
