@@ -1,0 +1,256 @@
+package http
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"sort"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"hansa.dev/hansa/api/openapi"
+)
+
+// Check is one condition of health.
+type Check struct {
+	// Name is its path below /livez and /readyz.
+	Name string
+	// Check answers nil when all is well. The error is logged, not shown.
+	Check func(r *http.Request) error
+	// ReadyOnly keeps a failure from ending the process: it is about being
+	// ready, not about being alive.
+	ReadyOnly bool
+}
+
+// servePath answers for the server's own paths.
+func (s *Server) servePath(w *response, r *http.Request) {
+	user, err := s.authenticate(r)
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	path := r.URL.Path
+	if err := s.AuthorizePath(r.Context(), user, strings.ToLower(r.Method), path); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	handler := s.pathHandler(path)
+	if handler == nil {
+		notFound(w)
+		return
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		s.fail(w, r, statusError(http.StatusMethodNotAllowed, "MethodNotAllowed", "the server does not allow this method on the requested resource"))
+		return
+	}
+	handler(w, r)
+}
+
+func (s *Server) pathHandler(path string) http.HandlerFunc {
+	path = strings.TrimSuffix(path, "/")
+	switch path {
+	case "":
+		return s.index
+	case "/version":
+		return s.version
+	case "/metrics":
+		return s.metrics.handler().ServeHTTP
+	case "/openapi/v2":
+		if s.OpenAPI != nil {
+			return s.openAPIv2
+		}
+		return nil
+	}
+	root, name, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	switch root {
+	case "healthz", "livez", "readyz":
+		return func(w http.ResponseWriter, r *http.Request) { s.health(w, r, root, name) }
+	case "api", "apis":
+		if s.discovery.has(path) {
+			return func(w http.ResponseWriter, r *http.Request) { s.serveDiscovery(w, r, path) }
+		}
+	case "openapi":
+		if rest, ok := strings.CutPrefix(path, "/openapi/v3"); ok && s.OpenAPI != nil {
+			return func(w http.ResponseWriter, r *http.Request) { s.openAPIv3(w, r, strings.TrimPrefix(rest, "/")) }
+		}
+	}
+	return nil
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v)
+}
+
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.Config.Version) }
+
+// index lists the paths that there are.
+func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
+	paths := s.discovery.paths()
+	for _, root := range []string{"/healthz", "/livez", "/readyz"} {
+		paths = append(paths, root)
+		for _, c := range s.checks(root[1:]) {
+			paths = append(paths, root+"/"+c.Name)
+		}
+	}
+	paths = append(paths, "/metrics", "/version")
+	if s.OpenAPI != nil {
+		paths = append(paths, "/openapi/v2", "/openapi/v3")
+	}
+	sort.Strings(paths)
+	writeJSON(w, map[string][]string{"paths": paths})
+}
+
+func (s *Server) checks(root string) []Check {
+	list := []Check{
+		{Name: "ping", Check: func(*http.Request) error { return nil }},
+		{Name: "etcd", Check: func(*http.Request) error { return s.Store.Ready() }},
+	}
+	for _, c := range s.Checks {
+		if root == "readyz" || !c.ReadyOnly {
+			list = append(list, c)
+		}
+	}
+	if root == "readyz" {
+		list = append(list, Check{Name: "shutdown", Check: func(*http.Request) error {
+			if s.Stopping() {
+				return fmt.Errorf("process is shutting down")
+			}
+			return nil
+		}})
+	}
+	return list
+}
+
+// health answers for all checks, or for the one named.
+func (s *Server) health(w http.ResponseWriter, r *http.Request, root, name string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	checks := s.checks(root)
+	if name != "" {
+		for _, c := range checks {
+			if c.Name == name {
+				s.healthOf(w, r, c)
+				return
+			}
+		}
+		notFound(w)
+		return
+	}
+	q := r.URL.Query()
+	exclude := map[string]bool{}
+	for _, x := range q["exclude"] {
+		exclude[x] = true
+	}
+	var report strings.Builder
+	failed := 0
+	for _, c := range checks {
+		if exclude[c.Name] {
+			delete(exclude, c.Name)
+			fmt.Fprintf(&report, "[+]%s excluded: ok\n", c.Name)
+			continue
+		}
+		if err := c.Check(r); err != nil {
+			failed++
+			s.Logger.Warn("health check failed", "check", c.Name, "error", err)
+			fmt.Fprintf(&report, "[-]%s failed: reason withheld\n", c.Name)
+			continue
+		}
+		fmt.Fprintf(&report, "[+]%s ok\n", c.Name)
+	}
+	for x := range exclude {
+		fmt.Fprintf(&report, "warn: some health checks cannot be excluded: no matches for %q\n", x)
+	}
+	switch _, verbose := q["verbose"]; {
+	case failed > 0:
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprintf(w, "%s%s check failed\n", report.String(), root)
+	case verbose:
+		fmt.Fprintf(w, "%s%s check passed\n", report.String(), root)
+	default:
+		fmt.Fprint(w, "ok")
+	}
+}
+
+func (s *Server) healthOf(w http.ResponseWriter, r *http.Request, c Check) {
+	if err := c.Check(r); err != nil {
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprintf(w, "internal server error: %v\n", err)
+		return
+	}
+	fmt.Fprint(w, "ok")
+}
+
+// openAPIv2 answers in JSON or in protobuf, compressed for all who take that.
+func (s *Server) openAPIv2(w http.ResponseWriter, r *http.Request) {
+	const proto = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+	for _, a := range s.accepts.parse(r.Header.Get("Accept")) {
+		switch {
+		case a.media == "application/json" || a.anyMedia:
+			s.document(w, r, s.OpenAPI.V2JSON(), "application/json")
+			return
+		case a.media == proto, a.media == "application/com.github.proto-openapi.spec.v2.v1.0+protobuf":
+			s.document(w, r, s.OpenAPI.V2Proto(), "application/com.github.proto-openapi.spec.v2.v1.0+protobuf")
+			return
+		}
+	}
+	w.WriteHeader(http.StatusNotAcceptable)
+}
+
+func (s *Server) openAPIv3(w http.ResponseWriter, r *http.Request, name string) {
+	docs := s.OpenAPI.V3()
+	if name == "" {
+		type item struct {
+			ServerRelativeURL string `json:"serverRelativeURL"`
+		}
+		paths := map[string]item{}
+		for path, doc := range docs {
+			paths[path] = item{"/openapi/v3/" + path + "?hash=" + doc.Hash}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"paths": paths})
+		return
+	}
+	doc, ok := docs[name]
+	if !ok {
+		notFound(w)
+		return
+	}
+	if hash := r.URL.Query().Get("hash"); hash != "" {
+		if hash != doc.Hash {
+			http.Redirect(w, r, r.URL.Path+"?hash="+doc.Hash, http.StatusMovedPermanently)
+			return
+		}
+		// What is asked for by its hash never changes.
+		w.Header().Set("Cache-Control", "public, immutable")
+		w.Header().Set("Expires", s.Config.Clock.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+	}
+	s.document(w, r, doc, "application/json")
+}
+
+func (s *Server) document(w http.ResponseWriter, r *http.Request, doc openapi.Document, contentType string) {
+	h := w.Header()
+	etag := `"` + doc.Hash + `"`
+	h.Set("Etag", etag)
+	h.Set("Vary", "Accept-Encoding, Accept")
+	if r.Header.Get("If-None-Match") == etag {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Type", contentType)
+	if takesGzip(r) {
+		h.Set("Content-Encoding", "gzip")
+		_, _ = w.Write(doc.Gzip)
+		return
+	}
+	plain, err := doc.Open()
+	if err != nil {
+		s.fail(w, r, apierrors.NewInternalError(err))
+		return
+	}
+	defer plain.Close()
+	copyAll(w, plain)
+}

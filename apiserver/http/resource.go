@@ -1,0 +1,345 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/store"
+)
+
+func gvr(t target) schema.GroupVersionResource {
+	return schema.GroupVersionResource{Group: t.group, Version: t.version, Resource: t.plural}
+}
+
+// call is one request for a resource on its way.
+type call struct {
+	*Server
+	w    *response
+	r    *http.Request
+	ctx  context.Context
+	info *request.Info
+	q    url.Values
+	out  output
+}
+
+// dispatch answers a request for something that is served. An error is still
+// to be sent.
+func (s *Server) dispatch(w *response, r *http.Request, info *request.Info, t target, q url.Values) error {
+	if connector := s.connector(info); connector != nil {
+		return s.connect(w, r, info, t, connector)
+	}
+	if !allows(info, r.Method) {
+		return apierrors.NewMethodNotSupported(schema.GroupResource{Group: t.group, Resource: t.plural}, strings.ToLower(r.Method))
+	}
+	c := &call{Server: s, w: w, r: r, info: info, q: q}
+	if info.Verb == "watch" {
+		c.ctx = r.Context()
+		return c.watch()
+	}
+	ctx, cancel, err := timed(r, q)
+	if err != nil {
+		return err
+	}
+	defer cancel()
+	c.ctx = ctx
+	media := codec.MediaTypes
+	if c.out, err = s.negotiate(r, offer{media: media, transforms: true}); err != nil {
+		return err
+	}
+	return c.run()
+}
+
+// allows says whether discovery offers what is asked for.
+func allows(info *request.Info, method string) bool {
+	row := info.Served.Resource
+	verb := info.Verb
+	if info.Subresource != "" {
+		for _, v := range row.Subresources[info.Subresource].Verbs {
+			if v == verb {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case verb == "create" && info.Name != "":
+		return false
+	case (verb == "update" || verb == "patch") && info.Name == "":
+		return false
+	case row.Namespaced && info.Namespace == "" && (verb == "create" || verb == "deletecollection"):
+		return false
+	}
+	return row.Offers(verb)
+}
+
+func (c *call) run() error {
+	switch c.info.Verb {
+	case "get":
+		return c.get()
+	case "list":
+		return c.list()
+	case "create":
+		return c.create()
+	case "update":
+		return c.update()
+	case "patch":
+		return c.patch()
+	case "delete":
+		return c.delete()
+	case "deletecollection":
+		return c.deleteCollection()
+	}
+	return apierrors.NewMethodNotSupported(schema.GroupResource{Group: c.info.Served.Version.Group, Resource: c.info.Served.Plural}, c.info.Verb)
+}
+
+// decodeQuery reads options from the query.
+func (c *call) decodeQuery(into runtime.Object) error {
+	if len(c.q) == 0 {
+		return nil
+	}
+	if err := metav1.ParameterCodec.DecodeParameters(c.q, metav1.SchemeGroupVersion, into); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	return nil
+}
+
+// body reads the request's body up to MaxBody.
+func (c *call) body() ([]byte, error) {
+	if c.r.ContentLength > MaxBody {
+		return nil, tooLarge()
+	}
+	var data []byte
+	var err error
+	if n := c.r.ContentLength; n >= 0 {
+		data = make([]byte, n)
+		_, err = io.ReadFull(c.r.Body, data)
+	} else if data, err = io.ReadAll(io.LimitReader(c.r.Body, MaxBody+1)); len(data) > MaxBody {
+		return nil, tooLarge()
+	}
+	if err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("read request body: %v", err))
+	}
+	return data, nil
+}
+
+func tooLarge() error {
+	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", MaxBody))
+}
+
+// read is the body of a write as the request layer wants it.
+func (c *call) read() request.Body {
+	return request.Body{Read: func() ([]byte, codec.MediaType, error) {
+		media, err := bodyMedia(c.r)
+		if err != nil {
+			return nil, "", err
+		}
+		data, err := c.body()
+		return data, media, err
+	}}
+}
+
+func (c *call) get() error {
+	opts := &metav1.GetOptions{}
+	if err := c.decodeQuery(opts); err != nil {
+		return err
+	}
+	obj, err := c.Get(c.ctx, c.info, opts)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusOK, obj)
+}
+
+func (c *call) listOptions() (*metav1.ListOptions, error) {
+	opts := &metav1.ListOptions{}
+	if err := c.decodeQuery(opts); err != nil {
+		return nil, err
+	}
+	c.info.FieldSelector, c.info.LabelSelector = opts.FieldSelector, opts.LabelSelector
+	return opts, nil
+}
+
+func (c *call) list() error {
+	opts, err := c.listOptions()
+	if err != nil {
+		return err
+	}
+	list, err := c.List(c.ctx, c.info, opts)
+	if err != nil {
+		return err
+	}
+	return c.sendList(list)
+}
+
+func (c *call) create() error {
+	opts := &metav1.CreateOptions{}
+	if err := c.decodeQuery(opts); err != nil {
+		return err
+	}
+	obj, err := c.Create(c.ctx, c.info, c.read(), opts)
+	if err != nil {
+		return err
+	}
+	return c.send(http.StatusCreated, obj)
+}
+
+func (c *call) update() error {
+	opts := &metav1.UpdateOptions{}
+	if err := c.decodeQuery(opts); err != nil {
+		return err
+	}
+	obj, created, err := c.Update(c.ctx, c.info, c.read(), opts)
+	if err != nil {
+		return err
+	}
+	return c.send(createdOr(created), obj)
+}
+
+func (c *call) patch() error {
+	name, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
+	kind := types.PatchType(strings.TrimSpace(name))
+	known := false
+	for _, t := range request.PatchTypes {
+		known = known || t == kind
+	}
+	if !known {
+		return unsupportedMedia(request.PatchTypes)
+	}
+	opts := &metav1.PatchOptions{}
+	if err := c.decodeQuery(opts); err != nil {
+		return err
+	}
+	obj, created, err := c.Patch(c.ctx, c.info, kind, c.body, opts)
+	if err != nil {
+		return err
+	}
+	return c.send(createdOr(created), obj)
+}
+
+func createdOr(created bool) int {
+	if created {
+		return http.StatusCreated
+	}
+	return http.StatusOK
+}
+
+// deleteOptions come in the body, or for simple clients in the query.
+func (c *call) deleteOptions() (*metav1.DeleteOptions, error) {
+	opts := &metav1.DeleteOptions{}
+	data, err := c.body()
+	if err != nil {
+		return nil, err
+	}
+	if len(data) == 0 {
+		return opts, c.decodeQuery(opts)
+	}
+	media, err := bodyMedia(c.r)
+	if err != nil {
+		return nil, err
+	}
+	return opts, c.Codec.DecodeOptions(data, media, opts)
+}
+
+func (c *call) delete() error {
+	opts, err := c.deleteOptions()
+	if err != nil {
+		return err
+	}
+	obj, gone, err := c.Delete(c.ctx, c.info, opts)
+	if err != nil {
+		return err
+	}
+	code := http.StatusOK
+	//lint:ignore SA1019 old clients still send it
+	if !gone && opts.OrphanDependents != nil && !*opts.OrphanDependents {
+		code = http.StatusAccepted
+	}
+	return c.send(code, obj)
+}
+
+func (c *call) deleteCollection() error {
+	list, err := c.listOptions()
+	if err != nil {
+		return err
+	}
+	opts, err := c.deleteOptions()
+	if err != nil {
+		return err
+	}
+	deleted, err := c.DeleteCollection(c.ctx, c.info, opts, list)
+	if err != nil {
+		return err
+	}
+	return c.sendList(deleted)
+}
+
+// send answers with an object: a stored one in the agreed form, or a body of
+// another kind as it is.
+func (c *call) send(code int, obj runtime.Object) error {
+	if status, ok := obj.(*metav1.Status); ok {
+		if status.Code == 0 {
+			status.Code = int32(code)
+		}
+		out := c.out
+		out.as = schema.GroupVersionKind{}
+		c.writeStatus(c.w, c.r, status, out)
+		return nil
+	}
+	stored, ok := obj.(api.Object)
+	if sub := c.info.Served.Subresources[c.info.Subresource]; !ok || sub != nil && sub.New != nil {
+		c.writeValue(c.w, c.r, code, obj, c.info.Form().GroupVersionKind, c.out)
+		return nil
+	}
+	form := codec.FormOf(c.info.Served)
+	switch c.out.as.Kind {
+	case "":
+		c.writeObject(c.w, c.r, code, stored, form, c.out)
+		return nil
+	case "Table":
+		return c.sendTable(code, store.List{Items: []api.Object{stored}, ResourceVersion: stored.GetResourceVersion()})
+	case "PartialObjectMetadata":
+		c.writeValue(c.w, c.r, code, metadataOf(stored), c.out.as, c.out)
+		return nil
+	}
+	return errors.New("you requested " + c.out.as.Kind + ", but the requested object is not a list")
+}
+
+func (c *call) sendList(list store.List) error {
+	meta := metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining}
+	switch c.out.as.Kind {
+	case "Table":
+		return c.sendTable(http.StatusOK, list)
+	case "PartialObjectMetadataList", "PartialObjectMetadata":
+		if c.out.as.Kind == "PartialObjectMetadata" {
+			return statusError(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+				fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%s)", c.info.Served.Kind+"List"))
+		}
+		partial := &metav1.PartialObjectMetadataList{ListMeta: meta, Items: make([]metav1.PartialObjectMetadata, len(list.Items))}
+		for i, obj := range list.Items {
+			partial.Items[i] = *metadataOf(obj)
+		}
+		c.writeValue(c.w, c.r, http.StatusOK, partial, c.out.as, c.out)
+		return nil
+	}
+	form := codec.FormOf(c.info.Served)
+	whole := &codec.List{Kind: form.GroupVersion().WithKind(form.Kind + "List"), Meta: meta, Items: list.Items, Form: form}
+	c.write(c.w, c.r, http.StatusOK, string(c.out.media), c.out.pretty, func(b []byte) ([]byte, error) {
+		b, err := c.Codec.AppendList(b, whole, c.out.media)
+		return newline(b, c.out.media, err)
+	})
+	return nil
+}

@@ -1,0 +1,251 @@
+package http
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request"
+)
+
+const auditHeader = "Audit-Id"
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := r.Header.Get(auditHeader)
+	if id == "" {
+		id = string(uuid.NewUUID())
+	}
+	h := w.Header()
+	h[auditHeader] = []string{id}
+	h["Cache-Control"] = []string{"no-cache, private"}
+
+	rw := &response{ResponseWriter: w}
+	defer s.recover(rw, r)
+	t := parsePath(r.URL.Path)
+	if !t.resource {
+		s.servePath(rw, r)
+		return
+	}
+	s.serveResource(rw, r, t)
+}
+
+// response notes what was sent, for metrics and for panics.
+type response struct {
+	http.ResponseWriter
+	status   int
+	size     int
+	hijacked bool
+
+	mu       sync.Mutex
+	warnings []string
+}
+
+func (w *response) WriteHeader(code int) {
+	if w.status != 0 {
+		return
+	}
+	w.status = code
+	w.mu.Lock()
+	for _, text := range w.warnings {
+		w.Header().Add("Warning", text)
+	}
+	w.mu.Unlock()
+	w.ResponseWriter.WriteHeader(code)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	if w.status == 0 {
+		w.WriteHeader(http.StatusOK)
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.size += n
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// Flush sends what was written so far.
+func (w *response) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
+
+// maxWarnings bounds the Warning headers of one answer, in bytes.
+const maxWarnings = 4 << 10
+
+// warn adds a Warning header, once for each text.
+func (w *response) warn(text string) {
+	header, err := net.NewWarningHeader(299, "-", text)
+	if err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	size := len(header)
+	for _, had := range w.warnings {
+		if had == header {
+			return
+		}
+		size += len(had)
+	}
+	if size <= maxWarnings {
+		w.warnings = append(w.warnings, header)
+	}
+}
+
+// recover turns a panic into a 500, or where the answer has begun into a broken
+// connection, so that the client cannot take a part for the whole.
+func (s *Server) recover(w *response, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	s.Logger.Error("panic in request", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	if w.status != 0 {
+		panic(http.ErrAbortHandler)
+	}
+	s.fail(w, r, apierrors.NewInternalError(fmt.Errorf("this request caused apiserver to panic. Look in the logs for details")))
+}
+
+// anonymousPaths may be read without a credential.
+func anonymousPath(path string) bool {
+	for _, p := range []string{"/healthz", "/livez", "/readyz"} {
+		if path == p || strings.HasPrefix(path, p+"/") {
+			return true
+		}
+	}
+	return path == "/version" || path == "/version/"
+}
+
+var anonymous = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
+
+// authenticate says who asks. A request without any credential is anonymous on
+// the few paths that allow it.
+func (s *Server) authenticate(r *http.Request) (user.Info, error) {
+	answer, ok, err := s.Authenticator.AuthenticateRequest(r)
+	if err == nil && ok {
+		return answer.User, nil
+	}
+	if err == nil && anonymousPath(r.URL.Path) {
+		return anonymous, nil
+	}
+	if err != nil {
+		s.Logger.Debug("authentication failed", "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
+	}
+	return nil, apierrors.NewUnauthorized("Unauthorized")
+}
+
+// query parses the query once, and not at all when there is none.
+func query(r *http.Request) url.Values {
+	if r.URL.RawQuery == "" {
+		return nil
+	}
+	return r.URL.Query()
+}
+
+// serveResource answers a request for a resource.
+func (s *Server) serveResource(w *response, r *http.Request, t target) {
+	start := s.Config.Clock.Now()
+	q := query(r)
+	info := &request.Info{
+		Verb:        verb(r.Method, &t, isTrue(q["watch"])),
+		Served:      s.Registry.ByGVR(gvr(t)),
+		Subresource: t.sub,
+		Namespace:   t.namespace,
+		Name:        t.name,
+		Path:        r.URL.Path,
+		UserAgent:   r.UserAgent(),
+		Warn:        w.warn,
+	}
+	done := s.metrics.begin(info, t, r, q)
+	defer func() { done(w, s.Config.Clock.Since(start)) }()
+
+	var err error
+	if info.User, err = s.authenticate(r); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	if info.Served == nil || !offered(info, t) {
+		s.unknown(w, r, info, t)
+		return
+	}
+	if err := s.dispatch(w, r, info, t, q); err != nil {
+		s.fail(w, r, err)
+	}
+}
+
+// offered says whether the path is one of the resource: its scope and
+// subresource exist.
+func offered(info *request.Info, t target) bool {
+	row := info.Served.Resource
+	switch {
+	case t.sub != "" && row.Subresources[t.sub] == nil:
+		return false
+	case t.sub == "" && t.rest != "":
+		return false
+	case t.rest != "" && t.rest != "/" && !row.Subresources[t.sub].Connect:
+		return false
+	case t.namespace != "" && !row.Namespaced && row.Plural != "namespaces":
+		return false
+	case t.namespace == "" && row.Namespaced && t.name != "":
+		return false
+	}
+	return true
+}
+
+// unknown answers for what is not served; those who may not even ask are told
+// that instead.
+func (s *Server) unknown(w http.ResponseWriter, r *http.Request, info *request.Info, t target) {
+	probe := *info
+	probe.Served = &api.Served{
+		Resource: &api.Resource{Group: t.group, Plural: t.plural},
+		Version:  &api.Version{GroupVersion: gvr(t).GroupVersion()},
+	}
+	if err := s.Authorize(r.Context(), &probe); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	notFound(w)
+}
+
+// timed bounds a request that is not long-running, by what the client asks for
+// or by the server's own limit, whichever is shorter.
+func timed(r *http.Request, q url.Values) (context.Context, context.CancelFunc, error) {
+	limit := requestTimeout
+	if text := q.Get("timeout"); text != "" {
+		asked, err := time.ParseDuration(text)
+		if err != nil {
+			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("invalid timeout specified in the request URL - %v", err))
+		}
+		if asked > 0 {
+			limit = min(limit, asked)
+		}
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
+	return ctx, cancel, nil
+}
+
+func isTrue(values []string) bool {
+	if len(values) == 0 {
+		return false
+	}
+	switch strings.ToLower(values[0]) {
+	case "false", "0":
+		return false
+	}
+	return true
+}

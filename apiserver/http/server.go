@@ -1,0 +1,150 @@
+// Package http is the API on the wire: paths, media types, watches, tables,
+// discovery, health and metrics over HTTP/1.1 and HTTP/2. What a request means
+// is package request's; here is only how it looks.
+package http
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/api/openapi"
+	"hansa.dev/hansa/apiserver/request"
+)
+
+// Config is what a Server is made of. Requests, Authenticator and Version must
+// be set.
+type Config struct {
+	Requests      *request.Handler
+	Authenticator authenticator.Request
+	Version       version.Info
+	// Address is what legacy discovery tells clients to connect to, HOST:PORT.
+	Address string
+	// Connectors serve the subresources that take the connection over, by
+	// request.HookName ("pods/exec").
+	Connectors map[string]Connector
+	// OpenAPI is nil when no documents are served.
+	OpenAPI *OpenAPI
+	// Checks are what health is made of, beside "ping" and "etcd".
+	Checks []Check
+	// Metrics is where the server registers its own and whose all it serves.
+	// Nil: a registry of its own.
+	Metrics *prometheus.Registry
+	Clock   clock.WithTicker // nil: the real one
+	Logger  *slog.Logger     // nil: slog.Default
+}
+
+// OpenAPI are the documents to serve.
+type OpenAPI struct {
+	V2JSON, V2Proto func() openapi.Document
+	V3              func() map[string]openapi.Document
+}
+
+// Limits of one request.
+const (
+	// MaxBody is the size of the largest body read, in bytes.
+	MaxBody = 3 << 20
+	// requestTimeout ends requests that are not long-running.
+	requestTimeout = 60 * time.Second
+	// maxHeader bounds the request line and headers.
+	maxHeader = 1 << 20
+)
+
+// Server serves the API. ServeHTTP may be called from any goroutine.
+type Server struct {
+	Config
+	*request.Handler
+
+	accepts   acceptCache
+	discovery discovery
+	metrics   *metrics
+	stopping  atomic.Bool
+	// ending is closed when long-running requests have to go.
+	ending chan struct{}
+}
+
+// New makes a server. It listens to nothing yet.
+func New(c Config) (*Server, error) {
+	if c.Requests == nil || c.Authenticator == nil {
+		return nil, errors.New("apiserver/http: Requests and Authenticator must be set")
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.Metrics == nil {
+		c.Metrics = prometheus.NewRegistry()
+	}
+	s := &Server{Config: c, Handler: c.Requests, ending: make(chan struct{})}
+	s.metrics = newMetrics(c.Metrics)
+	s.discovery.build(c.Requests.Registry, c.Address)
+	return s, nil
+}
+
+// TLS says how the server shows itself and which client certificates it asks
+// for. Neither needs a restart to change.
+type TLS struct {
+	// GetCertificate gives the certificate to show.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+}
+
+// Serve answers on a listener until the context ends; then new requests are
+// refused, long-running ones ended and the others given grace to finish.
+func (s *Server) Serve(ctx context.Context, l net.Listener, t TLS, grace time.Duration) error {
+	server := &http.Server{
+		Handler:        s,
+		MaxHeaderBytes: maxHeader,
+		// A client that is slow to send its headers holds a connection.
+		ReadHeaderTimeout: 32 * time.Second,
+		IdleTimeout:       90 * time.Second,
+		ErrorLog:          slog.NewLogLogger(s.Logger.Handler(), slog.LevelDebug),
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: 1000},
+		TLSConfig: &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: t.GetCertificate,
+			// Certificates are verified by the authenticator, which knows the
+			// authorities of the moment; a request without one is no error.
+			ClientAuth: tls.RequestClientCert,
+			NextProtos: []string{"h2", "http/1.1"},
+		},
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- server.ServeTLS(l, "", "") }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	s.Stop()
+	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
+	defer cancel()
+	err := server.Shutdown(end)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = server.Close()
+	}
+	<-failed
+	return err
+}
+
+// Stop makes the server unready and ends its long-running requests. It may be
+// called more than once, by one goroutine.
+func (s *Server) Stop() {
+	if s.stopping.CompareAndSwap(false, true) {
+		close(s.ending)
+	}
+}
+
+// Stopping says that Stop has been called.
+func (s *Server) Stopping() bool { return s.stopping.Load() }

@@ -1,0 +1,323 @@
+package http
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/websocket"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/store"
+)
+
+const (
+	// bookmarkEvery is how often a watch without changes says how far it is.
+	bookmarkEvery = time.Minute
+	// A watch whose client names no end lasts between one and two times this.
+	minWatch = 30 * time.Minute
+)
+
+// watchMedia is what watches can be streamed in.
+var watchMedia = []codec.MediaType{codec.JSON, codec.Protobuf}
+
+// stream writes the events of one watch. It belongs to one goroutine.
+type stream struct {
+	*call
+	form    codec.Form
+	include metav1.IncludeObjectPolicy
+	// headed says that a table's columns have been sent.
+	headed    bool
+	bookmarks bool
+	// send passes on one frame; flush makes sure that the client has it.
+	send  func([]byte) error
+	flush func()
+	buf   []byte
+}
+
+// watch serves a watch until the client goes, its time is over or the server
+// stops.
+func (c *call) watch() error {
+	opts, err := c.listOptions()
+	if err != nil {
+		return err
+	}
+	opts.Watch = true
+	if c.out, err = c.negotiate(c.r, offer{media: watchMedia, transforms: true, stream: true}); err != nil {
+		return err
+	}
+	if c.out.as.Kind == "PartialObjectMetadataList" {
+		c.out.as.Kind = "PartialObjectMetadata"
+	}
+	s := &stream{call: c, form: codec.FormOf(c.info.Served), bookmarks: opts.AllowWatchBookmarks}
+	if c.out.as.Kind == "Table" {
+		if s.include, err = c.tableOptions(); err != nil {
+			return err
+		}
+	}
+	watcher, err := c.Watch(c.ctx, c.info, opts)
+	if err != nil {
+		return err
+	}
+	defer watcher.Stop()
+	life := time.Duration(float64(minWatch) * (1 + rand.Float64()))
+	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
+		life = time.Duration(*opts.TimeoutSeconds) * time.Second
+	}
+	if isWebSocket(c.r) {
+		s.overWebSocket(watcher, life)
+		return nil
+	}
+	s.overHTTP(watcher, life)
+	return nil
+}
+
+func (s *stream) overHTTP(watcher *store.Watcher, life time.Duration) {
+	contentType := string(s.out.media)
+	if s.out.media != codec.JSON {
+		contentType += ";stream=watch"
+	}
+	s.w.Header().Set("Content-Type", contentType)
+	s.w.WriteHeader(http.StatusOK)
+	s.w.Flush()
+	s.send = func(b []byte) error {
+		_, err := s.w.Write(b)
+		return err
+	}
+	s.flush = s.w.Flush
+	s.run(watcher, life)
+}
+
+func isWebSocket(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
+		strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade")
+}
+
+func (s *stream) overWebSocket(watcher *store.Watcher, life time.Duration) {
+	s.w.Header().Set("Content-Type", string(s.out.media))
+	handler := func(ws *websocket.Conn) {
+		defer ws.Close()
+		ctx, cancel := context.WithCancel(s.ctx)
+		defer cancel()
+		s.ctx = ctx
+		go func() {
+			// Nothing is expected from the client but its end.
+			var ignored []byte
+			for websocket.Message.Receive(ws, &ignored) == nil {
+			}
+			cancel()
+		}()
+		s.send = func(b []byte) error {
+			if s.out.media == codec.JSON {
+				return websocket.Message.Send(ws, string(b))
+			}
+			return websocket.Message.Send(ws, b)
+		}
+		s.flush = func() {}
+		s.run(watcher, life)
+	}
+	websocket.Server{Handler: handler}.ServeHTTP(s.w, s.r)
+}
+
+// run passes events on until there is a reason to end.
+func (s *stream) run(watcher *store.Watcher, life time.Duration) {
+	clock := s.Config.Clock
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	end := clock.NewTimer(life)
+	defer end.Stop()
+	tick := clock.NewTicker(bookmarkEvery)
+	defer tick.Stop()
+
+	type batch struct {
+		events []store.Event
+		err    error
+	}
+	// The watcher is asked again only when its last batch has been sent, since
+	// the batch is its own.
+	next, ask := make(chan batch), make(chan struct{}, 1)
+	go func() {
+		defer close(next)
+		for range ask {
+			events, err := watcher.Next(ctx)
+			select {
+			case next <- batch{events, err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	defer close(ask)
+	ask <- struct{}{}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.ending:
+			return
+		case <-end.C():
+			return
+		case <-tick.C():
+			if s.bookmarks && s.bookmark(watcher.Progress(), false) != nil {
+				return
+			}
+			s.flush()
+		case b := <-next:
+			if b.err != nil {
+				s.fault(ctx, b.err)
+				return
+			}
+			if err := s.events(watcher, b.events); err != nil {
+				if !errors.Is(err, errGone) {
+					s.Logger.Warn("watch ended", "path", s.r.URL.Path, "error", err)
+				}
+				return
+			}
+			ask <- struct{}{}
+		}
+	}
+}
+
+// errGone is a client that does not read any more.
+var errGone = errors.New("client has gone")
+
+func (s *stream) events(watcher *store.Watcher, events []store.Event) error {
+	for i := range events {
+		if events[i].Type == watch.Bookmark {
+			if !s.bookmarks {
+				continue
+			}
+			if err := s.bookmark(watcher.Progress(), true); err != nil {
+				return err
+			}
+			continue
+		}
+		frame, err := s.frame(&events[i])
+		if err != nil {
+			return err
+		}
+		if s.send(frame) != nil {
+			return errGone
+		}
+	}
+	s.metrics.watchEvents(s.info, len(events))
+	s.flush()
+	return nil
+}
+
+// frame is an event as it goes over the wire; all watchers that want the same
+// form share one.
+func (s *stream) frame(e *store.Event) ([]byte, error) {
+	if s.out.as.Kind == "Table" {
+		return s.tableFrame(string(e.Type), e.Object)
+	}
+	key := string(s.out.media) + s.form.GroupVersion().String() + s.out.as.Kind + s.out.as.Version
+	return e.Encoded(key, func() ([]byte, error) {
+		object, err := s.object(e.Object)
+		if err != nil {
+			return nil, err
+		}
+		return appendFrame(nil, string(e.Type), object, s.out.media)
+	})
+}
+
+func (s *stream) object(obj api.Object) ([]byte, error) {
+	s.buf = s.buf[:0]
+	var err error
+	if s.out.as.Kind == "PartialObjectMetadata" {
+		s.buf, err = s.Codec.AppendValue(s.buf, metadataOf(obj), s.out.as, s.out.media)
+	} else {
+		s.buf, err = s.Codec.Append(s.buf, obj, s.form, s.out.media)
+	}
+	return s.buf, err
+}
+
+// appendFrame wraps an encoded object as a watch event: a line of JSON, or a
+// length and a protobuf message.
+func appendFrame(b []byte, event string, object []byte, media codec.MediaType) ([]byte, error) {
+	if media == codec.Protobuf {
+		e := &metav1.WatchEvent{Type: event, Object: runtime.RawExtension{Raw: object}}
+		data, err := e.Marshal()
+		if err != nil {
+			return b, err
+		}
+		b = binary.BigEndian.AppendUint32(b, uint32(len(data)))
+		return append(b, data...), nil
+	}
+	b = append(b, `{"type":`...)
+	b = strconv.AppendQuote(b, event)
+	b = append(append(b, `,"object":`...), object...)
+	return append(b, "}\n"...), nil
+}
+
+func (s *stream) tableFrame(event string, obj api.Object) ([]byte, error) {
+	t, err := s.table([]api.Object{obj}, metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, s.include, !s.headed)
+	if err != nil {
+		return nil, err
+	}
+	s.headed = true
+	object, err := s.Codec.AppendValue(nil, t, s.metaKind("Table"), s.out.media)
+	if err != nil {
+		return nil, err
+	}
+	return appendFrame(nil, event, object, s.out.media)
+}
+
+// bookmark tells the version up to which the client has seen everything, and
+// where asked for that the initial events are over.
+func (s *stream) bookmark(version string, initial bool) error {
+	if version == "" {
+		return nil
+	}
+	obj := s.info.Served.New()
+	obj.SetResourceVersion(version)
+	if initial {
+		obj.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	}
+	var frame []byte
+	var err error
+	if s.out.as.Kind == "Table" {
+		frame, err = s.tableFrame(string(watch.Bookmark), obj)
+	} else {
+		var object []byte
+		if object, err = s.object(obj); err == nil {
+			frame, err = appendFrame(nil, string(watch.Bookmark), object, s.out.media)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if s.send(frame) != nil {
+		return errGone
+	}
+	return nil
+}
+
+// fault tells the client why its watch ends.
+func (s *stream) fault(ctx context.Context, err error) {
+	if ctx.Err() != nil {
+		return
+	}
+	status := statusOf(err)
+	if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+		s.Logger.Warn("watch failed", "path", s.r.URL.Path, "error", err)
+	}
+	object, err := s.Codec.AppendValue(nil, status, metav1.Unversioned.WithKind("Status"), s.out.media)
+	if err != nil {
+		return
+	}
+	frame, err := appendFrame(nil, string(watch.Error), object, s.out.media)
+	if err == nil && s.send(frame) == nil {
+		s.flush()
+	}
+}

@@ -1,0 +1,290 @@
+package request
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/store"
+)
+
+// optimisticLock is the cause that clients know a lost race by.
+const optimisticLock = "the object has been modified; please apply your changes to the latest version and try again"
+
+// change is one update or patch on its way: next makes the new object from the
+// present one, everything else is common to all of them.
+type change struct {
+	h       *Handler
+	info    *Info
+	dryRun  bool
+	manager string
+	// next makes the wanted object from the present one (nil if there is
+	// none), which is frozen. The result is new at every call. It comes with
+	// its managers set.
+	next func(cur api.Object) (api.Object, error)
+	// uid, if not empty, is the identity the client thinks it writes to.
+	uid types.UID
+	// mayCreate lets the object come into being.
+	mayCreate bool
+
+	created  bool
+	warnings []string // of the last attempt
+}
+
+// run writes the change and answers with the stored object, frozen.
+func (c *change) run(ctx context.Context) (api.Object, error) {
+	if err := checkPathName(c.info.Name); err != nil {
+		return nil, err
+	}
+	attempt := func(cur api.Object) (store.Outcome, error) {
+		c.created, c.warnings = false, nil
+		return c.outcome(ctx, cur)
+	}
+	obj, err := c.write(ctx, attempt)
+	for _, w := range c.warnings {
+		c.info.warn(w)
+	}
+	return obj, err
+}
+
+func (c *change) write(ctx context.Context, attempt func(cur api.Object) (store.Outcome, error)) (api.Object, error) {
+	h, row := c.h, c.info.row()
+	if !c.dryRun {
+		return h.Store.Update(ctx, c.info.ref(), h.writeOptions(row), attempt)
+	}
+	cur, err := h.Store.Get(ctx, c.info.ref(), "")
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	outcome, err := attempt(cur)
+	if err != nil {
+		return nil, err
+	}
+	if outcome.Unchanged {
+		return cur, nil
+	}
+	return outcome.Object, nil
+}
+
+func uidMismatch(info *Info, want, have types.UID) error {
+	return apierrors.NewConflict(info.resource(), info.Name,
+		fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", want, have))
+}
+
+func (c *change) warn(text string) { c.warnings = append(c.warnings, text) }
+
+// outcome is one attempt against the present object.
+func (c *change) outcome(ctx context.Context, cur api.Object) (store.Outcome, error) {
+	if cur == nil && !c.mayCreate {
+		return store.Outcome{}, apierrors.NewNotFound(c.info.resource(), c.info.Name)
+	}
+	if cur != nil && c.uid != "" && c.uid != cur.GetUID() {
+		return store.Outcome{}, uidMismatch(c.info, c.uid, cur.GetUID())
+	}
+	obj, err := c.next(cur)
+	if err != nil {
+		return store.Outcome{}, err
+	}
+	if sub := c.info.sub(); sub != nil && sub.Put != nil && obj.GetUID() != cur.GetUID() {
+		return store.Outcome{}, uidMismatch(c.info, obj.GetUID(), cur.GetUID())
+	}
+	if err := settleNamespace(obj, c.info.storedNamespace()); err != nil {
+		return store.Outcome{}, err
+	}
+	if err := checkName(obj, c.info); err != nil {
+		return store.Outcome{}, err
+	}
+	if cur == nil {
+		return c.create(ctx, obj)
+	}
+	return c.update(ctx, obj, cur)
+}
+
+// create is the way of an update that brings the object into being.
+func (c *change) create(ctx context.Context, obj api.Object) (store.Outcome, error) {
+	h, info, row := c.h, c.info, c.info.row()
+	if uid := obj.GetUID(); uid != "" {
+		if c.uid != "" {
+			return store.Outcome{}, uidMismatch(info, c.uid, "")
+		}
+		return store.Outcome{}, apierrors.NewConflict(info.resource(), info.Name,
+			fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", uid))
+	}
+	obj.SetResourceVersion("")
+	if err := h.authorize(ctx, info.attributes("create")); err != nil {
+		return store.Outcome{}, err
+	}
+	c.created = true
+	n := &creation{h: h, info: c.scoped(), dryRun: c.dryRun, manager: c.manager}
+	if err := h.mutate(ctx, n.attributes(obj), obj, c.warn); err != nil {
+		return store.Outcome{}, err
+	}
+	wipeSystemFields(obj)
+	h.fillSystemFields(obj)
+	var sides []store.Side
+	if a := h.Allocators[row.GroupResource()]; a != nil {
+		var err error
+		if sides, err = a.Allocate(ctx, obj, nil); err != nil {
+			return store.Outcome{}, err
+		}
+	}
+	if err := n.finish(ctx, obj); err != nil {
+		return store.Outcome{}, err
+	}
+	return store.Outcome{Object: obj, With: sides}, nil
+}
+
+// scoped is the request's info with the warnings of this attempt.
+func (c *change) scoped() *Info {
+	info := *c.info
+	info.Warn = c.warn
+	return &info
+}
+
+func (c *change) update(ctx context.Context, obj, cur api.Object) (store.Outcome, error) {
+	h, info, row := c.h, c.info, c.info.row()
+	attrs := &admission.Attributes{
+		Operation:   admission.Update,
+		Resource:    row,
+		Subresource: info.Subresource,
+		Namespace:   info.Namespace,
+		Name:        info.Name,
+		Object:      obj,
+		Old:         cur,
+		User:        info.User,
+		DryRun:      c.dryRun,
+		Warn:        c.warn,
+	}
+	if err := h.mutate(ctx, attrs, obj, c.warn); err != nil {
+		return store.Outcome{}, err
+	}
+	if err := c.checkVersion(obj, cur); err != nil {
+		return store.Outcome{}, err
+	}
+	obj.SetGeneration(cur.GetGeneration())
+	sides, err := c.prepare(ctx, obj, cur)
+	if err != nil {
+		return store.Outcome{}, err
+	}
+	keepSystemFields(obj, cur)
+	if errs := c.validate(obj, cur); len(errs) > 0 {
+		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
+	}
+	if row.Warnings != nil && info.Subresource == "" {
+		for _, w := range row.Warnings(obj, cur) {
+			c.warn(w)
+		}
+	}
+	if row.Canonicalize != nil {
+		row.Canonicalize(obj)
+	}
+	same := unchanged(obj, cur)
+	if err := h.Admission.Validate(ctx, attrs); err != nil {
+		return store.Outcome{}, err
+	}
+	if finished(obj, cur) {
+		sides, err := h.release(ctx, row, cur)
+		return store.Outcome{Object: obj, Delete: true, With: sides}, err
+	}
+	if same && len(sides) == 0 {
+		return store.Outcome{Unchanged: true}, nil
+	}
+	return store.Outcome{Object: obj, With: sides}, nil
+}
+
+// checkVersion refuses to replace another state than the client has seen.
+func (c *change) checkVersion(obj, cur api.Object) error {
+	switch obj.GetResourceVersion() {
+	case cur.GetResourceVersion():
+		return nil
+	case "", "0":
+		if !c.info.row().AllowUnconditionalUpdate {
+			kind := schema.GroupKind{Group: c.info.resource().Group, Kind: c.info.resource().Resource}
+			return apierrors.NewInvalid(kind, c.info.Name, field.ErrorList{
+				field.Invalid(metadataPath.Child("resourceVersion"), 0, "must be specified for an update"),
+			})
+		}
+		obj.SetResourceVersion(cur.GetResourceVersion())
+		return nil
+	}
+	return apierrors.NewConflict(c.info.resource(), c.info.Name, errors.New(optimisticLock))
+}
+
+// prepare takes away what the writer may not set, and lets an allocator see
+// changes of the resource itself.
+func (c *change) prepare(ctx context.Context, obj, cur api.Object) ([]store.Side, error) {
+	row, sub := c.info.row(), c.info.sub()
+	if sub != nil && (sub.Put == nil || sub.PrepareUpdate != nil) {
+		if sub.PrepareUpdate != nil {
+			sub.PrepareUpdate(obj, cur)
+		}
+		return nil, nil
+	}
+	var sides []store.Side
+	if a := c.h.Allocators[row.GroupResource()]; a != nil {
+		var err error
+		if sides, err = a.Allocate(ctx, obj, cur); err != nil {
+			return nil, err
+		}
+	}
+	if row.PrepareUpdate != nil {
+		row.PrepareUpdate(obj, cur)
+	}
+	return sides, nil
+}
+
+// release gives the keys that free what an object had been allocated.
+func (h *Handler) release(ctx context.Context, row *api.Resource, cur api.Object) ([]store.Side, error) {
+	a := h.Allocators[row.GroupResource()]
+	if a == nil {
+		return nil, nil
+	}
+	return a.Allocate(ctx, nil, cur)
+}
+
+// validate is everything that the changed object is checked for.
+func (c *change) validate(obj, cur api.Object) field.ErrorList {
+	row, sub := c.info.row(), c.info.sub()
+	own := row.ValidateUpdate
+	if sub != nil && (sub.Put == nil || sub.ValidateUpdate != nil) {
+		own = sub.ValidateUpdate
+	}
+	errs := validateChange(row, obj, cur, own)
+	if v := c.info.Served.Version.ValidateUpdate; v != nil && sub == nil {
+		errs = append(errs, v(obj, cur)...)
+	}
+	return errs
+}
+
+// unchanged says whether there is nothing to write. The times of managers do
+// not count when nothing else about them has changed; they stay as they were.
+func unchanged(obj, cur api.Object) bool {
+	before, after := cur.GetManagedFields(), obj.GetManagedFields()
+	if !sameManagers(before, after, false) {
+		return false
+	}
+	obj.SetManagedFields(before)
+	if equality.Semantic.DeepEqual(obj, cur) {
+		return true
+	}
+	obj.SetManagedFields(after)
+	return false
+}
+
+// finished says whether an update took away the last thing that kept an object
+// that is being deleted.
+func finished(obj, cur api.Object) bool {
+	if len(obj.GetFinalizers()) > 0 || heldBySpec(obj) || cur.GetDeletionTimestamp() == nil {
+		return false
+	}
+	grace := cur.GetDeletionGracePeriodSeconds()
+	return grace == nil || *grace == 0
+}

@@ -1,0 +1,69 @@
+package codec
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"hansa.dev/hansa/api"
+)
+
+// cacheKey names one encoding of one frozen object. Holding the object keeps
+// its address from being used again.
+type cacheKey struct {
+	obj   api.Object
+	gv    schema.GroupVersion
+	media MediaType
+}
+
+// cache keeps the encodings that were used last, in two generations: when the
+// young one is full it becomes the old one, and what was in the old one is
+// forgotten. What is found in the old one moves to the young one.
+//
+// Invariant: size is the sum of the bytes in young, at most limit/2 plus one entry.
+type cache struct {
+	mu         sync.Mutex
+	limit      int
+	size       int
+	young, old map[cacheKey]Body
+}
+
+// entryOverhead is about what an entry costs beside its bytes.
+const entryOverhead = 128
+
+func newCache(limit int) *cache {
+	return &cache{limit: limit, young: map[cacheKey]Body{}}
+}
+
+func (c *cache) get(key cacheKey) (Body, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if body, ok := c.young[key]; ok {
+		return body, true
+	}
+	body, ok := c.old[key]
+	if ok {
+		c.add(key, body)
+	}
+	return body, ok
+}
+
+func (c *cache) put(key cacheKey, body Body) {
+	// An object larger than a sixteenth of the cache would push out too many.
+	if len(body) > c.limit/16 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.young[key]; !ok {
+		c.add(key, body)
+	}
+}
+
+func (c *cache) add(key cacheKey, body Body) {
+	if c.size > c.limit/2 {
+		c.old, c.young, c.size = c.young, make(map[cacheKey]Body, len(c.young)), 0
+	}
+	c.young[key] = body
+	c.size += len(body) + entryOverhead
+}

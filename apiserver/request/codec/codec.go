@@ -1,0 +1,76 @@
+// Package codec turns the bytes of a client into objects and objects into
+// bytes, in the media types of the API. It keeps no state but a bounded cache
+// of encodings; it knows nothing of HTTP.
+//
+// An object of the API has three shapes: what the client sent (one version of
+// a kind), the hub object that everything in the server works on, and bytes.
+// Decode goes from the first to the second, Encode from the second to the
+// third.
+package codec
+
+import (
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+
+	"hansa.dev/hansa/api"
+)
+
+// MediaType is a form of bytes that objects are written in.
+type MediaType string
+
+// The media types of objects.
+const (
+	JSON     MediaType = MediaType(runtime.ContentTypeJSON)
+	YAML     MediaType = MediaType(runtime.ContentTypeYAML)
+	Protobuf MediaType = MediaType(runtime.ContentTypeProtobuf)
+)
+
+// MediaTypes are all of them, the preferred one first, as error texts list them.
+var MediaTypes = []MediaType{JSON, YAML, Protobuf}
+
+// Codec decodes and encodes the objects of one registry. Its methods may be
+// called from any goroutine.
+type Codec struct {
+	registry *api.Registry
+	scheme   *runtime.Scheme
+	lenient  map[MediaType]runtime.Serializer
+	strict   map[MediaType]runtime.Serializer
+	cache    *cache
+}
+
+// New makes a codec whose cache keeps at most cacheBytes of encodings.
+func New(registry *api.Registry, cacheBytes int) *Codec {
+	s := registry.Scheme()
+	text := func(yaml, strict bool) runtime.Serializer {
+		return json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: yaml, Strict: strict})
+	}
+	proto := protobuf.NewSerializer(s, s)
+	return &Codec{
+		registry: registry,
+		scheme:   s,
+		lenient:  map[MediaType]runtime.Serializer{JSON: text(false, false), YAML: text(true, false), Protobuf: proto},
+		strict:   map[MediaType]runtime.Serializer{JSON: text(false, true), YAML: text(true, true), Protobuf: proto},
+		cache:    newCache(cacheBytes),
+	}
+}
+
+// Form is what a body is supposed to be: a kind in one version, the maker of
+// its Go type, and its way to the hub (nil when it is the hub, or has none).
+type Form struct {
+	schema.GroupVersionKind
+	New     func() runtime.Object
+	ToHub   func(api.Object) (api.Object, error)
+	FromHub func(api.Object) (api.Object, error)
+}
+
+// FormOf is the form of a served version of a kind.
+func FormOf(s *api.Served) Form {
+	return Form{
+		GroupVersionKind: s.Version.WithKind(s.Kind),
+		New:              func() runtime.Object { return s.Version.New() },
+		ToHub:            s.Version.ToHub,
+		FromHub:          s.Version.FromHub,
+	}
+}

@@ -1,0 +1,34 @@
+package request
+
+import (
+	"context"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"hansa.dev/hansa/apiserver/admission"
+)
+
+// Connect decides whether a connection to a subresource (exec, log, proxy) may
+// be made; options is its body. Making it is up to the caller.
+func (h *Handler) Connect(ctx context.Context, info *Info, options runtime.Object) error {
+	if err := h.Authorize(ctx, info); err != nil {
+		return err
+	}
+	if err := checkPathName(info.Name); err != nil {
+		return err
+	}
+	attrs := &admission.Attributes{
+		Operation:   admission.Connect,
+		Resource:    info.row(),
+		Subresource: info.Subresource,
+		Namespace:   info.Namespace,
+		Name:        info.Name,
+		Object:      options,
+		User:        info.User,
+		Warn:        info.warn,
+	}
+	if err := h.Admission.Admit(ctx, attrs); err != nil {
+		return err
+	}
+	return h.Admission.Validate(ctx, attrs)
+}

@@ -1,0 +1,284 @@
+package request
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/store"
+)
+
+// nameAttempts is how many generated names are tried before giving up: with
+// them, a million names of one prefix have a chance of 0.1 % to fail.
+const nameAttempts = 8
+
+// Create stores a new object, or posts to a subresource or to a resource
+// without storage. What it answers is frozen.
+func (h *Handler) Create(ctx context.Context, info *Info, body Body, opts *metav1.CreateOptions) (runtime.Object, error) {
+	if err := h.Authorize(ctx, info); err != nil {
+		return nil, err
+	}
+	if errs := validation.ValidateCreateOptions(opts); len(errs) > 0 {
+		return nil, invalidOptions("CreateOptions", errs)
+	}
+	decoded, err := h.decode(info, body, opts.FieldValidation)
+	if err != nil {
+		return nil, err
+	}
+	dryRun := len(opts.DryRun) > 0
+	if info.Subresource != "" || info.row().Prefix == "" {
+		return h.post(ctx, info, decoded, dryRun)
+	}
+	obj := decoded.(api.Object)
+	c := &creation{h: h, info: info, dryRun: dryRun, manager: info.manager(opts.FieldManager)}
+	if err := c.admit(ctx, obj); err != nil {
+		return nil, err
+	}
+	return c.store(ctx, obj)
+}
+
+// creation is one create on its way.
+type creation struct {
+	h       *Handler
+	info    *Info
+	dryRun  bool
+	manager string
+}
+
+// admit does what comes before the object has its identity.
+func (c *creation) admit(ctx context.Context, obj api.Object) error {
+	info := c.info
+	wipeSystemFields(obj)
+	if err := settleNamespace(obj, info.storedNamespace()); err != nil {
+		return err
+	}
+	if info.row().Namespaced && info.Namespace == "" {
+		return apierrors.NewBadRequest("an empty namespace may not be set during creation")
+	}
+	if info.Name == "" {
+		info.Name = obj.GetName()
+	}
+	dedupOwners(obj, duplicateOwners, info.warn)
+	if err := c.h.track(info, obj, nil, c.manager); err != nil {
+		return err
+	}
+	attrs := c.attributes(obj)
+	return c.h.mutate(ctx, attrs, obj, info.warn)
+}
+
+func (c *creation) attributes(obj api.Object) *admission.Attributes {
+	info := c.info
+	namespace := info.Namespace
+	// A new namespace is admitted as if it were in itself.
+	if isNamespace(info.row()) {
+		namespace = obj.GetName()
+	}
+	return &admission.Attributes{
+		Operation:   admission.Create,
+		Resource:    info.row(),
+		Subresource: info.Subresource,
+		Namespace:   namespace,
+		Name:        obj.GetName(),
+		Object:      obj,
+		User:        info.User,
+		DryRun:      c.dryRun,
+		Warn:        info.warn,
+	}
+}
+
+// mutate runs mutating admission and what follows from it.
+func (h *Handler) mutate(ctx context.Context, attrs *admission.Attributes, obj api.Object, warn func(string)) error {
+	if len(h.Admission) == 0 {
+		return nil
+	}
+	before := slices.Clone(obj.GetManagedFields())
+	if err := h.Admission.Admit(ctx, attrs); err != nil {
+		return err
+	}
+	keepValidManagers(obj, before, warn)
+	if attrs.Resource.Default != nil {
+		attrs.Resource.Default(obj)
+	}
+	dedupOwners(obj, duplicateOwnersAfterAdmission, warn)
+	return nil
+}
+
+// store gives the object its identity and writes it; a generated name that is
+// taken already is generated again.
+func (c *creation) store(ctx context.Context, obj api.Object) (api.Object, error) {
+	if obj.GetName() != "" || obj.GetGenerateName() == "" {
+		return c.attempt(ctx, obj)
+	}
+	var err error
+	for range nameAttempts {
+		fresh := obj.DeepCopyObject().(api.Object)
+		fresh.SetName(c.h.generateName(obj.GetGenerateName()))
+		var stored api.Object
+		if stored, err = c.attempt(ctx, fresh); err == nil || !apierrors.IsAlreadyExists(err) {
+			return stored, err
+		}
+		err = apierrors.NewGenerateNameConflict(c.info.resource(), fresh.GetName(), 1)
+	}
+	return nil, err
+}
+
+func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, error) {
+	h, row := c.h, c.info.row()
+	h.fillSystemFields(obj)
+	if obj.GetResourceVersion() != "" {
+		return nil, unknownError("resourceVersion should not be set on objects to be created")
+	}
+	allocator := h.Allocators[row.GroupResource()]
+	if allocator != nil {
+		return c.attemptAllocated(ctx, obj, allocator)
+	}
+	if err := c.finish(ctx, obj); err != nil {
+		return nil, err
+	}
+	if c.dryRun {
+		return obj, c.absent(ctx, obj)
+	}
+	stored, err := h.Store.Create(ctx, row, obj, h.writeOptions(row))
+	if apierrors.IsAlreadyExists(err) {
+		return nil, c.alreadyExists(ctx, obj)
+	}
+	return stored, err
+}
+
+// attemptAllocated creates an object together with the keys that claim what it
+// was allocated; when another write took one of them first, it starts over.
+func (c *creation) attemptAllocated(ctx context.Context, obj api.Object, allocator Allocator) (api.Object, error) {
+	h, row := c.h, c.info.row()
+	change := func(cur api.Object) (store.Outcome, error) {
+		if cur != nil {
+			return store.Outcome{}, c.exists(cur)
+		}
+		fresh := obj.DeepCopyObject().(api.Object)
+		sides, err := allocator.Allocate(ctx, fresh, nil)
+		if err != nil {
+			return store.Outcome{}, err
+		}
+		if err := c.finish(ctx, fresh); err != nil {
+			return store.Outcome{}, err
+		}
+		return store.Outcome{Object: fresh, With: sides}, nil
+	}
+	if c.dryRun {
+		if err := c.absent(ctx, obj); err != nil {
+			return nil, err
+		}
+		outcome, err := change(nil)
+		return outcome.Object, err
+	}
+	return h.Store.Update(ctx, api.RefTo(row, obj), h.writeOptions(row), change)
+}
+
+// finish does everything between identity and storage.
+func (c *creation) finish(ctx context.Context, obj api.Object) error {
+	info, row := c.info, c.info.row()
+	if row.PrepareCreate != nil {
+		row.PrepareCreate(obj)
+	}
+	errs := validateNew(row, obj)
+	if v := info.Served.Version.Validate; v != nil {
+		errs = append(errs, v(obj)...)
+	}
+	if len(errs) > 0 {
+		return apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
+	}
+	if row.Warnings != nil {
+		for _, w := range row.Warnings(obj, nil) {
+			info.warn(w)
+		}
+	}
+	if row.Canonicalize != nil {
+		row.Canonicalize(obj)
+	}
+	if err := c.h.Admission.Validate(ctx, c.attributes(obj)); err != nil {
+		return err
+	}
+	return checkPathName(obj.GetName())
+}
+
+// absent is what a dry run checks instead of writing.
+func (c *creation) absent(ctx context.Context, obj api.Object) error {
+	cur, err := c.h.Store.Get(ctx, api.RefTo(c.info.row(), obj), "")
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return c.exists(cur)
+}
+
+func (c *creation) alreadyExists(ctx context.Context, obj api.Object) error {
+	cur, err := c.h.Store.Get(ctx, api.RefTo(c.info.row(), obj), "")
+	if err != nil {
+		return apierrors.NewAlreadyExists(c.info.resource(), obj.GetName())
+	}
+	return c.exists(cur)
+}
+
+// exists is the refusal to create what is there, which tells when it is about
+// to go.
+func (c *creation) exists(cur api.Object) error {
+	err := apierrors.NewAlreadyExists(c.info.resource(), cur.GetName())
+	if !cur.GetDeletionTimestamp().IsZero() {
+		err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
+	}
+	return err
+}
+
+// decode reads the body of a create or update and fills in its defaults.
+func (h *Handler) decode(info *Info, body Body, fieldValidation string) (runtime.Object, error) {
+	form := info.form()
+	obj := body.Object
+	if obj == nil {
+		data, media, err := body.Read()
+		if err != nil {
+			return nil, err
+		}
+		strict := fieldValidation != metav1.FieldValidationIgnore
+		var problems []error
+		if obj, problems, err = h.Codec.Decode(data, media, form, strict); err != nil {
+			return nil, err
+		}
+		if len(problems) > 0 {
+			if fieldValidation == metav1.FieldValidationStrict {
+				return nil, codec.StrictError(problems, form, data)
+			}
+			for _, w := range codec.Warnings(problems) {
+				info.warn(w)
+			}
+		}
+	}
+	if hub, ok := obj.(api.Object); ok && (info.sub() == nil || info.sub().New == nil) {
+		hub.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+		if info.row().Default != nil {
+			info.row().Default(hub)
+		}
+	}
+	return obj, nil
+}
+
+// unknownError is an error of no particular reason, status 500.
+func unknownError(message string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonUnknown, Message: message,
+	}}
+}
+
+func invalidOptions(kind string, errs field.ErrorList) error {
+	return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: kind}, "", errs)
+}

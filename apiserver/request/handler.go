@@ -1,0 +1,122 @@
+// Package request says what an API request means, free of HTTP: who may do it,
+// what is filled in, what is refused and why, and what is written. It is
+// generic over kinds; whatever is particular to one is in its row (package api)
+// or comes as a Hook, an Allocator or an admission plugin.
+//
+// A write goes through these steps, in this order:
+//
+//	authorize → decode → default → mutating admission (defaults again) →
+//	prepare → validate → canonicalize → validating admission → store
+//
+// For updates and patches everything after decoding happens within the store's
+// conflict retry, so that it always speaks of the object that is replaced.
+//
+// Objects that a Handler returns are frozen: they are shared with all readers.
+package request
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/store"
+)
+
+// Config is what a Handler is made of. Store, Registry, Authorizer and
+// Converter must be set.
+type Config struct {
+	Store      *store.Store
+	Registry   *api.Registry
+	Codec      *codec.Codec // nil: one of its own, with a small cache
+	Authorizer authorizer.Authorizer
+	Admission  admission.Chain
+	// Converter gives the merge schemas of all kinds. It is called at the first
+	// write, since they take time to build.
+	Converter func() managedfields.TypeConverter
+	// Allocators by resource; they take part in the writes of that resource.
+	Allocators map[schema.GroupResource]Allocator
+	// Hooks answer creates that store nothing: reviews ("tokenreviews.authentication.k8s.io")
+	// and subresources ("serviceaccounts/token"). See HookName.
+	Hooks map[string]Hook
+	// Clock is the real one when nil.
+	Clock clock.PassiveClock
+	// NewUID and Suffix make identities and the random ends of generated names.
+	// Nil: random ones.
+	NewUID func() types.UID
+	Suffix func(length int) string
+	Logger *slog.Logger
+}
+
+// Hook answers a create that stores nothing. parent is the object whose
+// subresource is posted to, nil for a resource without storage. body belongs to
+// the hook. Errors are API status errors.
+type Hook func(ctx context.Context, info *Info, parent api.Object, body runtime.Object, dryRun bool) (runtime.Object, error)
+
+// HookName is the key of Config.Hooks, and of the connectors of the wire:
+// "RESOURCE[.GROUP][/SUBRESOURCE]".
+func HookName(gr schema.GroupResource, subresource string) string {
+	if subresource == "" {
+		return gr.String()
+	}
+	return gr.String() + "/" + subresource
+}
+
+// Allocator gives an object what is unique in the cluster (addresses, ports) and
+// claims it in the same transaction.
+type Allocator interface {
+	// Allocate fills in obj, which is about to replace old (nil on create), and
+	// answers with the keys that claim what obj has and free what it no longer
+	// has. obj is nil when old is deleted. It is called again on every retry,
+	// before validation. Errors are API status errors.
+	Allocate(ctx context.Context, obj, old api.Object) ([]store.Side, error)
+}
+
+// Handler serves requests. Its methods may be called from any goroutine.
+type Handler struct {
+	Config
+	managers sync.Map // managerKey → *managedfields.FieldManager
+	convert  convertor
+}
+
+// New checks the configuration and fills in what may be left out.
+func New(c Config) (*Handler, error) {
+	switch {
+	case c.Store == nil, c.Registry == nil, c.Authorizer == nil, c.Converter == nil:
+		return nil, errors.New("request: Store, Registry, Authorizer and Converter must be set")
+	}
+	if c.Codec == nil {
+		c.Codec = codec.New(c.Registry, 1<<20)
+	}
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
+	if c.NewUID == nil {
+		c.NewUID = uuid.NewUUID
+	}
+	if c.Suffix == nil {
+		c.Suffix = rand.String
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	c.Converter = sync.OnceValue(c.Converter)
+	return &Handler{Config: c, convert: convertor{c.Registry}}, nil
+}
+
+// writeOptions are those of every write to a resource.
+func (h *Handler) writeOptions(r *api.Resource) store.WriteOptions {
+	return store.WriteOptions{TTL: r.TTL}
+}

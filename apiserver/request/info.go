@@ -1,0 +1,196 @@
+package request
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request/codec"
+)
+
+// Info says who asks for what. It belongs to the request.
+type Info struct {
+	User user.Info
+	// Verb is that of authorization: get, list, watch, create, update, patch,
+	// delete or deletecollection.
+	Verb        string
+	Served      *api.Served
+	Subresource string
+	Namespace   string // "" for cluster-scoped kinds and for all namespaces
+	Name        string // "" for lists, and for creates that name the object in the body
+	// Path is the URL path, for authorizers and logs; "" when there is none.
+	Path string
+	// UserAgent names the field manager of writers who do not say one.
+	UserAgent string
+	// FieldSelector and LabelSelector, as the client wrote them, let an
+	// authorizer narrow a list; they do not select by themselves.
+	FieldSelector, LabelSelector string
+	// Warn adds a sentence to the answer. Nil: nobody listens.
+	Warn func(text string)
+}
+
+// Body is what a write brings: bytes, read once the request is known to be
+// allowed, or an object, which belongs to the handler afterwards.
+type Body struct {
+	Read   func() ([]byte, codec.MediaType, error)
+	Object runtime.Object
+}
+
+func (i *Info) warn(text string) {
+	if i.Warn != nil {
+		i.Warn(text)
+	}
+}
+
+func (i *Info) row() *api.Resource { return i.Served.Resource }
+
+func (i *Info) sub() *api.Subresource { return i.row().Subresources[i.Subresource] }
+
+func (i *Info) resource() schema.GroupResource {
+	return schema.GroupResource{Group: i.Served.Version.Group, Resource: i.Served.Plural}
+}
+
+func (i *Info) kind() schema.GroupKind {
+	return schema.GroupKind{Group: i.Served.Version.Group, Kind: i.Served.Kind}
+}
+
+func (i *Info) ref() api.Ref {
+	return api.Ref{Resource: i.row(), Namespace: i.storedNamespace(), Name: i.Name}
+}
+
+// storedNamespace is the namespace that the object itself is in: a namespace is
+// addressed as if it were in itself, and is not.
+func (i *Info) storedNamespace() string {
+	if !i.row().Namespaced {
+		return ""
+	}
+	return i.Namespace
+}
+
+// form is what a body of this request is: the subresource's own kind, or the
+// resource's.
+func (i *Info) form() codec.Form {
+	if sub := i.sub(); sub != nil && sub.New != nil {
+		gvk := sub.Kind
+		if gvk.Empty() {
+			gvk = i.Served.Version.WithKind(i.Served.Kind)
+		}
+		return codec.Form{GroupVersionKind: gvk, New: sub.New}
+	}
+	return codec.FormOf(i.Served)
+}
+
+// Form is the kind of the request's body and answer.
+func (i *Info) Form() codec.Form { return i.form() }
+
+func (i *Info) attributes(verb string) *authorizer.AttributesRecord {
+	a := &authorizer.AttributesRecord{
+		User:            i.User,
+		Verb:            verb,
+		Namespace:       i.Namespace,
+		APIGroup:        i.Served.Version.Group,
+		APIVersion:      i.Served.Version.Version,
+		Resource:        i.Served.Plural,
+		Subresource:     i.Subresource,
+		Name:            i.Name,
+		ResourceRequest: true,
+		Path:            i.Path,
+	}
+	if i.FieldSelector != "" {
+		if s, err := fields.ParseSelector(i.FieldSelector); err != nil {
+			a.FieldSelectorParsingErr = err
+		} else {
+			a.FieldSelectorRequirements = s.Requirements()
+		}
+	}
+	if i.LabelSelector != "" {
+		if s, err := labels.Parse(i.LabelSelector); err != nil {
+			a.LabelSelectorParsingErr = err
+		} else {
+			a.LabelSelectorRequirements, _ = s.Requirements()
+		}
+	}
+	return a
+}
+
+// Authorize answers whether the request is allowed: nil, or a 403 in
+// Kubernetes' words.
+func (h *Handler) Authorize(ctx context.Context, info *Info) error {
+	return h.authorize(ctx, info.attributes(info.Verb))
+}
+
+// AuthorizePath is Authorize for paths that are not of a resource. verb is the
+// lower-case HTTP method.
+func (h *Handler) AuthorizePath(ctx context.Context, u user.Info, verb, path string) error {
+	return h.authorize(ctx, &authorizer.AttributesRecord{User: u, Verb: verb, Path: path})
+}
+
+func (h *Handler) authorize(ctx context.Context, a *authorizer.AttributesRecord) error {
+	decision, reason, err := h.Authorizer.Authorize(ctx, a)
+	switch {
+	case decision == authorizer.DecisionAllow:
+		return nil
+	case err != nil:
+		return apierrors.NewInternalError(err)
+	}
+	text := noHTML.Replace(forbidden(a))
+	if reason != "" {
+		text += ": " + reason
+	}
+	gr := schema.GroupResource{Group: a.APIGroup, Resource: a.Resource}
+	return apierrors.NewForbidden(gr, a.Name, fmt.Errorf("%s", text))
+}
+
+// noHTML keeps an error that shows part of a URL from being taken for a page.
+var noHTML = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
+
+func forbidden(a *authorizer.AttributesRecord) string {
+	name := ""
+	if a.User != nil {
+		name = a.User.GetName()
+	}
+	if !a.ResourceRequest {
+		return fmt.Sprintf("User %q cannot %s path %q", name, a.Verb, a.Path)
+	}
+	resource := a.Resource
+	if a.Subresource != "" {
+		resource += "/" + a.Subresource
+	}
+	scope := "at the cluster scope"
+	if a.Namespace != "" {
+		scope = fmt.Sprintf("in the namespace %q", a.Namespace)
+	}
+	return fmt.Sprintf("User %q cannot %s resource %q in API group %q %s", name, a.Verb, resource, a.APIGroup, scope)
+}
+
+// manager names whoever the written fields will belong to: what the client
+// says, or the program named first in its user agent.
+func (i *Info) manager(said string) string {
+	if said != "" {
+		return said
+	}
+	program, _, _ := strings.Cut(i.UserAgent, "/")
+	var b strings.Builder
+	for _, r := range program {
+		if !unicode.IsPrint(r) {
+			continue
+		}
+		if b.Len()+utf8.RuneLen(r) > validation.FieldManagerMaxLength {
+			break
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}

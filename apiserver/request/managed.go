@@ -1,0 +1,93 @@
+package request
+
+import (
+	"bytes"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
+	"hansa.dev/hansa/api"
+)
+
+// managerKey names one field manager: they differ by version and subresource.
+type managerKey struct {
+	gvk         schema.GroupVersionKind
+	subresource string
+}
+
+// fieldManager is that of the request's version and subresource, made at first
+// use.
+func (h *Handler) fieldManager(info *Info) (*managedfields.FieldManager, error) {
+	gvk := info.Served.Version.WithKind(info.Served.Kind)
+	key := managerKey{gvk, info.Subresource}
+	if m, ok := h.managers.Load(key); ok {
+		return m.(*managedfields.FieldManager), nil
+	}
+	reset := info.row().ResetFields
+	if sub := info.sub(); sub != nil {
+		reset = sub.ResetFields
+	}
+	sets := make(map[fieldpath.APIVersion]*fieldpath.Set, len(reset))
+	for gv, set := range reset {
+		sets[fieldpath.APIVersion(gv.String())] = set
+	}
+	m, err := managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert,
+		gvk, hubVersion(gvk.Group), info.Subresource, fieldpath.NewExcludeFilterSetMap(sets))
+	if err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("field manager of %s: %w", gvk, err))
+	}
+	h.managers.Store(key, m)
+	return m, nil
+}
+
+// track records in obj's managedFields which fields its writer has set compared
+// to live (nil on create). A failure keeps the managers that were known before:
+// tracking never stands in the way of a write.
+func (h *Handler) track(info *Info, obj, live api.Object, manager string) error {
+	m, err := h.fieldManager(info)
+	if err != nil {
+		return err
+	}
+	if live == nil {
+		live = info.row().New()
+	}
+	m.UpdateNoErrors(live, obj, manager)
+	return nil
+}
+
+// keepValidManagers undoes what an admission plugin did to managedFields when
+// the result cannot be read.
+func keepValidManagers(obj api.Object, before []metav1.ManagedFieldsEntry, warn func(string)) {
+	after := obj.GetManagedFields()
+	if sameManagers(before, after, true) {
+		return
+	}
+	if err := managedfields.ValidateManagedFields(after); err != nil {
+		obj.SetManagedFields(before)
+		warn(fmt.Sprintf(".metadata.managedFields was in an invalid state after admission; this could be caused by an outdated mutating admission controller; please fix your requests: %v", err))
+	}
+}
+
+// sameManagers compares two lists of managers, with or without their times.
+func sameManagers(a, b []metav1.ManagedFieldsEntry, times bool) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range a {
+		x, y := &a[i], &b[i]
+		switch {
+		case x.Manager != y.Manager, x.Operation != y.Operation, x.APIVersion != y.APIVersion,
+			x.FieldsType != y.FieldsType, x.Subresource != y.Subresource,
+			(x.FieldsV1 == nil) != (y.FieldsV1 == nil),
+			times && !x.Time.Equal(y.Time):
+			return false
+		case x.FieldsV1 != nil && !bytes.Equal(x.FieldsV1.GetRawBytes(), y.FieldsV1.GetRawBytes()):
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,268 @@
+package request
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/mergepatch"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	kjson "sigs.k8s.io/json"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request/codec"
+)
+
+// PatchTypes are the media types of patches, as error texts list them.
+var PatchTypes = []types.PatchType{
+	types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType,
+}
+
+// maxJSONPatchOperations bounds what one JSON patch may ask for.
+const maxJSONPatchOperations = 10000
+
+// Patch changes an object by a patch of any type. data is called once the
+// request is known to be allowed.
+func (h *Handler) Patch(ctx context.Context, info *Info, kind types.PatchType, data func() ([]byte, error), opts *metav1.PatchOptions) (obj runtime.Object, created bool, err error) {
+	if err := h.Authorize(ctx, info); err != nil {
+		return nil, false, err
+	}
+	bytes, err := data()
+	if err != nil {
+		return nil, false, err
+	}
+	if errs := validation.ValidatePatchOptions(opts, kind); len(errs) > 0 {
+		return nil, false, invalidOptions("PatchOptions", errs)
+	}
+	if err := wellFormed(bytes, kind); err != nil {
+		return nil, false, err
+	}
+	c := &change{h: h, info: info, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
+	p := &patch{change: c, kind: kind, data: bytes, opts: opts}
+	c.next = p.next
+	// Applying may always create; the one who applies says all that is wanted.
+	c.mayCreate = kind == types.ApplyYAMLPatchType && info.Subresource == ""
+	stored, err := c.run(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	answer, err := h.answer(info, stored)
+	return answer, c.created, err
+}
+
+func wellFormed(data []byte, kind types.PatchType) error {
+	if kind == types.ApplyYAMLPatchType {
+		if _, err := yaml.ToJSON(data); err != nil {
+			return apierrors.NewBadRequest(fmt.Sprintf("error encoding patch: %v", err))
+		}
+		return nil
+	}
+	if !json.Valid(data) {
+		return apierrors.NewBadRequest("invalid JSON patch")
+	}
+	return nil
+}
+
+// patch makes the wanted object of a change from a patch.
+type patch struct {
+	*change
+	kind types.PatchType
+	data []byte
+	opts *metav1.PatchOptions
+}
+
+func (p *patch) strict() bool { return p.opts.FieldValidation != metav1.FieldValidationIgnore }
+
+func (p *patch) next(cur api.Object) (api.Object, error) {
+	if p.kind == types.ApplyYAMLPatchType {
+		return p.apply(cur)
+	}
+	if cur == nil {
+		return nil, apierrors.NewNotFound(p.info.resource(), p.info.Name)
+	}
+	if sub := p.info.sub(); sub != nil && sub.Put != nil {
+		return p.nextOfBody(cur, sub)
+	}
+	next, err := p.patched(cur, codec.FormOf(p.info.Served))
+	if err != nil {
+		return nil, err
+	}
+	obj := next.(api.Object)
+	if p.info.row().Default != nil {
+		p.info.row().Default(obj)
+	}
+	return obj, p.h.track(p.info, obj, cur, p.manager)
+}
+
+// nextOfBody patches the body that a subresource shows (scale) and puts it back.
+func (p *patch) nextOfBody(cur api.Object, sub *api.Subresource) (api.Object, error) {
+	body, err := sub.Get(cur)
+	if err != nil {
+		return nil, err
+	}
+	next, err := p.patched(body, p.info.form())
+	if err != nil {
+		return nil, err
+	}
+	return p.putNext(cur, next)
+}
+
+// patched is the object as patched: a hub object if the form has a hub.
+func (p *patch) patched(cur runtime.Object, form codec.Form) (runtime.Object, error) {
+	if p.kind == types.StrategicMergePatchType {
+		return p.strategic(cur, form)
+	}
+	was, err := p.json(cur, form)
+	if err != nil {
+		return nil, err
+	}
+	now, problems, err := p.applyJSON(was)
+	if err != nil {
+		return nil, err
+	}
+	obj, more, err := p.h.Codec.DecodeRaw(now, codec.JSON, form, p.strict())
+	if err != nil {
+		return nil, invalidPatch(string(now), err)
+	}
+	if problems = append(problems, more...); len(problems) > 0 {
+		if err := p.objections(problems, string(now)); err != nil {
+			return nil, err
+		}
+	}
+	return obj, nil
+}
+
+func (p *patch) json(cur runtime.Object, form codec.Form) ([]byte, error) {
+	if obj, ok := cur.(api.Object); ok && form.GroupVersionKind == p.info.Served.Version.WithKind(p.info.Served.Kind) {
+		return p.h.Codec.Append(nil, obj, form, codec.JSON)
+	}
+	return p.h.Codec.AppendValue(nil, cur, form.GroupVersionKind, codec.JSON)
+}
+
+// objections turns unknown and repeated fields into warnings or a refusal.
+func (p *patch) objections(problems []error, patched string) error {
+	if p.opts.FieldValidation == metav1.FieldValidationStrict {
+		return invalidPatch(patched, runtime.NewStrictDecodingError(problems))
+	}
+	for _, w := range codec.Warnings(problems) {
+		p.warn(w)
+	}
+	return nil
+}
+
+func invalidPatch(value string, err error) error {
+	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{field.Invalid(field.NewPath("patch"), value, err.Error())})
+}
+
+func unprocessable(err error) error {
+	return apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+}
+
+// applyJSON applies a JSON patch or a JSON merge patch to JSON.
+func (p *patch) applyJSON(was []byte) (now []byte, problems []error, err error) {
+	if p.kind == types.MergePatchType {
+		if p.strict() {
+			if problems, err = kjson.UnmarshalStrict(p.data, &map[string]any{}); err != nil {
+				return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+			}
+		}
+		now, err = jsonpatch.MergePatch(was, p.data)
+		if errors.Is(err, jsonpatch.ErrBadJSONPatch) {
+			return nil, nil, apierrors.NewBadRequest(err.Error())
+		}
+		return now, problems, err
+	}
+	if p.strict() {
+		var operations []struct {
+			Op    string `json:"op"`
+			Path  string `json:"path"`
+			From  string `json:"from"`
+			Value any    `json:"value"`
+		}
+		if problems, err = kjson.UnmarshalStrict(p.data, &operations); err != nil {
+			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
+		for i, problem := range problems {
+			problems[i] = fmt.Errorf("json patch %v", problem)
+		}
+	}
+	operations, err := jsonpatch.DecodePatch(p.data)
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest(err.Error())
+	}
+	if len(operations) > maxJSONPatchOperations {
+		return nil, nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
+			"The allowed maximum operations in a JSON patch is %d, got %d", maxJSONPatchOperations, len(operations)))
+	}
+	if now, err = operations.Apply(was); err != nil {
+		return nil, nil, unprocessable(err)
+	}
+	return now, problems, nil
+}
+
+// strategic applies a strategic merge patch, whose list rules come from the
+// tags of the Go type.
+func (p *patch) strategic(cur runtime.Object, form codec.Form) (runtime.Object, error) {
+	shape := cur
+	if obj, ok := cur.(api.Object); ok && form.FromHub != nil {
+		var err error
+		if shape, err = form.FromHub(obj); err != nil {
+			return nil, err
+		}
+	}
+	was, err := runtime.DefaultUnstructuredConverter.ToUnstructured(shape)
+	if err != nil {
+		return nil, err
+	}
+	was["kind"], was["apiVersion"] = form.Kind, form.GroupVersion().String()
+	wanted := map[string]any{}
+	var problems []error
+	if p.strict() {
+		problems, err = kjson.UnmarshalStrict(p.data, &wanted)
+	} else {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(p.data, &wanted)
+	}
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	now, err := strategicpatch.StrategicMergeMapPatch(was, wanted, form.New())
+	if err != nil {
+		return nil, strategicError(err)
+	}
+	obj := form.New()
+	value := fmt.Sprintf("%+v", wanted)
+	err = runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(now, obj, p.strict())
+	if strictErr, ok := runtime.AsStrictDecodingError(err); ok {
+		problems = append(problems, strictErr.Errors()...)
+	} else if err != nil {
+		return nil, invalidPatch(value, err)
+	}
+	if len(problems) > 0 {
+		if err := p.objections(problems, value); err != nil {
+			return nil, err
+		}
+	}
+	return codec.ToHub(obj, form)
+}
+
+func strategicError(err error) error {
+	switch err {
+	case mergepatch.ErrBadJSONDoc, mergepatch.ErrBadPatchFormatForPrimitiveList, mergepatch.ErrBadPatchFormatForRetainKeys,
+		mergepatch.ErrBadPatchFormatForSetElementOrderList, mergepatch.ErrUnsupportedStrategicMergePatchFormat:
+		return apierrors.NewBadRequest(err.Error())
+	case mergepatch.ErrNoListOfLists, mergepatch.ErrPatchContentNotMatchRetainKeys:
+		return unprocessable(err)
+	}
+	return err
+}

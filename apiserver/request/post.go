@@ -1,0 +1,159 @@
+package request
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/store"
+)
+
+// post answers a create that makes no object of the resource: a review, or a
+// body posted to a subresource (binding, eviction, token).
+func (h *Handler) post(ctx context.Context, info *Info, body runtime.Object, dryRun bool) (runtime.Object, error) {
+	if meta, ok := body.(metav1.Object); ok && info.Subresource != "" {
+		if err := settleNamespace(meta, info.storedNamespace()); err != nil {
+			return nil, err
+		}
+		if meta.GetName() != "" && meta.GetName() != info.Name {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", meta.GetName(), info.Name))
+		}
+	}
+	attrs := &admission.Attributes{
+		Operation:   admission.Create,
+		Resource:    info.row(),
+		Subresource: info.Subresource,
+		Namespace:   info.Namespace,
+		Name:        info.Name,
+		Object:      body,
+		User:        info.User,
+		DryRun:      dryRun,
+		Warn:        info.warn,
+	}
+	if err := h.Admission.Admit(ctx, attrs); err != nil {
+		return nil, err
+	}
+	if err := h.Admission.Validate(ctx, attrs); err != nil {
+		return nil, err
+	}
+	if pods := h.pods(info); pods != nil {
+		return h.postPut(ctx, pods, body, dryRun)
+	}
+	if hook := h.Hooks[HookName(info.row().GroupResource(), info.Subresource)]; hook != nil {
+		return h.hook(ctx, info, hook, body, dryRun)
+	}
+	if eviction, ok := body.(*policyv1.Eviction); ok {
+		return h.evict(ctx, info, eviction, dryRun)
+	}
+	if sub := info.sub(); sub != nil && sub.Put != nil {
+		return h.postPut(ctx, info, body, dryRun)
+	}
+	return nil, apierrors.NewMethodNotSupported(info.resource(), "create")
+}
+
+// pods says for the old resource "bindings", whose object has the pod's name,
+// which pod's binding it is.
+func (h *Handler) pods(info *Info) *Info {
+	if info.Served.Group != "" || info.Served.Plural != "bindings" {
+		return nil
+	}
+	pods := *info
+	pods.Served = h.Registry.ByGVR(info.Served.Version.WithResource("pods"))
+	pods.Subresource = "binding"
+	return &pods
+}
+
+func (h *Handler) hook(ctx context.Context, info *Info, hook Hook, body runtime.Object, dryRun bool) (runtime.Object, error) {
+	if row := info.row(); info.Subresource == "" {
+		if row.Validate != nil {
+			if errs := row.Validate(body.(api.Object)); len(errs) > 0 {
+				return nil, apierrors.NewInvalid(info.kind(), "", errs)
+			}
+		}
+		return hook(ctx, info, nil, body, dryRun)
+	}
+	parent, err := h.read(ctx, info, "")
+	if err != nil {
+		return nil, err
+	}
+	return hook(ctx, info, parent, body, dryRun)
+}
+
+// postPut writes a body into the object: a binding. Whoever may bind may set
+// exactly what Put sets, so the result is neither admitted nor validated again,
+// and the fields get no manager.
+func (h *Handler) postPut(ctx context.Context, info *Info, body runtime.Object, dryRun bool) (runtime.Object, error) {
+	attempt := putInto(info, body, h.Clock.Now())
+	if dryRun {
+		cur, err := h.read(ctx, info, "")
+		if err != nil {
+			return nil, err
+		}
+		if _, err := attempt(cur); err != nil {
+			return nil, err
+		}
+		return success(http.StatusCreated), nil
+	}
+	if _, err := h.Store.Update(ctx, info.ref(), h.writeOptions(info.row()), attempt); err != nil {
+		return nil, err
+	}
+	return success(http.StatusCreated), nil
+}
+
+// putInto is the store's side of posting a body to a subresource.
+func putInto(info *Info, body runtime.Object, now time.Time) func(cur api.Object) (store.Outcome, error) {
+	return func(cur api.Object) (store.Outcome, error) {
+		if cur == nil {
+			return store.Outcome{}, apierrors.NewNotFound(info.resource(), info.Name)
+		}
+		next := cur.DeepCopyObject().(api.Object)
+		if err := info.sub().Put(next, body, now); err != nil {
+			return store.Outcome{}, err
+		}
+		return store.Outcome{Object: next}, checkSeen(info, next, cur)
+	}
+}
+
+// checkSeen holds a write to the identity and version that its body named, which
+// Put has left in the object.
+func checkSeen(info *Info, obj, cur metav1.Object) error {
+	if obj.GetUID() != cur.GetUID() {
+		return uidMismatch(info, obj.GetUID(), cur.GetUID())
+	}
+	if obj.GetResourceVersion() != cur.GetResourceVersion() {
+		return apierrors.NewConflict(info.resource(), info.Name, errors.New(optimisticLock))
+	}
+	return nil
+}
+
+func success(code int32) *metav1.Status {
+	return &metav1.Status{Status: metav1.StatusSuccess, Code: code}
+}
+
+// evict deletes a pod on behalf of somebody who may not simply delete it. There
+// are no disruption budgets yet that could refuse.
+func (h *Handler) evict(ctx context.Context, info *Info, eviction *policyv1.Eviction, dryRun bool) (runtime.Object, error) {
+	opts := eviction.DeleteOptions
+	if opts == nil {
+		opts = &metav1.DeleteOptions{}
+	}
+	if dryRun {
+		opts.DryRun = []string{metav1.DryRunAll}
+	}
+	main := *info
+	main.Subresource = ""
+	d := &deletion{h: h, info: &main, opts: opts}
+	if _, err := d.write(ctx); err != nil {
+		return nil, err
+	}
+	return success(http.StatusCreated), nil
+}
