@@ -51,7 +51,8 @@ func lintTree(root string) ([]string, error) {
 			return err
 		}
 		if d.IsDir() {
-			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || name == "testdata" || path == filepath.Join(root, "bin")) {
+			// What the go command does not see is not ours to judge.
+			if name := d.Name(); path != root && (strings.HasPrefix(name, ".") || strings.HasPrefix(name, "_") || name == "testdata" || path == filepath.Join(root, "bin")) {
 				return fs.SkipDir
 			}
 			return nil

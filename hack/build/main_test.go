@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// write makes a file and the folders above it.
+func write(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestConcatenate(t *testing.T) {
+	dir := t.TempDir()
+	x, y, out := filepath.Join(dir, "x"), filepath.Join(dir, "y"), filepath.Join(dir, "bin", "out")
+	write(t, x, "linked")
+	write(t, y, "+bundle")
+	write(t, out, "an older one")
+	size, err := concatenate(out, x, y)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(out)
+	if err != nil || string(data) != "linked+bundle" || size != int64(len(data)) {
+		t.Errorf("wrote %q, size %d, error %v", data, size, err)
+	}
+	if info, err := os.Stat(out); err != nil || info.Mode() != 0o755 {
+		t.Errorf("mode %v, error %v", info.Mode(), err)
+	}
+	if _, err := concatenate(out, x, filepath.Join(dir, "absent")); err == nil {
+		t.Error("a missing part gave no error")
+	}
+	if list, err := os.ReadDir(filepath.Join(dir, "bin")); err != nil || len(list) != 1 {
+		t.Errorf("left behind: %v %v", list, err)
+	}
+}
+
+// The hash of a tree follows names and content, and not the tests in it.
+func TestHashTree(t *testing.T) {
+	t.Chdir(t.TempDir())
+	sum := func() string {
+		h := sha256.New()
+		if err := hashTree(h, "carried"); err != nil {
+			t.Fatal(err)
+		}
+		return string(h.Sum(nil))
+	}
+	write(t, "carried/go.mod", "v1")
+	write(t, "carried/a/main.go", "x")
+	first := sum()
+	write(t, "carried/a/main_test.go", "test")
+	if sum() != first {
+		t.Error("a test changed the hash")
+	}
+	write(t, "carried/go.mod", "v2")
+	second := sum()
+	if second == first {
+		t.Error("another version, and the same hash")
+	}
+	if err := os.Rename("carried/a", "carried/b"); err != nil {
+		t.Fatal(err)
+	}
+	if sum() == second {
+		t.Error("another name, and the same hash")
+	}
+}
+
+// A path of the table must exist, else a program is left out of the cache key
+// and of the bundle.
+func TestProgramsAreThere(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range programs() {
+		if seen[p.name] {
+			t.Errorf("%s is there twice", p.name)
+		}
+		seen[p.name] = true
+		if !strings.Contains(strings.Join(p.argv, " "), "%OUT%") {
+			t.Errorf("%s is built to nowhere: %q", p.name, p.argv)
+		}
+		if local, ok := strings.CutPrefix(p.argv[len(p.argv)-1], "./"); ok {
+			if _, err := os.Stat(filepath.Join("..", "..", "carried", local)); err != nil {
+				t.Errorf("%s: %v", p.name, err)
+			}
+		}
+	}
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "kubectl", "hansa-cni", "pause"} {
+		if !seen[name] {
+			t.Errorf("%s is not carried", name)
+		}
+	}
+}
+
+func TestVersionFlags(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if flags, err := versionFlags(t.Context()); err != nil || flags != "" {
+		t.Errorf("outside of a repository: %q, %v", flags, err)
+	}
+	git := func(args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "git", args...)
+		cmd.Env = append(os.Environ(), "GIT_COMMITTER_DATE=2026-02-03T05:06:07+01:00",
+			"GIT_AUTHOR_NAME=x", "GIT_AUTHOR_EMAIL=x", "GIT_COMMITTER_NAME=x", "GIT_COMMITTER_EMAIL=x")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("git %v: %v %s", args, err, out)
+		}
+	}
+	git("init", "-q")
+	write(t, "file", "one")
+	git("add", "file")
+	git("commit", "-q", "-m", "one")
+	for content, state := range map[string]string{"one": "clean", "two": "dirty"} {
+		write(t, "file", content)
+		flags, err := versionFlags(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"gitTreeState=" + state, "buildDate=2026-02-03T04:06:07Z", "gitCommit="} {
+			if !strings.Contains(flags, "internal/version."+want) {
+				t.Errorf("%s: flags %q lack %s", state, flags, want)
+			}
+		}
+	}
+}
+
+// Two holders of the lock exclude each other; closing frees it.
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	unlock, err := lock(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("flock", "--nonblock", path, "true").Run(); err == nil {
+		t.Error("a second holder got the lock")
+	}
+	unlock()
+	if err := exec.Command("flock", "--nonblock", path, "true").Run(); err != nil {
+		t.Errorf("the lock is not free again: %v", err)
+	}
+}
