@@ -201,6 +201,9 @@ type Index struct {
 const (
 	IndexNode  = "node"  // pods by spec.nodeName
 	IndexOwner = "owner" // every kind by owner UID; kept for all rows
+	// IndexOrphan has what could be adopted, by namespace: pods and replica
+	// sets without a controller.
+	IndexOrphan = "orphan"
 )
 
 // AllVerbs is what a plain resource offers.

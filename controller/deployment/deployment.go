@@ -1,0 +1,266 @@
+// Package deployment rolls Deployments out: it keeps one ReplicaSet for each
+// revision of a pod template and moves pods from the old ones to the new.
+package deployment
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/controller"
+)
+
+var (
+	kind    = appsv1.SchemeGroupVersion.WithKind("Deployment")
+	setKind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+)
+
+// Loop is the Deployment controller.
+type Loop struct {
+	client      client.Interface
+	events      events.Recorder
+	deployments *api.Resource
+	sets        *api.Resource
+	pods        *api.Resource
+}
+
+// New makes the loop; it acts as the client's identity.
+func New(c client.Interface, recorder events.Recorder) *Loop {
+	r := c.Registry()
+	return &Loop{client: c, events: recorder, deployments: r.Must("apps", "deployments"), sets: r.Must("apps", "replicasets"), pods: r.Must("", "pods")}
+}
+
+// Name is the loop's identity.
+func (l *Loop) Name() string { return "deployment-controller" }
+
+// Sources are the deployments, their sets, and the ends of pods, for which a
+// deployment that recreates waits.
+func (l *Loop) Sources() []controller.Source {
+	return []controller.Source{
+		{Resource: l.deployments},
+		{Resource: l.sets, Keys: func(old, new api.Object) []api.Key {
+			return controller.KeysOfOwners(old, new, "Deployment", func(rs api.Object) []api.Key {
+				return controller.KeysThatSelect(l.client.View(), l.deployments, rs, func(o api.Object) *metav1.LabelSelector {
+					return o.(*appsv1.Deployment).Spec.Selector
+				})
+			})
+		}},
+		{Resource: l.pods, Keys: l.ownerOfEndedPod},
+	}
+}
+
+func (l *Loop) ownerOfEndedPod(old, new api.Object) []api.Key {
+	if old == nil || new != nil {
+		return nil
+	}
+	ref := metav1.GetControllerOfNoCopy(old)
+	if ref == nil || ref.Kind != "ReplicaSet" {
+		return nil
+	}
+	rs := l.client.View().Get(l.sets, api.Key{Namespace: old.GetNamespace(), Name: ref.Name})
+	if rs == nil {
+		return nil
+	}
+	return controller.KeysOfOwners(rs, nil, "Deployment", nil)
+}
+
+// Step takes a rollout one step further, and writes down where it is.
+func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
+	d, ok := l.client.View().Get(l.deployments, key).(*appsv1.Deployment)
+	if !ok {
+		return 0, nil
+	}
+	s, err := l.look(ctx, d)
+	if err != nil {
+		return 0, err
+	}
+	if s.current != nil && d.DeletionTimestamp == nil && !d.Spec.Paused {
+		if s.current, err = l.refresh(ctx, s); err != nil {
+			return 0, err
+		}
+	}
+	collision, err := l.act(ctx, &s, plan(s))
+	if err != nil {
+		return 0, err
+	}
+	st, after := status(s, now)
+	st.CollisionCount = collision
+	return after, l.report(ctx, s, st)
+}
+
+// look gathers the deployment's sets, adopting and releasing as its selector
+// says.
+func (l *Loop) look(ctx context.Context, d *appsv1.Deployment) (snapshot, error) {
+	view := l.client.View()
+	selector, err := metav1.LabelSelectorAsSelector(d.Spec.Selector)
+	if err != nil {
+		return snapshot{}, fmt.Errorf("selector of deployment %s/%s: %w", d.Namespace, d.Name, err)
+	}
+	var candidates []*appsv1.ReplicaSet
+	for o := range view.ByIndex(l.sets, api.IndexOwner, string(d.UID)) {
+		candidates = append(candidates, o.(*appsv1.ReplicaSet))
+	}
+	for o := range view.ByIndex(l.sets, api.IndexOrphan, d.Namespace) {
+		candidates = append(candidates, o.(*appsv1.ReplicaSet))
+	}
+	sets, err := controller.Settle(ctx, l.client, api.RefTo(l.deployments, d), d.UID, controller.OwnerRef(d, kind), l.sets, controller.Claim(d, selector, candidates))
+	if err != nil {
+		return snapshot{}, err
+	}
+	s := snapshot{d: d}
+	s.current, s.old = split(d, sets)
+	for _, rs := range s.old {
+		for o := range view.ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
+			if p := o.(*corev1.Pod); p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
+				s.oldPods = true
+			}
+		}
+	}
+	return s, nil
+}
+
+// refresh brings annotations and minReadySeconds of the current set up to date.
+func (l *Loop) refresh(ctx context.Context, s snapshot) (*appsv1.ReplicaSet, error) {
+	rs := s.current.DeepCopy()
+	changed := annotate(rs, s.d, lastRevision(s.old)+1)
+	if rs.Spec.MinReadySeconds != s.d.Spec.MinReadySeconds {
+		rs.Spec.MinReadySeconds = s.d.Spec.MinReadySeconds
+		changed = true
+	}
+	if !changed {
+		return s.current, nil
+	}
+	return l.updateSet(ctx, rs)
+}
+
+func (l *Loop) updateSet(ctx context.Context, rs *appsv1.ReplicaSet) (*appsv1.ReplicaSet, error) {
+	o, err := l.client.Update(ctx, l.sets, rs, "")
+	if err != nil {
+		return nil, fmt.Errorf("update replica set %s/%s: %w", rs.Namespace, rs.Name, err)
+	}
+	return o.(*appsv1.ReplicaSet), nil
+}
+
+// act carries out a decision and keeps the snapshot up to date with it. It
+// answers with the deployment's collision count, raised when the name of a new
+// set was taken.
+func (l *Loop) act(ctx context.Context, s *snapshot, dec decision) (*int32, error) {
+	count := s.d.Status.CollisionCount
+	if dec.create {
+		taken, err := l.create(ctx, s, dec.size)
+		if err != nil {
+			return count, err
+		}
+		if taken {
+			return ptr.To(ptr.Deref(count, 0) + 1), nil
+		}
+	}
+	for _, sc := range dec.scale {
+		if err := l.scale(ctx, s, sc); err != nil {
+			return count, err
+		}
+	}
+	for _, rs := range dec.remove {
+		err := l.client.Delete(ctx, api.RefTo(l.sets, rs), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rs.UID}})
+		if err != nil && !apierrors.IsNotFound(err) {
+			return count, fmt.Errorf("delete old replica set %s/%s: %w", rs.Namespace, rs.Name, err)
+		}
+	}
+	return count, nil
+}
+
+func (l *Loop) create(ctx context.Context, s *snapshot, n int32) (taken bool, err error) {
+	rs, err := newSet(s.d, lastRevision(s.old)+1)
+	if err != nil {
+		return false, err
+	}
+	rs.Spec.Replicas = &n
+	sized(rs, s.d)
+	name := rs.Name
+	o, err := l.client.Create(ctx, l.sets, rs, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		// Another template has the same hash: the next hash is tried with the
+		// count in the status, which wakes us again.
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("create replica set %s/%s: %w", s.d.Namespace, name, err)
+	}
+	s.current = o.(*appsv1.ReplicaSet)
+	if n > 0 {
+		l.say(s.d, "Scaled up replica set %s from 0 to %d", name, n)
+	}
+	return false, nil
+}
+
+func (l *Loop) scale(ctx context.Context, s *snapshot, sc scaling) error {
+	rs, from := sc.set.DeepCopy(), size(sc.set)
+	rs.Spec.Replicas = &sc.to
+	if !sized(rs, s.d) && from == sc.to {
+		return nil
+	}
+	rs, err := l.updateSet(ctx, rs)
+	if err != nil {
+		return err
+	}
+	switch {
+	case sc.to > from:
+		l.say(s.d, "Scaled up replica set %s from %d to %d", rs.Name, from, sc.to)
+	case sc.to < from:
+		l.say(s.d, "Scaled down replica set %s from %d to %d", rs.Name, from, sc.to)
+	}
+	if s.current == sc.set {
+		s.current = rs
+		return nil
+	}
+	for i := range s.old {
+		if s.old[i] == sc.set {
+			s.old[i] = rs
+		}
+	}
+	return nil
+}
+
+func (l *Loop) say(d *appsv1.Deployment, format string, args ...any) {
+	l.events.Event(events.About(kind, d, ""), corev1.EventTypeNormal, "ScalingReplicaSet", fmt.Sprintf(format, args...))
+}
+
+// report writes the status, and the revision that kubectl shows, if they
+// changed.
+func (l *Loop) report(ctx context.Context, s snapshot, st appsv1.DeploymentStatus) error {
+	d := s.d
+	if s.current != nil && d.DeletionTimestamp == nil {
+		if revision := revisionOf(s.current); revision != 0 && revision != revisionOf(d) {
+			changed := d.DeepCopy()
+			if changed.Annotations == nil {
+				changed.Annotations = map[string]string{}
+			}
+			changed.Annotations[revisionAnnotation] = strconv.FormatInt(revision, 10)
+			o, err := l.client.Update(ctx, l.deployments, changed, "")
+			if err != nil {
+				return fmt.Errorf("note revision of deployment %s/%s: %w", d.Namespace, d.Name, err)
+			}
+			d = o.(*appsv1.Deployment)
+		}
+	}
+	if equality.Semantic.DeepEqual(st, d.Status) {
+		return nil
+	}
+	changed := d.DeepCopy()
+	changed.Status = st
+	if _, err := l.client.Update(ctx, l.deployments, changed, "status"); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("update status of deployment %s/%s: %w", d.Namespace, d.Name, err)
+	}
+	return nil
+}

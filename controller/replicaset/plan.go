@@ -1,0 +1,179 @@
+package replicaset
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/internal/podstate"
+)
+
+// burst bounds the pods that one step creates or deletes.
+const burst = 500
+
+// actions are what one step does.
+type actions struct {
+	create int
+	delete []*corev1.Pod
+}
+
+// plan compares the pods that a replica set owns with what it asks for.
+func plan(rs *appsv1.ReplicaSet, owned []*corev1.Pod, now time.Time) actions {
+	var active []*corev1.Pod
+	for _, p := range owned {
+		if podstate.Active(p) {
+			active = append(active, p)
+		}
+	}
+	want := int(ptr.Deref(rs.Spec.Replicas, 1))
+	switch diff := len(active) - want; {
+	case rs.DeletionTimestamp != nil, diff == 0:
+		return actions{}
+	case diff < 0:
+		return actions{create: min(-diff, burst)}
+	default:
+		rank(active, now)
+		return actions{delete: active[:min(diff, burst)]}
+	}
+}
+
+// rank puts first the pods that are missed least: the order in which Kubernetes'
+// ReplicaSet controller deletes.
+func rank(pods []*corev1.Pod, now time.Time) {
+	onNode := map[string]int{}
+	for _, p := range pods {
+		onNode[p.Spec.NodeName]++
+	}
+	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
+		return cmp.Or(
+			first(a.Spec.NodeName == "", b.Spec.NodeName == ""),
+			cmp.Compare(phaseRank(a), phaseRank(b)),
+			first(!podstate.Ready(a), !podstate.Ready(b)),
+			cmp.Compare(deletionCost(a), deletionCost(b)),
+			cmp.Compare(onNode[b.Spec.NodeName], onNode[a.Spec.NodeName]),
+			cmp.Compare(bucket(readySince(a), now), bucket(readySince(b), now)),
+			cmp.Compare(restarts(b), restarts(a)),
+			cmp.Compare(bucket(a.CreationTimestamp.Time, now), bucket(b.CreationTimestamp.Time, now)),
+			cmp.Compare(a.UID, b.UID),
+		)
+	})
+}
+
+func first(a, b bool) int {
+	switch {
+	case a && !b:
+		return -1
+	case b && !a:
+		return 1
+	}
+	return 0
+}
+
+func phaseRank(p *corev1.Pod) int {
+	switch p.Status.Phase {
+	case corev1.PodPending:
+		return 0
+	case corev1.PodUnknown:
+		return 1
+	}
+	return 2
+}
+
+func deletionCost(p *corev1.Pod) int {
+	n, err := strconv.ParseInt(p.Annotations[corev1.PodDeletionCost], 10, 32)
+	if err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+func readySince(p *corev1.Pod) time.Time {
+	if c := podstate.Condition(p, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
+		return c.LastTransitionTime.Time
+	}
+	return time.Time{}
+}
+
+// bucket is the age's order of magnitude: among pods of like age, chance (their
+// uid) decides, so that one failure domain filled last is not emptied first.
+func bucket(t, now time.Time) int {
+	age := now.Sub(t)
+	if t.IsZero() || age <= 0 {
+		return -1
+	}
+	return int(math.Log2(float64(age)))
+}
+
+func restarts(p *corev1.Pod) int32 {
+	most := int32(0)
+	for _, c := range p.Status.ContainerStatuses {
+		most = max(most, c.RestartCount)
+	}
+	return most
+}
+
+// status is the replica set's status as its pods have it. after is when the
+// next pod may become available without any event. failure is why pods could
+// not be made or deleted, with its reason, if so.
+func status(rs *appsv1.ReplicaSet, owned []*corev1.Pod, failure error, reason string, now time.Time) (s appsv1.ReplicaSetStatus, after time.Duration) {
+	s = appsv1.ReplicaSetStatus{ObservedGeneration: rs.Generation}
+	template := labels.Set(rs.Spec.Template.Labels).AsSelectorPreValidated()
+	minReady := time.Duration(rs.Spec.MinReadySeconds) * time.Second
+	terminating := int32(0)
+	for _, p := range owned {
+		if p.DeletionTimestamp != nil && !podstate.Finished(p) {
+			terminating++
+		}
+		if !podstate.Active(p) {
+			continue
+		}
+		s.Replicas++
+		if template.Matches(labels.Set(p.Labels)) {
+			s.FullyLabeledReplicas++
+		}
+		if !podstate.Ready(p) {
+			continue
+		}
+		s.ReadyReplicas++
+		available, wait := podstate.Available(p, minReady, now)
+		if available {
+			s.AvailableReplicas++
+		} else if after == 0 || wait < after {
+			after = wait
+		}
+	}
+	s.TerminatingReplicas = &terminating
+	s.Conditions = conditions(rs.Status.Conditions, failure, reason, now)
+	return s, after
+}
+
+// conditions keeps others' conditions and sets or removes ReplicaFailure.
+func conditions(old []appsv1.ReplicaSetCondition, failure error, reason string, now time.Time) []appsv1.ReplicaSetCondition {
+	var kept []appsv1.ReplicaSetCondition
+	var was *appsv1.ReplicaSetCondition
+	for i, c := range old {
+		if c.Type == appsv1.ReplicaSetReplicaFailure {
+			was = &old[i]
+		} else {
+			kept = append(kept, c)
+		}
+	}
+	if failure == nil {
+		return kept
+	}
+	if was != nil && was.Reason == reason {
+		return append(kept, *was)
+	}
+	return append(kept, appsv1.ReplicaSetCondition{
+		Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
+		LastTransitionTime: metav1.NewTime(now), Reason: reason, Message: failure.Error(),
+	})
+}

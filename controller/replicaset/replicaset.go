@@ -1,0 +1,135 @@
+// Package replicaset keeps as many pods of a template running as each
+// ReplicaSet asks for.
+package replicaset
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/controller"
+)
+
+// Reasons of the condition ReplicaFailure and of events, those of Kubernetes.
+const (
+	failedCreate     = "FailedCreate"
+	failedDelete     = "FailedDelete"
+	successfulCreate = "SuccessfulCreate"
+	successfulDelete = "SuccessfulDelete"
+)
+
+var kind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
+
+// Loop is the ReplicaSet controller.
+type Loop struct {
+	client client.Interface
+	events events.Recorder
+	sets   *api.Resource
+	pods   *api.Resource
+}
+
+// New makes the loop; it acts as the client's identity.
+func New(c client.Interface, recorder events.Recorder) *Loop {
+	return &Loop{client: c, events: recorder, sets: c.Registry().Must("apps", "replicasets"), pods: c.Registry().Must("", "pods")}
+}
+
+// Name is the loop's identity.
+func (l *Loop) Name() string { return "replicaset-controller" }
+
+// Sources are the sets themselves and the pods that they have or might adopt.
+func (l *Loop) Sources() []controller.Source {
+	return []controller.Source{
+		{Resource: l.sets},
+		{Resource: l.pods, Keys: func(old, new api.Object) []api.Key {
+			return controller.KeysOfOwners(old, new, "ReplicaSet", func(p api.Object) []api.Key {
+				return controller.KeysThatSelect(l.client.View(), l.sets, p, func(o api.Object) *metav1.LabelSelector {
+					return o.(*appsv1.ReplicaSet).Spec.Selector
+				})
+			})
+		}},
+	}
+}
+
+// Step makes the pods match the set, and the set's status match its pods.
+func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
+	view := l.client.View()
+	rs, ok := view.Get(l.sets, key).(*appsv1.ReplicaSet)
+	if !ok {
+		return 0, nil
+	}
+	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
+	if err != nil {
+		return 0, nil // not possible in a set that was validated
+	}
+	var candidates []*corev1.Pod
+	for o := range view.ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
+		candidates = append(candidates, o.(*corev1.Pod))
+	}
+	for o := range view.ByIndex(l.pods, api.IndexOrphan, key.Namespace) {
+		candidates = append(candidates, o.(*corev1.Pod))
+	}
+	ref := controller.OwnerRef(rs, kind)
+	owned, err := controller.Settle(ctx, l.client, api.RefTo(l.sets, rs), rs.UID, ref, l.pods, controller.Claim(rs, selector, candidates))
+	if err != nil {
+		return 0, err
+	}
+
+	failure, reason := l.act(ctx, rs, plan(rs, owned, now))
+	// What was written is in the view by now.
+	owned = owned[:0]
+	for o := range view.ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
+		owned = append(owned, o.(*corev1.Pod))
+	}
+	s, after := status(rs, owned, failure, reason, now)
+	if !equality.Semantic.DeepEqual(s, rs.Status) {
+		changed := rs.DeepCopy()
+		changed.Status = s
+		if _, err := l.client.Update(ctx, l.sets, changed, "status"); err != nil && !apierrors.IsNotFound(err) {
+			return 0, fmt.Errorf("update status of replica set %s: %w", key, err)
+		}
+	}
+	return after, failure
+}
+
+// act carries out a plan. It answers with the first failure and its reason.
+func (l *Loop) act(ctx context.Context, rs *appsv1.ReplicaSet, a actions) (error, string) {
+	about := events.About(kind, rs, "")
+	_, err := controller.SlowStart(ctx, a.create, func(ctx context.Context, _ int) error {
+		p, err := l.client.Create(ctx, l.pods, controller.PodFromTemplate(&rs.Spec.Template, rs, kind), metav1.CreateOptions{})
+		if err != nil {
+			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+				l.events.Event(about, corev1.EventTypeWarning, failedCreate, "Error creating: "+err.Error())
+			}
+			return err
+		}
+		l.events.Event(about, corev1.EventTypeNormal, successfulCreate, "Created pod: "+p.GetName())
+		return nil
+	})
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return nil, "" // the namespace takes the set along
+	}
+	if err != nil {
+		return fmt.Errorf("create pod of replica set %s/%s: %w", rs.Namespace, rs.Name, err), failedCreate
+	}
+	for _, p := range a.delete {
+		err := l.client.Delete(ctx, api.RefTo(l.pods, p), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
+		if apierrors.IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			l.events.Event(about, corev1.EventTypeWarning, failedDelete, "Error deleting: "+err.Error())
+			return fmt.Errorf("delete pod %s/%s of replica set %s: %w", p.Namespace, p.Name, rs.Name, err), failedDelete
+		}
+		l.events.Event(about, corev1.EventTypeNormal, successfulDelete, "Deleted pod: "+p.Name)
+	}
+	return nil, ""
+}
