@@ -25,6 +25,7 @@ chaos: build ## kill -9 and the simulator, longer than CI does: make chaos FOR=3
 lint:
 	go run ./hack/lint
 	go vet ./...
+	go -C carried vet ./hansa-cni ./pause
 
 generate: ## what is generated from sources, committed and checked by CI
 	go generate ./...
