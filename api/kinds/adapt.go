@@ -15,6 +15,8 @@ import (
 )
 
 // A row's old object is frozen, so what a new one takes over from it is copied.
+// What compares the two defaults the new one first: leaving a default out is no
+// change.
 
 // The functions below turn a function over a kind's Go type into the row's
 // function over any object. A row is only ever given its own kind.

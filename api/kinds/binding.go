@@ -3,9 +3,9 @@ package kinds
 import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/pod"
 )
 
 // request describes a kind that is only ever posted: it has no storage, and
@@ -30,17 +30,6 @@ func binding() *api.Resource {
 		Singular:   "binding",
 		Kind:       "Binding",
 		Namespaced: true,
-		Validate:   validates(validateBindingTarget),
+		Validate:   validates(pod.ValidateBinding),
 	})
-}
-
-func validateBindingTarget(b *corev1.Binding) field.ErrorList {
-	var errs field.ErrorList
-	if kind := b.Target.Kind; kind != "" && kind != "Node" {
-		errs = append(errs, field.NotSupported(field.NewPath("target", "kind"), kind, []string{"Node", "<empty>"}))
-	}
-	if b.Target.Name == "" {
-		errs = append(errs, field.Required(field.NewPath("target", "name"), ""))
-	}
-	return errs
 }

@@ -3,12 +3,10 @@ package kinds
 import (
 	"fmt"
 	"slices"
-	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
@@ -89,34 +87,6 @@ func isRoutableIP(value string, path *field.Path) field.ErrorList {
 	}
 	if ip.IsLinkLocalMulticast() {
 		errs = append(errs, field.Invalid(path, value, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"))
-	}
-	return errs
-}
-
-// countedResources have whole numbers only, as extended resources do.
-var countedResources = sets.New[corev1.ResourceName](
-	corev1.ResourcePods, corev1.ResourceQuotas, corev1.ResourceServices,
-	corev1.ResourceReplicationControllers, corev1.ResourceSecrets,
-	corev1.ResourceConfigMaps, corev1.ResourcePersistentVolumeClaims,
-	corev1.ResourceServicesNodePorts, corev1.ResourceServicesLoadBalancers,
-)
-
-func isExtendedResource(name corev1.ResourceName) bool {
-	s := string(name)
-	if !strings.Contains(s, "/") || strings.Contains(s, corev1.ResourceDefaultNamespacePrefix) ||
-		strings.HasPrefix(s, corev1.DefaultResourceRequestsPrefix) {
-		return false
-	}
-	return len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+s)) == 0
-}
-
-func isResourceQuantity(name corev1.ResourceName, value resource.Quantity, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if value.Sign() < 0 {
-		errs = append(errs, field.Invalid(path, value.String(), apivalidation.IsNegativeErrorMsg))
-	}
-	if (countedResources.Has(name) || isExtendedResource(name)) && value.MilliValue()%1000 != 0 {
-		errs = append(errs, field.Invalid(path, value.String(), "must be an integer"))
 	}
 	return errs
 }

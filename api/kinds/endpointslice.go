@@ -72,6 +72,7 @@ func defaultEndpointSlice(s *discoveryv1.EndpointSlice) {
 // prepareEndpointSlice counts every change outside of metadata, and of labels,
 // as a new generation.
 func prepareEndpointSlice(s, old *discoveryv1.EndpointSlice) {
+	defaultEndpointSlice(s)
 	dropTopology(s, old)
 	same := s.AddressType == old.AddressType &&
 		equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) &&

@@ -12,8 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
-
 	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/api/pod"
 )
 
 func validateNode(n *corev1.Node) field.ErrorList {
@@ -31,10 +32,10 @@ func validateNode(n *corev1.Node) field.ErrorList {
 func validateNodeResources(n *corev1.Node) field.ErrorList {
 	var errs field.ErrorList
 	for name, value := range n.Status.Capacity {
-		errs = append(errs, isResourceQuantity(name, value, field.NewPath("status", "capacity", string(name)))...)
+		errs = append(errs, pod.ValidateResourceQuantity(name, value, field.NewPath("status", "capacity", string(name)))...)
 	}
 	for name, value := range n.Status.Allocatable {
-		errs = append(errs, isResourceQuantity(name, value, field.NewPath("status", "allocatable", string(name)))...)
+		errs = append(errs, pod.ValidateResourceQuantity(name, value, field.NewPath("status", "allocatable", string(name)))...)
 	}
 	return errs
 }

@@ -148,6 +148,7 @@ func prepareService(s *corev1.Service) {
 // plural fields in step, and drops what a new type has no use for, unless the
 // writer changed that as well, which validation then refuses.
 func prepareServiceUpdate(s, old *corev1.Service) {
+	defaultService(s)
 	s.Status = *old.Status.DeepCopy()
 	keepAllocated(s, old)
 	syncClusterIPs(s, old)

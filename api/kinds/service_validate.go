@@ -7,12 +7,13 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	netutils "k8s.io/utils/net"
 	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/api/pod"
 )
 
 // validateService checks a service that has been prepared, defaulted and
@@ -108,7 +109,7 @@ func validateServicePorts(s *corev1.Service, path *field.Path) field.ErrorList {
 		}
 		errs = append(errs, isPort(p.Port, at.Child("port"))...)
 		errs = append(errs, oneOf(p.Protocol, at.Child("protocol"), protocols...)...)
-		errs = append(errs, isPortOrName(p.TargetPort, at.Child("targetPort"))...)
+		errs = append(errs, pod.ValidatePortNumOrName(p.TargetPort, at.Child("targetPort"))...)
 		if p.AppProtocol != nil {
 			errs = append(errs, isQualifiedName(*p.AppProtocol, at.Child("appProtocol"))...)
 		}
@@ -128,13 +129,6 @@ func validateServicePorts(s *corev1.Service, path *field.Path) field.ErrorList {
 		ports.Insert(id)
 	}
 	return errs
-}
-
-func isPortOrName(port intstr.IntOrString, path *field.Path) field.ErrorList {
-	if port.Type == intstr.Int {
-		return isPort(port.IntVal, path)
-	}
-	return invalidEach(path, port.StrVal, validation.IsValidPortName(port.StrVal))
 }
 
 func validateAffinity(spec *corev1.ServiceSpec, path *field.Path) field.ErrorList {
