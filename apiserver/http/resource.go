@@ -111,7 +111,26 @@ func (c *call) decodeQuery(into runtime.Object) error {
 	if len(c.q) == 0 {
 		return nil
 	}
-	if err := metav1.ParameterCodec.DecodeParameters(c.q, metav1.SchemeGroupVersion, into); err != nil {
+	var err error
+	switch o := into.(type) {
+	case *metav1.GetOptions:
+		err = metav1.Convert_url_Values_To_v1_GetOptions(&c.q, o, nil)
+	case *metav1.ListOptions:
+		err = metav1.Convert_url_Values_To_v1_ListOptions(&c.q, o, nil)
+	case *metav1.CreateOptions:
+		err = metav1.Convert_url_Values_To_v1_CreateOptions(&c.q, o, nil)
+	case *metav1.UpdateOptions:
+		err = metav1.Convert_url_Values_To_v1_UpdateOptions(&c.q, o, nil)
+	case *metav1.PatchOptions:
+		err = metav1.Convert_url_Values_To_v1_PatchOptions(&c.q, o, nil)
+	case *metav1.DeleteOptions:
+		err = metav1.Convert_url_Values_To_v1_DeleteOptions(&c.q, o, nil)
+	case *metav1.TableOptions:
+		err = metav1.Convert_url_Values_To_v1_TableOptions(&c.q, o, nil)
+	default:
+		err = fmt.Errorf("no query form of %T", into)
+	}
+	if err != nil {
 		return apierrors.NewBadRequest(err.Error())
 	}
 	return nil
