@@ -1,0 +1,146 @@
+package authn
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/asn1"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/utils/clock"
+)
+
+// Certificates authenticates by the client certificate of the connection: the
+// common name is the user, the organizations are the groups.
+//
+// Checking a signature takes longer than all else about a small request, and
+// one connection carries many. A certificate that was found good is therefore
+// remembered, and later only its dates are looked at.
+type Certificates struct {
+	roots *x509.CertPool
+	clock clock.PassiveClock
+
+	mu    sync.Mutex
+	known map[[sha256.Size]byte]*verified
+}
+
+type verified struct {
+	user                user.Info
+	notBefore, notAfter time.Time
+}
+
+// maxKnown bounds the memory; with more clients than that, all are checked
+// again.
+const maxKnown = 4096
+
+// NewCertificates trusts client certificates that chain to roots.
+func NewCertificates(roots *x509.CertPool, clk clock.PassiveClock) *Certificates {
+	return &Certificates{roots: roots, clock: clk, known: map[[sha256.Size]byte]*verified{}}
+}
+
+// AuthenticateRequest implements authenticator.Request. It has no opinion on
+// requests without a certificate.
+func (c *Certificates) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return nil, false, nil
+	}
+	leaf := r.TLS.PeerCertificates[0]
+	fingerprint := sha256.Sum256(leaf.Raw)
+	now := c.clock.Now()
+	v := c.lookup(fingerprint)
+	if v == nil || now.Before(v.notBefore) || now.After(v.notAfter) {
+		var err error
+		if v, err = c.verify(r.TLS.PeerCertificates, fingerprint, now); err != nil {
+			return nil, false, fmt.Errorf("verifying certificate SN=%d of %q failed: %w", leaf.SerialNumber, leaf.Subject.CommonName, err)
+		}
+		if v == nil {
+			return nil, false, nil
+		}
+	}
+	return &authenticator.Response{User: v.user}, true, nil
+}
+
+func (c *Certificates) lookup(fingerprint [sha256.Size]byte) *verified {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known[fingerprint]
+}
+
+// verify is nil without an error for a certificate that names nobody.
+func (c *Certificates) verify(chain []*x509.Certificate, fingerprint [sha256.Size]byte, now time.Time) (*verified, error) {
+	leaf := chain[0]
+	intermediates := x509.NewCertPool()
+	for _, cert := range chain[1:] {
+		intermediates.AddCert(cert)
+	}
+	chains, err := leaf.Verify(x509.VerifyOptions{
+		Roots:         c.roots,
+		Intermediates: intermediates,
+		CurrentTime:   now,
+		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if leaf.Subject.CommonName == "" {
+		return nil, nil
+	}
+	uid, err := userID(leaf)
+	if err != nil {
+		return nil, err
+	}
+	v := &verified{
+		user: authenticated(&user.DefaultInfo{
+			Name:   leaf.Subject.CommonName,
+			UID:    uid,
+			Groups: leaf.Subject.Organization,
+			Extra:  map[string][]string{user.CredentialIDKey: {"X509SHA256=" + hex.EncodeToString(fingerprint[:])}},
+		}),
+		notBefore: leaf.NotBefore,
+		notAfter:  leaf.NotAfter,
+	}
+	for _, cert := range chains[0] {
+		if cert.NotBefore.After(v.notBefore) {
+			v.notBefore = cert.NotBefore
+		}
+		if cert.NotAfter.Before(v.notAfter) {
+			v.notAfter = cert.NotAfter
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.known) >= maxKnown {
+		clear(c.known)
+	}
+	c.known[fingerprint] = v
+	return v, nil
+}
+
+// userID is the part of a subject that Kubernetes takes as the user's UID.
+func userID(leaf *x509.Certificate) (string, error) {
+	found := false
+	var uid string
+	for _, attribute := range leaf.Subject.Names {
+		if !attribute.Type.Equal(asn1.X509UID()) {
+			continue
+		}
+		if found {
+			return "", errors.New("expected 1 UID, but found multiple")
+		}
+		found = true
+		var ok bool
+		if uid, ok = attribute.Value.(string); !ok {
+			return "", errors.New("unable to parse UID into a string")
+		}
+		if uid == "" {
+			return "", errors.New("UID cannot be an empty string")
+		}
+	}
+	return uid, nil
+}
