@@ -1,0 +1,178 @@
+// Package namespace empties namespaces that are being deleted, and then lets
+// them go.
+package namespace
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/controller"
+)
+
+// Loop is the namespace controller.
+type Loop struct {
+	client     client.Interface
+	namespaces *api.Resource
+	contents   []*api.Resource // what a namespace may hold, pods first
+}
+
+// New makes the loop; it acts as the client's identity.
+func New(c client.Interface) *Loop {
+	l := &Loop{client: c, namespaces: c.Registry().Must("", "namespaces")}
+	for _, r := range c.Registry().Resources() {
+		if r.Namespaced && r.Prefix != "" && r.Offers("delete") {
+			l.contents = append(l.contents, r)
+		}
+	}
+	// What makes other things goes before them: no controller then fills what
+	// is being emptied; events go last, they tell of it.
+	order := func(r *api.Resource) int {
+		switch r.Kind {
+		case "Deployment", "Job":
+			return 0
+		case "ReplicaSet":
+			return 1
+		case "Event":
+			return 3
+		}
+		return 2
+	}
+	slices.SortStableFunc(l.contents, func(a, b *api.Resource) int { return cmp.Compare(order(a), order(b)) })
+	return l
+}
+
+// Name is the loop's identity.
+func (l *Loop) Name() string { return "namespace-controller" }
+
+// Sources are the namespaces, and what vanishes from one that is being deleted.
+func (l *Loop) Sources() []controller.Source {
+	sources := []controller.Source{{Resource: l.namespaces}}
+	for _, r := range l.contents {
+		sources = append(sources, controller.Source{Resource: r, Keys: func(old, new api.Object) []api.Key {
+			o := new
+			if o == nil {
+				o = old
+			}
+			key := api.Key{Name: o.GetNamespace()}
+			if ns := l.client.View().Get(l.namespaces, key); ns == nil || ns.GetDeletionTimestamp() == nil {
+				return nil
+			}
+			return []api.Key{key}
+		}})
+	}
+	return sources
+}
+
+// Step deletes what is left in a namespace, tells what it waits for, and
+// finalizes the namespace once nothing is left.
+func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
+	ns, ok := l.client.View().Get(l.namespaces, key).(*corev1.Namespace)
+	if !ok || ns.DeletionTimestamp == nil || !slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
+		return 0, nil
+	}
+	var left remains
+	var failed error
+	for _, r := range l.contents {
+		for o := range l.client.View().List(r, ns.Name) {
+			if o.GetDeletionTimestamp() == nil {
+				background := metav1.DeletePropagationBackground
+				uid := o.GetUID()
+				err := l.client.Delete(ctx, api.RefTo(r, o), metav1.DeleteOptions{
+					PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid},
+				})
+				if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && failed == nil {
+					failed = fmt.Errorf("delete %s: %w", api.RefTo(r, o), err)
+				}
+			}
+			if o = l.client.View().Get(r, api.Key{Namespace: o.GetNamespace(), Name: o.GetName()}); o != nil {
+				left.add(r, o)
+			}
+		}
+	}
+	if err := l.report(ctx, ns, left, failed, now); err != nil {
+		return 0, err
+	}
+	if failed != nil || len(left.kinds) > 0 {
+		return 0, failed // what vanishes wakes us
+	}
+	done := ns.DeepCopy()
+	done.ResourceVersion = "" // nobody else takes this finalizer away
+	done.Spec.Finalizers = slices.DeleteFunc(done.Spec.Finalizers, func(f corev1.FinalizerName) bool { return f == corev1.FinalizerKubernetes })
+	if _, err := l.client.Update(ctx, l.namespaces, done, "finalize"); err != nil && !apierrors.IsNotFound(err) {
+		return 0, fmt.Errorf("finalize namespace %s: %w", ns.Name, err)
+	}
+	return 0, nil
+}
+
+// remains counts what a namespace still holds.
+type remains struct {
+	kinds      map[string]int
+	finalizers map[string]int
+}
+
+func (l *remains) add(r *api.Resource, o api.Object) {
+	if l.kinds == nil {
+		l.kinds, l.finalizers = map[string]int{}, map[string]int{}
+	}
+	l.kinds[r.GroupResource().String()]++
+	for _, f := range o.GetFinalizers() {
+		l.finalizers[f]++
+	}
+}
+
+func list(counts map[string]int, format string) string {
+	var parts []string
+	for name, n := range counts {
+		parts = append(parts, fmt.Sprintf(format, name, n))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ", ")
+}
+
+// report keeps the conditions by which a namespace tells why it is still there.
+func (l *Loop) report(ctx context.Context, ns *corev1.Namespace, left remains, failed error, now time.Time) error {
+	changed := ns.DeepCopy()
+	set := func(kind corev1.NamespaceConditionType, bad bool, badReason, badMessage, goodReason, goodMessage string) {
+		c := corev1.NamespaceCondition{Type: kind, Status: corev1.ConditionFalse, Reason: goodReason, Message: goodMessage, LastTransitionTime: metav1.NewTime(now)}
+		if bad {
+			c.Status, c.Reason, c.Message = corev1.ConditionTrue, badReason, badMessage
+		}
+		for i, was := range changed.Status.Conditions {
+			if was.Type == kind {
+				if was.Status == c.Status {
+					c.LastTransitionTime = was.LastTransitionTime
+				}
+				changed.Status.Conditions[i] = c
+				return
+			}
+		}
+		changed.Status.Conditions = append(changed.Status.Conditions, c)
+	}
+	failure := ""
+	if failed != nil {
+		failure = "Failed to delete all resource types, 1 remaining: " + failed.Error()
+	}
+	set(corev1.NamespaceDeletionDiscoveryFailure, false, "", "", "ResourcesDiscovered", "All resources successfully discovered")
+	set(corev1.NamespaceDeletionGVParsingFailure, false, "", "", "ParsedGroupVersions", "All legacy kube types successfully parsed")
+	set(corev1.NamespaceDeletionContentFailure, failed != nil, "ContentDeletionFailed", failure, "ContentDeleted", "All content successfully deleted, may be waiting on finalization")
+	set(corev1.NamespaceContentRemaining, len(left.kinds) > 0, "SomeResourcesRemain", "Some resources are remaining: "+list(left.kinds, "%s has %d resource instances"), "ContentRemoved", "All content successfully removed")
+	set(corev1.NamespaceFinalizersRemaining, len(left.finalizers) > 0, "SomeFinalizersRemain", "Some content in the namespace has finalizers remaining: "+list(left.finalizers, "%s in %d resource instances"), "ContentHasNoFinalizers", "All content-preserving finalizers finished")
+	if equality.Semantic.DeepEqual(changed.Status, ns.Status) {
+		return nil
+	}
+	if _, err := l.client.Update(ctx, l.namespaces, changed, "status"); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("update status of namespace %s: %w", ns.Name, err)
+	}
+	return nil
+}
