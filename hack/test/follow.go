@@ -39,6 +39,8 @@ func follow(events io.Reader, w io.Writer) (tally, error) {
 			fmt.Fprint(w, e.Output)
 		case e.Action == "output" && e.Test == "":
 			said[e.Package] = append(said[e.Package], e.Output)
+		case e.Action == "output" && strings.HasPrefix(e.Output, "=== "):
+			// That a test runs, pauses and goes on is noise beside its outcome.
 		case e.Action == "output":
 			said[name(e)] = append(said[name(e)], e.Output)
 		case e.Test == "" && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip"):

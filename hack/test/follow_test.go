@@ -42,7 +42,8 @@ func TestFollow(t *testing.T) {
 		},
 		{
 			name: "fail",
-			events: `{"Action":"output","Package":"m/a","Test":"TestX","Output":"    a_test.go:5: wrong\n"}
+			events: `{"Action":"output","Package":"m/a","Test":"TestX","Output":"=== RUN   TestX\n"}
+{"Action":"output","Package":"m/a","Test":"TestX","Output":"    a_test.go:5: wrong\n"}
 {"Action":"output","Package":"m/a","Test":"TestY","Output":"quiet\n"}
 {"Action":"pass","Package":"m/a","Test":"TestY","Elapsed":0}
 {"Action":"fail","Package":"m/a","Test":"TestX","Elapsed":0}
