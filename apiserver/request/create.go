@@ -25,26 +25,45 @@ const nameAttempts = 8
 // Create stores a new object, or posts to a subresource or to a resource
 // without storage. What it answers is frozen.
 func (h *Handler) Create(ctx context.Context, info *Info, body Body, opts *metav1.CreateOptions) (runtime.Object, error) {
+	if info.Subresource != "" || info.row().Prefix == "" {
+		decoded, err := h.preparePost(ctx, info, body, opts)
+		if err != nil {
+			return nil, err
+		}
+		return h.post(ctx, info, decoded, len(opts.DryRun) > 0)
+	}
+	c, obj, err := h.prepareCreate(ctx, info, body, opts)
+	if err != nil {
+		return nil, err
+	}
+	return c.store(ctx, obj)
+}
+
+// prepareCreate does what happens once, before the object has its identity.
+func (h *Handler) prepareCreate(ctx context.Context, info *Info, body Body, opts *metav1.CreateOptions) (*creation, api.Object, error) {
+	decoded, err := h.allowAndDecode(ctx, info, body, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	obj := decoded.(api.Object)
+	c := &creation{h: h, info: info, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
+	if err := c.admit(ctx, obj); err != nil {
+		return nil, nil, err
+	}
+	if obj.GetResourceVersion() != "" {
+		return nil, nil, unknownError("resourceVersion should not be set on objects to be created")
+	}
+	return c, obj, nil
+}
+
+func (h *Handler) allowAndDecode(ctx context.Context, info *Info, body Body, opts *metav1.CreateOptions) (runtime.Object, error) {
 	if err := h.Authorize(ctx, info); err != nil {
 		return nil, err
 	}
 	if errs := validation.ValidateCreateOptions(opts); len(errs) > 0 {
 		return nil, invalidOptions("CreateOptions", errs)
 	}
-	decoded, err := h.decode(info, body, opts.FieldValidation)
-	if err != nil {
-		return nil, err
-	}
-	dryRun := len(opts.DryRun) > 0
-	if info.Subresource != "" || info.row().Prefix == "" {
-		return h.post(ctx, info, decoded, dryRun)
-	}
-	obj := decoded.(api.Object)
-	c := &creation{h: h, info: info, dryRun: dryRun, manager: info.manager(opts.FieldManager)}
-	if err := c.admit(ctx, obj); err != nil {
-		return nil, err
-	}
-	return c.store(ctx, obj)
+	return h.decode(info, body, opts.FieldValidation)
 }
 
 // creation is one create on its way.
@@ -135,52 +154,53 @@ func (c *creation) store(ctx context.Context, obj api.Object) (api.Object, error
 func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, error) {
 	h, row := c.h, c.info.row()
 	h.fillSystemFields(obj)
-	if obj.GetResourceVersion() != "" {
-		return nil, unknownError("resourceVersion should not be set on objects to be created")
-	}
-	allocator := h.Allocators[row.GroupResource()]
-	if allocator != nil {
-		return c.attemptAllocated(ctx, obj, allocator)
+	switch {
+	case c.dryRun:
+		cur, err := h.Store.Get(ctx, api.RefTo(row, obj), "")
+		if err != nil && !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+		outcome, err := c.outcomeOf(ctx, obj)(cur)
+		return outcome.Object, err
+	case h.Allocators[row.GroupResource()] != nil:
+		// What is allocated may be taken by another write meanwhile; then all
+		// starts over.
+		return h.Store.Update(ctx, api.RefTo(row, obj), h.writeOptions(row), c.outcomeOf(ctx, obj))
 	}
 	if err := c.finish(ctx, obj); err != nil {
 		return nil, err
 	}
-	if c.dryRun {
-		return obj, c.absent(ctx, obj)
-	}
 	stored, err := h.Store.Create(ctx, row, obj, h.writeOptions(row))
 	if apierrors.IsAlreadyExists(err) {
-		return nil, c.alreadyExists(ctx, obj)
+		cur, getErr := h.Store.Get(ctx, api.RefTo(row, obj), "")
+		if getErr == nil {
+			err = c.exists(cur)
+		}
 	}
 	return stored, err
 }
 
-// attemptAllocated creates an object together with the keys that claim what it
-// was allocated; when another write took one of them first, it starts over.
-func (c *creation) attemptAllocated(ctx context.Context, obj api.Object, allocator Allocator) (api.Object, error) {
-	h, row := c.h, c.info.row()
-	change := func(cur api.Object) (store.Outcome, error) {
+// outcomeOf creates obj as the change of an object that is not there. It may be
+// called again and leaves obj as it is.
+func (c *creation) outcomeOf(ctx context.Context, obj api.Object) func(cur api.Object) (store.Outcome, error) {
+	allocator := c.h.Allocators[c.info.row().GroupResource()]
+	return func(cur api.Object) (store.Outcome, error) {
 		if cur != nil {
 			return store.Outcome{}, c.exists(cur)
 		}
 		fresh := obj.DeepCopyObject().(api.Object)
-		sides, err := allocator.Allocate(ctx, fresh, nil)
-		if err != nil {
-			return store.Outcome{}, err
+		var sides []store.Side
+		if allocator != nil {
+			var err error
+			if sides, err = allocator.Allocate(ctx, fresh, nil); err != nil {
+				return store.Outcome{}, err
+			}
 		}
 		if err := c.finish(ctx, fresh); err != nil {
 			return store.Outcome{}, err
 		}
 		return store.Outcome{Object: fresh, With: sides}, nil
 	}
-	if c.dryRun {
-		if err := c.absent(ctx, obj); err != nil {
-			return nil, err
-		}
-		outcome, err := change(nil)
-		return outcome.Object, err
-	}
-	return h.Store.Update(ctx, api.RefTo(row, obj), h.writeOptions(row), change)
 }
 
 // finish does everything between identity and storage.
@@ -208,26 +228,6 @@ func (c *creation) finish(ctx context.Context, obj api.Object) error {
 		return err
 	}
 	return checkPathName(obj.GetName())
-}
-
-// absent is what a dry run checks instead of writing.
-func (c *creation) absent(ctx context.Context, obj api.Object) error {
-	cur, err := c.h.Store.Get(ctx, api.RefTo(c.info.row(), obj), "")
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return c.exists(cur)
-}
-
-func (c *creation) alreadyExists(ctx context.Context, obj api.Object) error {
-	cur, err := c.h.Store.Get(ctx, api.RefTo(c.info.row(), obj), "")
-	if err != nil {
-		return apierrors.NewAlreadyExists(c.info.resource(), obj.GetName())
-	}
-	return c.exists(cur)
 }
 
 // exists is the refusal to create what is there, which tells when it is about

@@ -17,15 +17,22 @@ import (
 	"hansa.dev/hansa/store"
 )
 
-// post answers a create that makes no object of the resource: a review, or a
-// body posted to a subresource (binding, eviction, token).
-func (h *Handler) post(ctx context.Context, info *Info, body runtime.Object, dryRun bool) (runtime.Object, error) {
-	if meta, ok := body.(metav1.Object); ok && info.Subresource != "" {
+// preparePost reads and admits what is posted where no object of the resource
+// comes into being: a review, or a body for a subresource.
+func (h *Handler) preparePost(ctx context.Context, info *Info, body Body, opts *metav1.CreateOptions) (runtime.Object, error) {
+	decoded, err := h.allowAndDecode(ctx, info, body, opts)
+	if err != nil {
+		return nil, err
+	}
+	if meta, ok := decoded.(metav1.Object); ok {
 		if err := settleNamespace(meta, info.storedNamespace()); err != nil {
 			return nil, err
 		}
-		if meta.GetName() != "" && meta.GetName() != info.Name {
+		if info.Subresource != "" && meta.GetName() != "" && meta.GetName() != info.Name {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", meta.GetName(), info.Name))
+		}
+		if info.Name == "" {
+			info.Name = meta.GetName()
 		}
 	}
 	attrs := &admission.Attributes{
@@ -34,17 +41,19 @@ func (h *Handler) post(ctx context.Context, info *Info, body runtime.Object, dry
 		Subresource: info.Subresource,
 		Namespace:   info.Namespace,
 		Name:        info.Name,
-		Object:      body,
+		Object:      decoded,
 		User:        info.User,
-		DryRun:      dryRun,
+		DryRun:      len(opts.DryRun) > 0,
 		Warn:        info.warn,
 	}
 	if err := h.Admission.Admit(ctx, attrs); err != nil {
 		return nil, err
 	}
-	if err := h.Admission.Validate(ctx, attrs); err != nil {
-		return nil, err
-	}
+	return decoded, h.Admission.Validate(ctx, attrs)
+}
+
+// post answers what was posted.
+func (h *Handler) post(ctx context.Context, info *Info, body runtime.Object, dryRun bool) (runtime.Object, error) {
 	if pods := h.pods(info); pods != nil {
 		return h.postPut(ctx, pods, body, dryRun)
 	}

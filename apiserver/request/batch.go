@@ -1,0 +1,107 @@
+package request
+
+import (
+	"context"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/store"
+)
+
+// Batch collects writes of one process and commits them in as few transactions
+// as possible. Each succeeds or fails alone; none is done before Commit. It
+// belongs to one goroutine. Dry runs are not for batches.
+type Batch struct {
+	h       *Handler
+	ctx     context.Context
+	writes  []store.Write
+	answers []func(store.Result)
+	// alone are creates whose names are generated: they may need several
+	// attempts each.
+	alone []func()
+}
+
+// NewBatch begins a batch.
+func (h *Handler) NewBatch(ctx context.Context) *Batch { return &Batch{h: h, ctx: ctx} }
+
+// Create adds a create. answer is called with the outcome, at the latest by
+// Commit.
+func (b *Batch) Create(info *Info, body Body, opts *metav1.CreateOptions, answer func(runtime.Object, error)) {
+	c, obj, err := b.h.prepareCreate(b.ctx, info, body, opts)
+	switch {
+	case err != nil:
+		answer(nil, err)
+		return
+	case obj.GetName() == "" || c.dryRun:
+		b.alone = append(b.alone, func() { answer(c.store(b.ctx, obj)) })
+		return
+	}
+	b.h.fillSystemFields(obj)
+	b.add(store.Write{
+		Ref:     api.RefTo(info.row(), obj),
+		Change:  c.outcomeOf(b.ctx, obj),
+		Options: b.h.writeOptions(info.row()),
+	}, func(r store.Result) { answer(r.Object, r.Err) })
+}
+
+// Update adds an update.
+func (b *Batch) Update(info *Info, body Body, opts *metav1.UpdateOptions, answer func(runtime.Object, error)) {
+	c, err := b.h.prepareUpdate(b.ctx, info, body, opts)
+	if err == nil {
+		err = checkPathName(info.Name)
+	}
+	if err != nil {
+		answer(nil, err)
+		return
+	}
+	b.add(store.Write{
+		Ref:     info.ref(),
+		Change:  func(cur api.Object) (store.Outcome, error) { return c.outcome(b.ctx, cur) },
+		Options: b.h.writeOptions(info.row()),
+	}, func(r store.Result) {
+		if r.Err != nil {
+			answer(nil, r.Err)
+			return
+		}
+		answer(b.h.answer(info, r.Object))
+	})
+}
+
+// Post adds a body for a subresource that is written into the object: a
+// binding.
+func (b *Batch) Post(info *Info, body Body, answer func(runtime.Object, error)) {
+	decoded, err := b.h.preparePost(b.ctx, info, body, &metav1.CreateOptions{})
+	if err != nil {
+		answer(nil, err)
+		return
+	}
+	sub := info.sub()
+	if sub == nil || sub.Put == nil {
+		answer(nil, apierrors.NewMethodNotSupported(info.resource(), "create"))
+		return
+	}
+	b.add(store.Write{
+		Ref:     info.ref(),
+		Change:  putInto(info, decoded, b.h.Clock.Now()),
+		Options: b.h.writeOptions(info.row()),
+	}, func(r store.Result) { answer(r.Object, r.Err) })
+}
+
+func (b *Batch) add(w store.Write, answer func(store.Result)) {
+	b.writes = append(b.writes, w)
+	b.answers = append(b.answers, answer)
+}
+
+// Commit does all writes and calls all answers.
+func (b *Batch) Commit() {
+	for i, r := range b.h.Store.Batch(b.ctx, b.writes) {
+		b.answers[i](r)
+	}
+	for _, do := range b.alone {
+		do()
+	}
+	b.writes, b.answers, b.alone = nil, nil, nil
+}

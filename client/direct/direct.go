@@ -1,0 +1,169 @@
+// Package direct is the client of a process that holds the API server: it calls
+// the request layer itself, authorized and admitted as its own identity, with no
+// serialisation.
+//
+// # Who owns an object
+//
+// An object given to Create, Update or Ask is handed on as it is and becomes the
+// stored, frozen one: the caller keeps no reference that it would write through.
+// What is read is the store's own frozen object, so whoever wants to change it
+// makes a DeepCopy first. The deep copies that retries need are made below.
+package direct
+
+import (
+	"context"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/authentication/user"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/client"
+)
+
+// Client is a client.Interface over a request.Handler.
+type Client struct {
+	h       *request.Handler
+	user    user.Info
+	manager string
+	view    client.View
+}
+
+var _ client.Interface = (*Client)(nil)
+
+// New makes a client that acts as a user. manager is the name under which the
+// fields that it writes are its own, and should be that of the program part
+// ("kube-controller-manager").
+func New(h *request.Handler, u user.Info, manager string) *Client {
+	return &Client{h: h, user: u, manager: manager, view: h.Store.View()}
+}
+
+// As is the same door for another user.
+func (c *Client) As(u user.Info, manager string) *Client {
+	other := *c
+	other.user, other.manager = u, manager
+	return &other
+}
+
+// info is a request for one object in the row's preferred version.
+func (c *Client) info(verb string, ref api.Ref, subresource string) *request.Info {
+	info := &request.Info{
+		User:        c.user,
+		Verb:        verb,
+		Served:      c.h.Registry.ByGVR(ref.Resource.Storage.WithResource(ref.Resource.Plural)),
+		Subresource: subresource,
+		Namespace:   ref.Namespace,
+		Name:        ref.Name,
+		UserAgent:   c.manager,
+	}
+	// A namespace is addressed as being in itself.
+	if ref.Resource.Group == "" && ref.Resource.Plural == "namespaces" {
+		info.Namespace = ref.Name
+	}
+	return info
+}
+
+// Get reads the newest state, not the view.
+func (c *Client) Get(ctx context.Context, ref api.Ref) (api.Object, error) {
+	return object(c.h.Get(ctx, c.info("get", ref, ""), &metav1.GetOptions{}))
+}
+
+// Create stores a new object.
+func (c *Client) Create(ctx context.Context, r *api.Resource, obj api.Object, opts metav1.CreateOptions) (api.Object, error) {
+	return object(c.h.Create(ctx, c.creating(r, obj), request.Body{Object: obj}, &opts))
+}
+
+// creating is a request to create, which names the object in its body only.
+func (c *Client) creating(r *api.Resource, obj api.Object) *request.Info {
+	info := c.info("create", api.RefTo(r, obj), "")
+	info.Name = ""
+	if !r.Namespaced {
+		info.Namespace = ""
+	}
+	return info
+}
+
+// Update replaces an object, or the part of it that a subresource shows.
+func (c *Client) Update(ctx context.Context, r *api.Resource, obj api.Object, subresource string) (api.Object, error) {
+	info := c.info("update", api.RefTo(r, obj), subresource)
+	out, _, err := c.h.Update(ctx, info, request.Body{Object: obj}, &metav1.UpdateOptions{})
+	return object(out, err)
+}
+
+// Patch changes an object by a patch.
+func (c *Client) Patch(ctx context.Context, ref api.Ref, kind types.PatchType, patch []byte, opts metav1.PatchOptions, subresource string) (api.Object, error) {
+	if kind == types.ApplyYAMLPatchType && opts.FieldManager == "" {
+		opts.FieldManager = c.manager
+	}
+	read := func() ([]byte, error) { return patch, nil }
+	out, _, err := c.h.Patch(ctx, c.info("patch", ref, subresource), kind, read, &opts)
+	return object(out, err)
+}
+
+// Delete removes an object, or sets it on its way.
+func (c *Client) Delete(ctx context.Context, ref api.Ref, opts metav1.DeleteOptions) error {
+	_, _, err := c.h.Delete(ctx, c.info("delete", ref, ""), &opts)
+	return err
+}
+
+// Post sends a body to a subresource.
+func (c *Client) Post(ctx context.Context, ref api.Ref, subresource string, body runtime.Object) (runtime.Object, error) {
+	return c.h.Create(ctx, c.info("create", ref, subresource), request.Body{Object: body}, &metav1.CreateOptions{})
+}
+
+// Ask posts a review.
+func (c *Client) Ask(ctx context.Context, r *api.Resource, obj api.Object) (api.Object, error) {
+	return object(c.h.Create(ctx, c.creating(r, obj), request.Body{Object: obj}, &metav1.CreateOptions{}))
+}
+
+// Batch does many writes in few transactions; each succeeds or fails alone.
+func (c *Client) Batch(ctx context.Context, writes []client.Write) []client.Result {
+	results := make([]client.Result, len(writes))
+	batch := c.h.NewBatch(ctx)
+	for i, w := range writes {
+		set := func(obj runtime.Object, err error) {
+			results[i].Object, results[i].Err = object(obj, err)
+		}
+		switch {
+		case w.Create != nil:
+			batch.Create(c.creating(w.Resource, w.Create), request.Body{Object: w.Create}, &metav1.CreateOptions{}, set)
+		case w.Update != nil:
+			info := c.info("update", api.RefTo(w.Resource, w.Update), w.Subresource)
+			batch.Update(info, request.Body{Object: w.Update}, &metav1.UpdateOptions{}, set)
+		case w.Bind != nil:
+			batch.Post(c.info("create", w.Ref, "binding"), request.Body{Object: w.Bind}, set)
+		default:
+			results[i].Err = apierrors.NewBadRequest("a write of a batch must be exactly one of Create, Update and Bind")
+		}
+	}
+	batch.Commit()
+	return results
+}
+
+// View is the store's copy.
+func (c *Client) View() client.View { return c.view }
+
+// Registry is the set of kinds.
+func (c *Client) Registry() *api.Registry { return c.h.Registry }
+
+var errNoObject = errors.New("the answer is not an object of the resource")
+
+// object narrows an answer. A Status, which some writes answer with, is no
+// object and no error.
+func object(out runtime.Object, err error) (api.Object, error) {
+	if err != nil {
+		return nil, err
+	}
+	if _, ok := out.(*metav1.Status); ok {
+		return nil, nil
+	}
+	obj, ok := out.(api.Object)
+	if !ok {
+		return nil, apierrors.NewInternalError(errNoObject)
+	}
+	return obj, nil
+}
