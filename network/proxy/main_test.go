@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -156,4 +157,8 @@ func canonical(s *nft.State) string {
 	}
 	slices.Sort(slots)
 	return nfttest.Print(t) + strings.Join(slots, "\n")
+}
+
+func contextWithCancel(t *testing.T) (context.Context, context.CancelFunc) {
+	return context.WithCancel(t.Context())
 }

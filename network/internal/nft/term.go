@@ -375,7 +375,7 @@ func DNATRandomSticky(set string, n int, s Sticky) Term {
 			&expr.Lookup{SourceRegister: key + 1, DestRegister: data, IsDestRegSet: true, SetName: set},
 			// An update leaves the data of an existing element as it is, so
 			// the entry of an endpoint that is gone has to go first.
-			&expr.Dynset{SrcRegKey: key, SetName: s.Clients, Operation: opDelete},
+			&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: s.Clients, Operation: opDelete},
 			&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: s.Clients, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout},
 			dnat(data)),
 	}
