@@ -1,0 +1,156 @@
+// Package tainteviction deletes pods from nodes whose NoExecute taints they do
+// not tolerate, or not for longer than they say.
+package tainteviction
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/podstate"
+)
+
+// Loop is the taint eviction controller; its keys are nodes.
+type Loop struct {
+	client      client.Interface
+	events      events.Recorder
+	nodes, pods *api.Resource
+}
+
+// New makes the loop; it acts as the client's identity.
+func New(c client.Interface, recorder events.Recorder) *Loop {
+	return &Loop{client: c, events: recorder, nodes: c.Registry().Must("", "nodes"), pods: c.Registry().Must("", "pods")}
+}
+
+// Name is the loop's identity.
+func (l *Loop) Name() string { return "taint-eviction-controller" }
+
+// Sources are the nodes, and the pods that come to a node.
+func (l *Loop) Sources() []controller.Source {
+	return []controller.Source{
+		{Resource: l.nodes},
+		{Resource: l.pods, Keys: func(old, new api.Object) []api.Key {
+			if new == nil {
+				return nil
+			}
+			node := new.(*corev1.Pod).Spec.NodeName
+			if node == "" || old != nil && old.(*corev1.Pod).Spec.NodeName == node {
+				return nil
+			}
+			return []api.Key{{Name: node}}
+		}},
+	}
+}
+
+// Step looks at the pods of one node.
+func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
+	n, ok := l.client.View().Get(l.nodes, key).(*corev1.Node)
+	if !ok {
+		return 0, nil
+	}
+	taints := noExecute(n.Spec.Taints)
+	if len(taints) == 0 {
+		return 0, nil
+	}
+	var after time.Duration
+	for o := range l.client.View().ByIndex(l.pods, api.IndexNode, n.Name) {
+		p := o.(*corev1.Pod)
+		if p.DeletionTimestamp != nil {
+			continue
+		}
+		stays, left := stay(p, taints, now)
+		if stays {
+			continue
+		}
+		if left > 0 {
+			if after == 0 || left < after {
+				after = left
+			}
+			continue
+		}
+		if err := l.evict(ctx, p, now); err != nil {
+			return 0, err
+		}
+	}
+	return after, nil
+}
+
+func noExecute(taints []corev1.Taint) []corev1.Taint {
+	var out []corev1.Taint
+	for _, t := range taints {
+		if t.Effect == corev1.TaintEffectNoExecute {
+			out = append(out, t)
+		}
+	}
+	return out
+}
+
+// stay says whether a pod may stay for good, or how long it still may.
+func stay(p *corev1.Pod, taints []corev1.Taint, now time.Time) (forever bool, left time.Duration) {
+	limited := false
+	for i := range taints {
+		tolerated, bounded, until := tolerates(p.Spec.Tolerations, &taints[i], now)
+		if !tolerated {
+			return false, 0
+		}
+		if bounded && (!limited || until < left) {
+			limited, left = true, until
+		}
+	}
+	return !limited, max(left, 0)
+}
+
+// tolerates finds the shortest toleration of a taint; the time counts from when
+// the taint was added.
+func tolerates(list []corev1.Toleration, t *corev1.Taint, now time.Time) (tolerated, bounded bool, left time.Duration) {
+	for i := range list {
+		if !list[i].ToleratesTaint(klog.Background(), t, false) {
+			continue
+		}
+		tolerated = true
+		if list[i].TolerationSeconds == nil {
+			continue
+		}
+		since := now
+		if t.TimeAdded != nil {
+			since = t.TimeAdded.Time
+		}
+		until := since.Add(time.Duration(max(*list[i].TolerationSeconds, 0)) * time.Second).Sub(now)
+		if !bounded || until < left {
+			bounded, left = true, until
+		}
+	}
+	return tolerated, bounded, left
+}
+
+// evict says in the pod's status why it goes, and deletes it.
+func (l *Loop) evict(ctx context.Context, p *corev1.Pod, now time.Time) error {
+	l.events.Event(events.About(corev1.SchemeGroupVersion.WithKind("Pod"), p, ""), corev1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", p.Namespace, p.Name))
+	changed := p.DeepCopy()
+	c := corev1.PodCondition{
+		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
+		Reason: "DeletionByTaintManager", Message: "Taint manager: deleting due to NoExecute taint",
+	}
+	if was := podstate.Condition(changed, corev1.DisruptionTarget); was != nil {
+		*was = c
+	} else {
+		changed.Status.Conditions = append(changed.Status.Conditions, c)
+	}
+	if _, err := l.client.Update(ctx, l.pods, changed, "status"); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("evict pod %s/%s: %w", p.Namespace, p.Name, err)
+	}
+	err := l.client.Delete(ctx, api.RefTo(l.pods, p), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("evict pod %s/%s: %w", p.Namespace, p.Name, err)
+	}
+	return nil
+}
