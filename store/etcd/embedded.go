@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -38,16 +39,20 @@ type Options struct {
 
 // Settings of the embedded server. Since a transaction holds many writes, the
 // log is cut after fewer entries than usual; that keeps it small in memory,
-// where raft holds what is not yet cut.
+// where raft holds what is not yet cut. The election timeout serves to notice
+// that others are dead: the only member has it as short as raft allows, since it
+// is most of the time that a start takes.
 const (
 	member           = "hansa"
 	snapshotEntries  = 1000
 	catchUpEntries   = 500
-	tickMilliseconds = 100
-	electionTicks    = 10
+	tickMilliseconds = 50
+	electionTicks    = 2
 	maxRequestBytes  = 4 << 20
 	maxTxnOps        = 128
 	keptFiles        = 5
+	slowApply        = 100 * time.Millisecond
+	slowRequest      = 300 * time.Millisecond
 )
 
 // Embedded is an etcd server in this process with one member and no listener:
@@ -120,12 +125,15 @@ func serverConfig(opts Options) (config.ServerConfig, error) {
 		MaxRequestBytes:        maxRequestBytes,
 		// etcd's own quota counts free pages as used, and refuses a write only
 		// after doing it. metered refuses before.
-		QuotaBackendBytes:   -1,
-		BackendFreelistType: bolt.FreelistMapType,
-		StrictReconfigCheck: true,
-		V2Deprecation:       config.V2DeprDefault,
-		ServerFeatureGate:   features.NewDefaultServerFeatureGate(member, logger),
-		Logger:              logger,
+		QuotaBackendBytes:           -1,
+		BackendFreelistType:         bolt.FreelistMapType,
+		StrictReconfigCheck:         true,
+		WarningApplyDuration:        slowApply,
+		WarningUnaryRequestDuration: slowRequest,
+		BcryptCost:                  10, // of passwords, which nobody has here
+		V2Deprecation:               config.V2DeprDefault,
+		ServerFeatureGate:           features.NewDefaultServerFeatureGate(member, logger),
+		Logger:                      logger,
 	}, nil
 }
 

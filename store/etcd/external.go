@@ -11,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 
 	"hansa.dev/hansa/store"
 )
@@ -40,8 +41,6 @@ func Connect(ctx context.Context, opts ExternalOptions) (*External, error) {
 		DialTimeout:          5 * time.Second,
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
-		MaxCallSendMsgSize:   maxRequestBytes + 1<<20,
-		MaxCallRecvMsgSize:   math.MaxInt32,
 		Logger:               zap.NewNop(),
 	})
 	if err != nil {
@@ -62,6 +61,9 @@ func Connect(ctx context.Context, opts ExternalOptions) (*External, error) {
 	return e, nil
 }
 
+// anySize lets answers be as long as pages of objects are.
+var anySize = grpc.MaxCallRecvMsgSize(math.MaxInt32)
+
 // remote makes requests of a client's connection.
 type remote struct {
 	kv    pb.KVClient
@@ -69,15 +71,15 @@ type remote struct {
 }
 
 func (r remote) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
-	return r.kv.Range(ctx, req)
+	return r.kv.Range(ctx, req, anySize)
 }
 
 func (r remote) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
-	return r.kv.Txn(ctx, req)
+	return r.kv.Txn(ctx, req, anySize)
 }
 
 func (r remote) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
-	return r.kv.Compact(ctx, req)
+	return r.kv.Compact(ctx, req, anySize)
 }
 
 func (r remote) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {

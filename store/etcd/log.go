@@ -16,8 +16,12 @@ func zapTo(l *slog.Logger) *zap.Logger {
 
 type bridge struct{ to *slog.Logger }
 
-func (b *bridge) level(l zapcore.Level) slog.Level {
-	if l >= zapcore.ErrorLevel {
+// passing are errors that etcd itself gets over a moment later: this one comes
+// when the cluster's version is decided before the first term is on disk.
+var passing = map[string]bool{"failed to update storage version": true}
+
+func (b *bridge) level(l zapcore.Level, message string) slog.Level {
+	if l >= zapcore.ErrorLevel && !passing[message] {
 		return slog.LevelError
 	}
 	return slog.LevelDebug
@@ -25,7 +29,7 @@ func (b *bridge) level(l zapcore.Level) slog.Level {
 
 // Enabled implements zapcore.Core.
 func (b *bridge) Enabled(l zapcore.Level) bool {
-	return l >= zapcore.WarnLevel && b.to.Enabled(context.Background(), b.level(l))
+	return l >= zapcore.WarnLevel && b.to.Enabled(context.Background(), b.level(l, ""))
 }
 
 // With implements zapcore.Core.
@@ -43,7 +47,7 @@ func (b *bridge) Check(e zapcore.Entry, c *zapcore.CheckedEntry) *zapcore.Checke
 
 // Write implements zapcore.Core.
 func (b *bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	b.to.Log(context.Background(), b.level(e.Level), "etcd: "+e.Message, attributes(fields)...)
+	b.to.Log(context.Background(), b.level(e.Level, e.Message), "etcd: "+e.Message, attributes(fields)...)
 	return nil
 }
 
