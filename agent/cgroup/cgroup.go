@@ -1,0 +1,267 @@
+// Package cgroup keeps the tree of control groups of one Hansa instance:
+//
+//	/hansa/ID/pods/QOS/UID
+//
+// in every hierarchy of version 1 (and hybrid) hosts, or once in the unified
+// hierarchy. The runtime puts the containers below the pod's group; what a pod
+// as a whole may use is set here.
+//
+// Limits are given in one vocabulary, that of version 1; the unified layout
+// converts them.
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits are what a group may use. Zero values set nothing; -1 takes a limit
+// away.
+type Limits struct {
+	CPUShares uint64 // relative weight, 2 to 262144
+	CPUQuota  int64  // µs of cpu time per CPUPeriod
+	CPUPeriod uint64 // µs
+	Memory    int64  // bytes
+	Pids      int64
+}
+
+// Usage is what a group uses, its descendants included.
+type Usage struct {
+	CPUNanos   uint64 // since it was made
+	Memory     uint64 // bytes
+	WorkingSet uint64 // Memory without inactive file pages
+	Pids       uint64
+}
+
+// Layout is one way of mounting control groups.
+type Layout interface {
+	// Name is "v1" or "v2".
+	Name() string
+	// Roots are the directories in which a group's path begins.
+	Roots() []string
+	// Make creates a group (its parent exists) so that limits can be set.
+	Make(group string) error
+	// Set writes limits to an existing group.
+	Set(group string, l Limits) error
+	// Usage reads what an existing group uses.
+	Usage(group string) (Usage, error)
+}
+
+// Detect finds the layout that is mounted at root (/sys/fs/cgroup). It fails
+// with a sentence that names what is missing.
+func Detect(root string) (Layout, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(root, &st); err != nil {
+		return nil, fmt.Errorf("look at control groups in %s: %w", root, err)
+	}
+	if st.Type == unix.CGROUP2_SUPER_MAGIC {
+		return newUnified(root)
+	}
+	return newLegacy(root)
+}
+
+// Tree is the groups of one instance. Its methods may be called from any
+// goroutine as long as no two are about the same group.
+type Tree struct {
+	layout Layout
+	base   string
+	record func(kind, name string) error
+}
+
+// LedgerKind is the kind of this package's entries in the ledger.
+const LedgerKind = "cgroup"
+
+// New is the tree below base ("/hansa/ID"). record notes a group in the ledger
+// before it is made.
+func New(layout Layout, base string, record func(kind, name string) error) *Tree {
+	return &Tree{layout: layout, base: path.Clean("/" + base), record: record}
+}
+
+// Base is the path of the instance's group, as the runtime is to be given it.
+func (t *Tree) Base() string { return t.base }
+
+// Path is the absolute path of a group below the base, in the form that a
+// runtime takes as a parent.
+func (t *Tree) Path(group string) string { return path.Join(t.base, group) }
+
+// Ensure makes a group ("pods/burstable/UID") and the ones above it, and sets
+// its limits.
+func (t *Tree) Ensure(group string, l Limits) error {
+	full := t.Path(group)
+	if !t.exists(full) {
+		if err := t.record(LedgerKind, full); err != nil {
+			return fmt.Errorf("record control group %s: %w", full, err)
+		}
+	}
+	at := ""
+	for part := range strings.SplitSeq(strings.TrimPrefix(full, "/"), "/") {
+		at += "/" + part
+		if err := t.layout.Make(at); err != nil {
+			return fmt.Errorf("make control group %s: %w", at, err)
+		}
+	}
+	if l == (Limits{}) {
+		return nil
+	}
+	return t.Set(group, l)
+}
+
+// Set writes limits to an existing group.
+func (t *Tree) Set(group string, l Limits) error {
+	if err := t.layout.Set(t.Path(group), l); err != nil {
+		return fmt.Errorf("limit control group %s: %w", t.Path(group), err)
+	}
+	return nil
+}
+
+func (t *Tree) exists(full string) bool {
+	for _, root := range t.layout.Roots() {
+		if _, err := os.Stat(filepath.Join(root, full)); err != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// Usage reads what a group uses.
+func (t *Tree) Usage(group string) (Usage, error) {
+	u, err := t.layout.Usage(t.Path(group))
+	if err != nil {
+		return u, fmt.Errorf("read usage of control group %s: %w", t.Path(group), err)
+	}
+	return u, nil
+}
+
+// Children are the names of the groups directly below one, in any hierarchy.
+func (t *Tree) Children(group string) ([]string, error) {
+	seen := map[string]bool{}
+	var out []string
+	for _, root := range t.layout.Roots() {
+		entries, err := os.ReadDir(filepath.Join(root, t.Path(group)))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("list control groups below %s: %w", t.Path(group), err)
+		}
+		for _, e := range entries {
+			if e.IsDir() && !seen[e.Name()] {
+				seen[e.Name()] = true
+				out = append(out, e.Name())
+			}
+		}
+	}
+	return out, nil
+}
+
+// Remove takes a group and all below it away in every hierarchy. What is left
+// of a pod's processes there is killed first, so nothing outlives its pod. A
+// group that does not exist is removed already.
+func (t *Tree) Remove(group string) error { return removeAll(t.layout, t.Path(group)) }
+
+// RemoveBase takes the whole tree away, for `hansa down`.
+func RemoveBase(layout Layout, base string) error { return removeAll(layout, path.Clean("/"+base)) }
+
+func removeAll(layout Layout, full string) error {
+	var errs []error
+	for _, root := range layout.Roots() {
+		if err := removeDir(filepath.Join(root, full)); err != nil {
+			errs = append(errs, fmt.Errorf("remove control group %s: %w", filepath.Join(root, full), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// removeDir removes a group's directory bottom up. Only the directories can be
+// removed; the files in them belong to the kernel.
+func removeDir(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.IsDir() {
+			if err := removeDir(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	err = unix.Rmdir(dir)
+	if errors.Is(err, unix.EBUSY) {
+		killAll(dir)
+		err = unix.Rmdir(dir)
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return &fs.PathError{Op: "rmdir", Path: dir, Err: err}
+	}
+	return nil
+}
+
+// killAll kills the processes of one group.
+func killAll(dir string) {
+	data, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return // the group is gone, or has no processes to be seen
+	}
+	for _, field := range strings.Fields(string(data)) {
+		var pid int
+		if _, err := fmt.Sscan(field, &pid); err == nil && pid > 1 {
+			_ = unix.Kill(pid, unix.SIGKILL) // it may have ended by itself
+		}
+	}
+}
+
+func mkdir(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+func write(dir, file, value string) error {
+	// No O_CREATE: a file that is not there is a controller that is not on.
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(value)
+	return errors.Join(err, f.Close())
+}
+
+func readUint(dir, file string) (uint64, error) {
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0, err
+	}
+	var n uint64
+	if _, err := fmt.Sscan(string(data), &n); err != nil {
+		return 0, fmt.Errorf("read %s: %w", filepath.Join(dir, file), err)
+	}
+	return n, nil
+}
+
+// readKey finds one "key value" line.
+func readKey(dir, file, key string) (uint64, error) {
+	data, err := os.ReadFile(filepath.Join(dir, file))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		var name string
+		var n uint64
+		if _, err := fmt.Sscan(line, &name, &n); err == nil && name == key {
+			return n, nil
+		}
+	}
+	return 0, nil
+}

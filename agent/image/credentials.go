@@ -1,0 +1,110 @@
+package image
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// entry is one registry's login in a Docker configuration file.
+type entry struct {
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	Auth          string `json:"auth"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
+}
+
+// credentials are the logins of the secrets that fit an image, the most
+// specific first, as "Pull an image from a private registry" describes them.
+// Secrets of other types and unreadable ones give none.
+func credentials(image string, secrets []*v1.Secret) []*cri.AuthConfig {
+	ref, err := name.ParseReference(image, name.WeakValidation)
+	if err != nil {
+		return nil
+	}
+	repo := ref.Context()
+	type match struct {
+		pattern string
+		auth    *cri.AuthConfig
+	}
+	var found []match
+	for _, s := range secrets {
+		for pattern, e := range entries(s) {
+			if fits(pattern, repo.RegistryStr(), repo.RepositoryStr()) {
+				found = append(found, match{pattern, e.auth()})
+			}
+		}
+	}
+	slices.SortStableFunc(found, func(a, b match) int { return strings.Compare(b.pattern, a.pattern) })
+	var out []*cri.AuthConfig
+	for _, m := range found {
+		out = append(out, m.auth)
+	}
+	return out
+}
+
+func entries(s *v1.Secret) map[string]entry {
+	switch s.Type {
+	case v1.SecretTypeDockerConfigJson:
+		var file struct {
+			Auths map[string]entry `json:"auths"`
+		}
+		if json.Unmarshal(s.Data[v1.DockerConfigJsonKey], &file) == nil {
+			return file.Auths
+		}
+	case v1.SecretTypeDockercfg:
+		var file map[string]entry
+		if json.Unmarshal(s.Data[v1.DockerConfigKey], &file) == nil {
+			return file
+		}
+	}
+	return nil
+}
+
+func (e entry) auth() *cri.AuthConfig {
+	a := &cri.AuthConfig{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken}
+	if a.Username == "" && e.Auth != "" {
+		if raw, err := base64.StdEncoding.DecodeString(e.Auth); err == nil {
+			a.Username, a.Password, _ = strings.Cut(string(raw), ":")
+		}
+	}
+	return a
+}
+
+// fits says whether a login is for an image: each part of its host matches (*
+// stands for any text within a part), ports are equal, and its path is a
+// prefix of the repository's.
+func fits(pattern, registry, repository string) bool {
+	if !strings.Contains(pattern, "://") {
+		pattern = "https://" + pattern
+	}
+	u, err := url.Parse(pattern)
+	if err != nil {
+		return false
+	}
+	host, prefix := u.Host, strings.Trim(u.Path, "/")
+	if prefix == "v1" || prefix == "v2" {
+		prefix = "" // the path of the registry's API
+	}
+	if host == "docker.io" || host == "registry-1.docker.io" {
+		host = name.DefaultRegistry
+	}
+	want, have := strings.Split(host, "."), strings.Split(registry, ".")
+	if len(want) != len(have) {
+		return false
+	}
+	for i := range want {
+		if ok, err := path.Match(want[i], have[i]); err != nil || !ok {
+			return false
+		}
+	}
+	return prefix == "" || repository == prefix || strings.HasPrefix(repository, prefix+"/")
+}

@@ -1,0 +1,284 @@
+package pod
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// SandboxInfo is a sandbox as the runtime knows it.
+type SandboxInfo struct {
+	ID      string
+	Attempt uint32
+	Ready   bool
+	IPs     []string
+	Created time.Time
+}
+
+// ObserveSandbox takes what the runtime says of a sandbox of the pod. The
+// newest attempt is the current one, others are garbage.
+func (s *State) ObserveSandbox(in SandboxInfo) {
+	cur := &s.Sandbox
+	switch {
+	case in.ID == cur.ID:
+		// A sandbox that was seen stopped does not come back: an event that
+		// says otherwise was on its way for longer.
+		if !s.StopSandbox.Done && !s.StopSandbox.Busy {
+			cur.Ready = in.Ready
+		}
+		if len(in.IPs) > 0 {
+			cur.IPs = in.IPs
+		}
+	case cur.ID == "" || in.Attempt > cur.Attempt || in.Attempt == cur.Attempt && in.Created.After(cur.CreatedAt):
+		if cur.ID != "" {
+			s.discard(cur.ID)
+		}
+		if s.Garbage[in.ID] != nil {
+			return
+		}
+		cur.ID, cur.Attempt, cur.Ready, cur.IPs, cur.CreatedAt = in.ID, in.Attempt, in.Ready, in.IPs, in.Created
+		s.StopSandbox = Op{}
+	default:
+		s.discard(in.ID)
+	}
+}
+
+// ForgetSandbox notes that the runtime has a sandbox no more.
+func (s *State) ForgetSandbox(id string) {
+	delete(s.Garbage, id)
+	if s.Sandbox.ID == id {
+		s.Sandbox = Sandbox{Run: s.Sandbox.Run, Attempt: s.Sandbox.Attempt, IPs: s.Sandbox.IPs}
+	}
+}
+
+func (s *State) discard(id string) {
+	if s.Garbage[id] == nil {
+		s.Garbage[id] = &Garbage{}
+	}
+}
+
+// ObserveRun takes what the runtime says of a run of a container. News may
+// come late and twice: a run never goes back in its life.
+func (s *State) ObserveRun(container string, run Run) {
+	c := s.Containers[container]
+	if c == nil {
+		return
+	}
+	c.Attempts = max(c.Attempts, run.Attempt+1)
+	if i := slices.IndexFunc(c.Runs, func(r *Run) bool { return r.ID == run.ID }); i >= 0 {
+		if rank(run.State) < rank(c.Runs[i].State) {
+			return
+		}
+		*c.Runs[i] = run
+	} else {
+		c.Runs = append(c.Runs, &run)
+		slices.SortFunc(c.Runs, func(a, b *Run) int {
+			if a.Attempt != b.Attempt {
+				return b.Attempt - a.Attempt
+			}
+			return b.Created.Compare(a.Created)
+		})
+		if c.Runs[0].ID == run.ID {
+			c.Up, c.Started, c.Ready, c.Unfit = false, false, false, ""
+			c.Kill = Op{}
+		}
+	}
+	if newest := c.Runs[0]; newest.ID == run.ID {
+		if newest.Running() {
+			c.Failure = nil
+		}
+		if newest.Ended() {
+			c.Ready, c.Started, c.Unfit = false, false, ""
+		}
+	}
+}
+
+// rank orders the states of a run's life.
+func rank(state cri.ContainerState) int {
+	switch state {
+	case cri.ContainerState_CONTAINER_CREATED:
+		return 0
+	case cri.ContainerState_CONTAINER_RUNNING:
+		return 1
+	case cri.ContainerState_CONTAINER_UNKNOWN:
+		return 2
+	default:
+		return 3
+	}
+}
+
+// ForgetRun notes that the runtime has a run no more. The newest one leaves its
+// last state behind.
+func (s *State) ForgetRun(id string) {
+	for _, c := range s.Containers {
+		delete(c.removals, id)
+		i := slices.IndexFunc(c.Runs, func(r *Run) bool { return r.ID == id })
+		if i < 0 {
+			continue
+		}
+		if i == 0 {
+			c.Previous = terminated(c.Runs[0])
+		}
+		c.Runs = slices.Delete(c.Runs, i, i+1)
+		return
+	}
+}
+
+// Vanish notes, after a full look at the runtime, that of this pod only the
+// runs and sandboxes named are left.
+func (s *State) Vanish(runs, sandboxes map[string]bool) {
+	for _, c := range s.Containers {
+		for _, r := range slices.Clone(c.Runs) {
+			if !runs[r.ID] {
+				s.ForgetRun(r.ID)
+			}
+		}
+	}
+	if s.Sandbox.ID != "" && !sandboxes[s.Sandbox.ID] {
+		s.ForgetSandbox(s.Sandbox.ID)
+	}
+	for id := range s.Garbage {
+		if !sandboxes[id] {
+			delete(s.Garbage, id)
+		}
+	}
+}
+
+// adoptStatus takes from the object's status what a former agent knew and the
+// runtime may not: restart counts, last states.
+func (s *State) adoptStatus() {
+	st := &s.Pod.Status
+	for _, list := range [][]v1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses} {
+		for i := range list {
+			cs := &list[i]
+			c := s.Containers[cs.Name]
+			if c == nil {
+				continue
+			}
+			c.Previous = cs.LastTerminationState.Terminated
+			if t := cs.State.Terminated; t != nil {
+				c.Previous = t
+			}
+			if cs.RestartCount > 0 || cs.ContainerID != "" || c.Previous != nil {
+				c.Attempts = int(cs.RestartCount) + 1
+			}
+		}
+	}
+}
+
+// Adopt is called once after the first look at the runtime: what runs was
+// started by a former agent, which also ran its postStart hook.
+func (s *State) Adopt() {
+	if s.Sandbox.Ready || s.anyRun() {
+		s.Host.Done = false // the steps are idempotent and are done once more
+	}
+	known := map[string]*v1.ContainerStatus{}
+	st := &s.Pod.Status
+	for _, list := range [][]v1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses} {
+		for i := range list {
+			known[list[i].Name] = &list[i]
+		}
+	}
+	for _, c := range s.Containers {
+		newest := c.Newest()
+		if newest == nil {
+			if cs := known[c.Name]; cs != nil && cs.State.Running != nil {
+				c.Previous = lost(cs)
+			}
+			continue
+		}
+		c.Backoff = Backoff{Delay: newest.Backoff, At: newest.Created}
+		if !newest.Running() {
+			continue
+		}
+		c.Up = true
+		c.Started = c.Spec.StartupProbe == nil
+		c.Ready = c.Started && c.Spec.ReadinessProbe == nil
+		if cs := known[c.Name]; cs != nil && trimScheme(cs.ContainerID) == newest.ID {
+			c.Started = c.Started || cs.Started != nil && *cs.Started
+			c.Ready = c.Ready || cs.Ready
+		}
+	}
+}
+
+// lost is the end of a run that the runtime no longer knows of.
+func lost(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
+	return &v1.ContainerStateTerminated{
+		ExitCode:    137,
+		Reason:      "ContainerStatusUnknown",
+		Message:     "The container could not be located when the pod was terminated",
+		StartedAt:   cs.State.Running.StartedAt,
+		ContainerID: cs.ContainerID,
+	}
+}
+
+func (s *State) anyRun() bool {
+	for _, c := range s.Containers {
+		if len(c.Runs) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// trimScheme takes "containerd://ID" to "ID".
+func trimScheme(id string) string {
+	if _, rest, ok := strings.Cut(id, "://"); ok {
+		return rest
+	}
+	return id
+}
+
+// ProbeKind is what a probe is for.
+type ProbeKind string
+
+// The kinds of probes.
+const (
+	Startup   ProbeKind = "startup"
+	Liveness  ProbeKind = "liveness"
+	Readiness ProbeKind = "readiness"
+)
+
+// Probed takes a result of a probe that has passed its threshold. A result for
+// a run that is no longer the newest is of no interest.
+func (s *State) Probed(container string, runID string, kind ProbeKind, ok bool) {
+	c := s.Containers[container]
+	if c == nil {
+		return
+	}
+	run := c.Running()
+	if run == nil || run.ID != runID {
+		return
+	}
+	switch kind {
+	case Readiness:
+		c.Ready = ok
+	case Startup:
+		if ok {
+			c.Started = true
+			if c.Spec.ReadinessProbe == nil {
+				c.Ready = true
+			}
+		} else {
+			c.Unfit = "Container " + c.Name + " failed startup probe, will be restarted"
+		}
+	case Liveness:
+		if !ok {
+			c.Unfit = "Container " + c.Name + " failed liveness probe, will be restarted"
+		}
+	}
+}
+
+// up notes that the newest run is running and its postStart hook done.
+func (c *Container) up() {
+	c.Up = true
+	if c.Spec.StartupProbe == nil {
+		c.Started = true
+		if c.Spec.ReadinessProbe == nil {
+			c.Ready = true
+		}
+	}
+}

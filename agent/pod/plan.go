@@ -1,0 +1,413 @@
+package pod
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Plan says what to do now, and when to ask again if nothing happens earlier
+// (zero: not before something does). Actions are independent of each other and
+// may be carried out at the same time.
+func (s *State) Plan(now time.Time) (actions []Action, wake time.Time) {
+	p := &planner{s: s, now: now}
+	s.expire(p)
+	switch {
+	case s.Stop != nil:
+		p.windDown()
+	case s.Refused != nil:
+		p.release()
+	case s.settled():
+		p.windDown()
+	default:
+		p.run()
+	}
+	p.collect()
+	return p.actions, p.wake
+}
+
+// Over says that nothing of the pod is left on the node.
+func (s *State) Over() bool { return s.Remove.Done }
+
+// expire ends a pod that has been active for longer than it may.
+func (s *State) expire(p *planner) {
+	limit := s.Pod.Spec.ActiveDeadlineSeconds
+	if limit == nil || s.Stop != nil || s.Refused != nil || s.settled() {
+		return
+	}
+	due := s.StartTime.Add(time.Duration(*limit) * time.Second)
+	if p.wait(due) {
+		return
+	}
+	s.Terminate(Stop{
+		Since: p.now, Grace: SpecGrace(s.Pod), Fail: true,
+		Reason: "DeadlineExceeded", Message: "Pod was active on the node longer than the specified deadline",
+	})
+}
+
+type planner struct {
+	s       *State
+	now     time.Time
+	wake    time.Time
+	actions []Action
+}
+
+func (p *planner) do(a Action) { p.actions = append(p.actions, a) }
+
+// wait says whether t is still to come, and if so asks to be woken then.
+func (p *planner) wait(t time.Time) bool {
+	if !t.After(p.now) {
+		return false
+	}
+	if p.wake.IsZero() || t.Before(p.wake) {
+		p.wake = t
+	}
+	return true
+}
+
+// step emits a when its step is due; it answers whether the step is done.
+func (p *planner) step(o *Op, a Action) bool {
+	if o.Done {
+		return true
+	}
+	if !o.Busy && !p.wait(o.RetryAt) {
+		p.do(a)
+	}
+	return false
+}
+
+// run is what a pod that shall live needs next.
+func (p *planner) run() {
+	s := p.s
+	if !p.step(&s.Host, Action{Verb: Prepare}) {
+		return
+	}
+	mounted := p.step(&s.Volumes, Action{Verb: Mount})
+	if mounted {
+		p.refresh()
+	}
+	ready := p.sandbox()
+	p.mend()
+	for _, c := range s.wanted() {
+		p.start(c, mounted && ready)
+	}
+}
+
+// refresh renews the content of volumes when it is due.
+func (p *planner) refresh() {
+	r := &p.s.Refresh
+	due := r.Stale || !r.At.IsZero() && !p.wait(r.At)
+	if due && !r.Busy && !p.wait(r.RetryAt) {
+		p.do(Action{Verb: RefreshVolumes})
+	}
+}
+
+// sandbox makes sure that there is a ready sandbox.
+func (p *planner) sandbox() bool {
+	s := p.s
+	if s.Sandbox.Ready {
+		return true
+	}
+	attempt := int(s.Sandbox.Attempt)
+	if s.Sandbox.ID != "" {
+		// What ran in the sandbox that died is killed first.
+		if !p.killAll(s.All()...) {
+			return false
+		}
+		if !p.step(&s.StopSandbox, Action{Verb: StopSandbox, ID: s.Sandbox.ID}) {
+			return false
+		}
+		attempt++
+	}
+	if o := &s.Sandbox.Run; !o.Busy && !p.wait(o.RetryAt) {
+		p.do(Action{Verb: RunSandbox, Attempt: attempt})
+	}
+	return false
+}
+
+// mend kills runs that have to be restarted.
+func (p *planner) mend() {
+	for _, c := range p.s.All() {
+		run := c.Running()
+		if run == nil {
+			continue
+		}
+		reason := c.Unfit
+		if reason == "" && run.Asked != "" && run.Asked != c.Spec.Image && c.Kind != Ephemeral {
+			reason = "Container " + c.Name + " definition changed, will be restarted"
+		}
+		if reason != "" {
+			p.kill(c, run, p.s.graceFor(c), reason)
+		}
+	}
+}
+
+// graceFor is what a container is given that is killed to be restarted: its
+// failed probe may have a grace period of its own.
+func (s *State) graceFor(c *Container) time.Duration {
+	probe := c.Spec.LivenessProbe
+	if !c.Started {
+		probe = c.Spec.StartupProbe
+	}
+	if c.Unfit != "" && probe != nil && probe.TerminationGracePeriodSeconds != nil {
+		return time.Duration(*probe.TerminationGracePeriodSeconds) * time.Second
+	}
+	return SpecGrace(s.Pod)
+}
+
+// kill stops a run. A kill in progress is repeated only with an earlier
+// deadline.
+func (p *planner) kill(c *Container, run *Run, grace time.Duration, message string) {
+	if c.Kill.Busy {
+		if !p.now.Add(grace).Before(c.KillBy) {
+			return
+		}
+	} else if p.wait(c.Kill.RetryAt) {
+		return
+	}
+	p.do(Action{Verb: Kill, Container: c.Name, ID: run.ID, Grace: grace, Message: message})
+}
+
+// start brings a container up that is wanted.
+func (p *planner) start(c *Container, ready bool) {
+	s := p.s
+	newest := c.Newest()
+	if c.Start.Busy || c.Kill.Busy || newest != nil && newest.Running() {
+		return
+	}
+	if newest != nil && newest.Ended() {
+		until := c.Backoff.until(newest.Finished)
+		if p.wait(until) {
+			if !p.wait(newest.Finished.Add(settle)) && c.told != newest.ID {
+				p.do(Action{Verb: Report, Container: c.Name, ID: newest.ID, Reason: "BackOff",
+					Message: fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", c.Name, s.Pod.Name, s.Pod.Namespace, s.Pod.UID)})
+			}
+			return
+		}
+	}
+	if p.wait(c.Start.RetryAt) {
+		return
+	}
+	attempt := c.Attempts
+	if c.Pull.For != attempt || !c.Pull.Done {
+		p.pull(c, attempt)
+		return
+	}
+	if ready {
+		p.do(Action{Verb: Start, Container: c.Name, Attempt: attempt})
+	}
+}
+
+func (p *planner) pull(c *Container, attempt int) {
+	if c.Pull.Busy {
+		return
+	}
+	if p.wait(c.Pull.RetryAt) {
+		key := fmt.Sprintf("pull/%d", c.Pull.Failures)
+		if c.Pull.Reason == ErrImagePull && !p.wait(c.Failure.At.Add(settle)) && c.told != key {
+			p.do(Action{Verb: Report, Container: c.Name, ID: key, Reason: "BackOff",
+				Message: fmt.Sprintf("Back-off pulling image %q", c.Spec.Image)})
+		}
+		return
+	}
+	p.do(Action{Verb: PullImage, Container: c.Name, Attempt: attempt})
+}
+
+// wanted are the containers that should be running now, in order.
+func (s *State) wanted() []*Container {
+	if !s.initialized() {
+		return s.wantedToInitialize()
+	}
+	out := s.list(Sidecar)
+	for _, c := range s.list(Regular) {
+		newest := c.Newest()
+		if newest == nil && c.Previous != nil && !s.restarts(c, c.Previous.ExitCode) {
+			continue // ran to its end under a former agent
+		}
+		if newest == nil || !newest.Ended() || s.restarts(c, newest.ExitCode) {
+			out = append(out, c)
+		}
+	}
+	for _, c := range s.list(Ephemeral) {
+		if c.Newest() == nil && c.Previous == nil {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// wantedToInitialize is the first init container that is not done, with the
+// sidecars before it.
+func (s *State) wantedToInitialize() []*Container {
+	var out []*Container
+	for _, c := range s.list(Init, Sidecar) {
+		if c.Kind == Init && c.succeeded(s.Sandbox.ID) {
+			continue
+		}
+		out = append(out, c)
+		if c.Kind == Init || c.Running() == nil || !c.Up || !c.Started {
+			break
+		}
+	}
+	return out
+}
+
+// succeeded says that a container has run to its end in the current sandbox.
+func (c *Container) succeeded(sandbox string) bool {
+	r := c.Newest()
+	return r != nil && r.State == cri.ContainerState_CONTAINER_EXITED && r.ExitCode == 0 && r.Sandbox == sandbox
+}
+
+// initialized says that all init containers have done their work in the
+// current sandbox. The proof that outlives their removal is a regular container
+// that has been created in it.
+func (s *State) initialized() bool {
+	for _, c := range s.list(Regular) {
+		if r := c.Newest(); r != nil && r.Sandbox == s.Sandbox.ID {
+			return true
+		}
+	}
+	for _, c := range s.list(Init, Sidecar) {
+		if c.Kind == Sidecar && !(c.Started && c.Up) || c.Kind == Init && !c.succeeded(s.Sandbox.ID) {
+			return false
+		}
+	}
+	return true
+}
+
+// settled says that the pod's work is over: all regular containers have ended
+// for good, or an init container has failed for good.
+func (s *State) settled() bool {
+	for _, c := range s.list(Init) {
+		if r := c.last(); r != nil && r.ExitCode != 0 && !c.Start.Busy && !s.restarts(c, r.ExitCode) {
+			return true
+		}
+	}
+	regular := s.list(Regular)
+	for _, c := range regular {
+		r := c.last()
+		if r == nil || c.Start.Busy || s.restarts(c, r.ExitCode) {
+			return false
+		}
+	}
+	return len(regular) > 0
+}
+
+// last is how the newest run ended, or nil when there is none or it goes on.
+func (c *Container) last() *v1.ContainerStateTerminated {
+	r := c.Newest()
+	if r == nil {
+		return c.Previous
+	}
+	if !r.Ended() {
+		return nil
+	}
+	return terminated(r)
+}
+
+// windDown ends all containers, then gives back what the pod holds.
+func (p *planner) windDown() {
+	s := p.s
+	if !p.killInOrder() {
+		return
+	}
+	if s.Sandbox.Run.Busy {
+		return
+	}
+	if s.Sandbox.ID != "" && !p.step(&s.StopSandbox, Action{Verb: StopSandbox, ID: s.Sandbox.ID}) {
+		return
+	}
+	p.release()
+}
+
+// killInOrder kills regular containers first, then sidecars from the last to
+// the first, each once those after it have ended. It answers whether all have.
+func (p *planner) killInOrder() bool {
+	s := p.s
+	if !p.killAll(s.list(Init, Regular, Ephemeral)...) {
+		return false
+	}
+	sidecars := s.list(Sidecar)
+	for _, c := range slices.Backward(sidecars) {
+		if !p.killAll(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// killAll kills what runs of some containers; it answers whether nothing does.
+func (p *planner) killAll(containers ...*Container) bool {
+	gone := true
+	for _, c := range containers {
+		if c.alive() {
+			gone = false
+		}
+		if run := c.Running(); run != nil {
+			p.kill(c, run, p.remaining(), "Stopping container "+c.Name)
+		}
+	}
+	return gone
+}
+
+// remaining is the grace that is left, at least a second.
+func (p *planner) remaining() time.Duration {
+	if stop := p.s.Stop; stop != nil {
+		return max(stop.Deadline().Sub(p.now), minGrace)
+	}
+	return SpecGrace(p.s.Pod)
+}
+
+// release gives back volumes and cgroup, and then, when the pod is being
+// deleted, the object and what is left on the node.
+func (p *planner) release() {
+	s := p.s
+	if s.Host.Busy || s.Volumes.Busy || s.Refresh.Busy {
+		return
+	}
+	if !p.step(&s.Release, Action{Verb: ReleaseHost}) {
+		return
+	}
+	if s.Pod.DeletionTimestamp != nil && !s.Gone {
+		p.step(&s.Finish, Action{Verb: FinishPod})
+	}
+	if s.Gone {
+		p.step(&s.Remove, Action{Verb: RemovePod})
+	}
+}
+
+// keepRuns is how many runs of a container are kept: the newest, and one
+// before it for its logs and last state.
+const keepRuns = 2
+
+// collect removes runs and sandboxes that nobody looks at any more.
+func (p *planner) collect() {
+	s := p.s
+	if s.Remove.Busy || s.Remove.Done || s.Gone {
+		return // all is removed at once
+	}
+	inUse := map[string]bool{}
+	for _, c := range s.All() {
+		for i, r := range c.Runs {
+			if i < keepRuns || r.Running() {
+				inUse[r.Sandbox] = true
+				continue
+			}
+			o := c.removals[r.ID]
+			if o == nil {
+				o = &Op{}
+				c.removals[r.ID] = o
+			}
+			p.step(o, Action{Verb: RemoveContainer, Container: c.Name, ID: r.ID})
+		}
+	}
+	for _, id := range sortedKeys(s.Garbage) {
+		g := s.Garbage[id]
+		if p.step(&g.Stop, Action{Verb: StopSandbox, ID: id}) && !inUse[id] {
+			p.step(&g.Remove, Action{Verb: RemoveSandbox, ID: id})
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package pod
+
+import (
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// Delays of retries and restarts.
+const (
+	backoffFirst = 10 * time.Second
+	backoffMax   = 5 * time.Minute
+	// settle is how long a failure is shown as itself (Error, ErrImagePull)
+	// before it is shown as a back-off.
+	settle = time.Second
+)
+
+// imageRetry is the delay before a failed pull is tried again.
+func imageRetry(failures int) time.Duration { return double(backoffFirst, backoffMax, failures) }
+
+// stepRetry is the delay before any other failed step is tried again. The
+// first retries are quick, for what is missing often arrives within seconds.
+func stepRetry(failures int) time.Duration { return double(time.Second, time.Minute, failures) }
+
+// createRetry is the delay after a container could not be created.
+func createRetry(failures int) time.Duration { return double(2*time.Second, time.Minute, failures) }
+
+func double(first, limit time.Duration, failures int) time.Duration {
+	d := first
+	for i := 1; i < failures && d < limit; i++ {
+		d *= 2
+	}
+	return min(d, limit)
+}
+
+// Backoff delays the restarts of one container: none before the first, 10 s
+// before the second, doubling to 5 minutes, and forgotten once a run has lasted
+// twice the maximum (pod lifecycle, "Container restarts").
+type Backoff struct {
+	Delay time.Duration
+	// At is when Delay was last raised: when the newest run was asked for.
+	At time.Time
+}
+
+// until is when a container that ended at finished may be restarted.
+func (b Backoff) until(finished time.Time) time.Time {
+	if b.forgotten(finished) {
+		return finished
+	}
+	return finished.Add(b.Delay)
+}
+
+func (b Backoff) forgotten(at time.Time) bool {
+	return b.Delay == 0 || at.Sub(b.At) > 2*backoffMax
+}
+
+// raise is the back-off after a restart asked for at now of a run that ended at
+// finished.
+func (b Backoff) raise(finished, now time.Time) Backoff {
+	if b.forgotten(finished) {
+		return Backoff{Delay: backoffFirst, At: now}
+	}
+	return Backoff{Delay: min(2*b.Delay, backoffMax), At: now}
+}
+
+// restarts says whether a container is started again after a run that ended
+// with code. The container's own rules and policy come before the pod's.
+func (s *State) restarts(c *Container, code int32) bool {
+	if c.Kind == Ephemeral {
+		return false
+	}
+	if c.Kind == Sidecar {
+		return true
+	}
+	if p := c.Spec.RestartPolicy; p != nil {
+		for _, rule := range c.Spec.RestartPolicyRules {
+			if rule.Action == v1.ContainerRestartRuleActionRestart && ruleMatches(rule.ExitCodes, code) {
+				return true
+			}
+		}
+		switch *p {
+		case v1.ContainerRestartPolicyAlways:
+			return c.Kind != Init || code != 0
+		case v1.ContainerRestartPolicyOnFailure:
+			return code != 0
+		default:
+			return false
+		}
+	}
+	switch s.Pod.Spec.RestartPolicy {
+	case v1.RestartPolicyNever:
+		return false
+	case v1.RestartPolicyOnFailure:
+		return code != 0
+	default:
+		return c.Kind != Init || code != 0
+	}
+}
+
+func ruleMatches(on *v1.ContainerRestartRuleOnExitCodes, code int32) bool {
+	if on == nil {
+		return false
+	}
+	in := slices.Contains(on.Values, code)
+	switch on.Operator {
+	case v1.ContainerRestartRuleOnExitCodesOpIn:
+		return in
+	case v1.ContainerRestartRuleOnExitCodesOpNotIn:
+		return !in
+	}
+	return false
+}

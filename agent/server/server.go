@@ -1,0 +1,183 @@
+// Package server is the node API: logs, exec, attach and port-forward of the
+// node's pods, what runs, what it uses. The API server passes kubectl's
+// requests on to it; monitoring reads it directly.
+//
+// Who may ask is decided by the middleware that the composition root gives.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	statsv1alpha1 "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+	"k8s.io/utils/clock"
+
+	hansaruntime "hansa.dev/hansa/runtime"
+)
+
+// Run is one run of a container that is looked at.
+type Run struct {
+	ID, Sandbox string
+	LogFile     string
+	Running     bool
+	// Ended is closed once the run is over.
+	Ended <-chan struct{}
+	Spec  *v1.Container
+}
+
+// Node is what the server shows. Errors are of package apierrors where the
+// client is to see a reason.
+type Node interface {
+	// Pods are all that the agent runs, with their newest statuses.
+	Pods() []*v1.Pod
+	// Run finds the newest run of a container, or the one before it. uid may be
+	// empty.
+	Run(ctx context.Context, namespace, name string, uid types.UID, container string, previous bool) (Run, error)
+	// Sandbox finds a pod's sandbox.
+	Sandbox(ctx context.Context, namespace, name string, uid types.UID) (string, error)
+	// Summary is what the node and its pods use.
+	Summary(ctx context.Context) (*statsv1alpha1.Summary, error)
+	// Healthy is nil when the agent works.
+	Healthy(ctx context.Context) error
+}
+
+// Config is what a server needs.
+type Config struct {
+	Node    Node
+	Runtime hansaruntime.Runtime
+	Clock   clock.PassiveClock
+	// Metrics serves /metrics; nil for none.
+	Metrics http.Handler
+	// Authorize wraps all paths but /healthz.
+	Authorize func(http.Handler) http.Handler
+	Log       *slog.Logger
+}
+
+// Server is the node API as an http.Handler.
+type Server struct {
+	Config
+	codec runtime.Encoder
+}
+
+// Times after which a connection that carries nothing is closed, and for which
+// the streams of one are waited for.
+const (
+	idleTimeout   = 4 * time.Hour
+	createTimeout = 30 * time.Second
+)
+
+// New makes the handler.
+func New(c Config) http.Handler {
+	scheme := runtime.NewScheme()
+	if err := v1.AddToScheme(scheme); err != nil {
+		panic(err) // the types are constants of their package
+	}
+	s := &Server{Config: c, codec: serializer.NewCodecFactory(scheme).LegacyCodec(v1.SchemeGroupVersion)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	for _, verb := range []struct {
+		path  string
+		serve http.HandlerFunc
+	}{
+		{"/exec/{namespace}/{pod}/{container}", s.exec},
+		{"/exec/{namespace}/{pod}/{uid}/{container}", s.exec},
+		{"/attach/{namespace}/{pod}/{container}", s.attach},
+		{"/attach/{namespace}/{pod}/{uid}/{container}", s.attach},
+		{"/portForward/{namespace}/{pod}", s.portForward},
+		{"/portForward/{namespace}/{pod}/{uid}", s.portForward},
+	} {
+		mux.HandleFunc("GET "+verb.path, verb.serve)
+		mux.HandleFunc("POST "+verb.path, verb.serve)
+	}
+	mux.HandleFunc("GET /stats/summary", s.summary)
+	if c.Metrics != nil {
+		mux.Handle("GET /metrics", c.Metrics)
+	}
+	mux.HandleFunc("GET /metrics/resource", s.resourceMetrics)
+
+	outer := http.NewServeMux()
+	outer.HandleFunc("GET /healthz", s.healthz)
+	outer.Handle("/", c.Authorize(mux))
+	return outer
+}
+
+func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
+	if err := s.Node.Healthy(r.Context()); err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	fmt.Fprint(w, "ok")
+}
+
+func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
+	list := &v1.PodList{}
+	for _, p := range s.Node.Pods() {
+		list.Items = append(list.Items, *p)
+	}
+	data, err := runtime.Encode(s.codec, list)
+	if err != nil {
+		s.fail(w, fmt.Errorf("encode pods: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	s.write(w, data)
+}
+
+func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
+	sum, err := s.Node.Summary(r.Context())
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	data, err := json.MarshalIndent(sum, "", " ")
+	if err != nil {
+		s.fail(w, fmt.Errorf("encode summary: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	s.write(w, data)
+}
+
+func (s *Server) write(w http.ResponseWriter, data []byte) {
+	if _, err := w.Write(data); err != nil {
+		s.Log.Debug("node API: client went away", "err", err)
+	}
+}
+
+// Error is a failure that the client caused, or may know the reason of.
+type Error struct {
+	Code    int
+	Message string
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// fail answers with an error in plain text, which is what the API server looks
+// for.
+func (s *Server) fail(w http.ResponseWriter, err error) {
+	var known *Error
+	if errors.As(err, &known) {
+		http.Error(w, known.Message, known.Code)
+		return
+	}
+	if errors.Is(err, context.Canceled) {
+		return
+	}
+	s.Log.Warn("node API: request failed", "err", err)
+	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
+
+// target finds the run that a request is about.
+func (s *Server) target(r *http.Request, previous bool) (Run, error) {
+	return s.Node.Run(r.Context(), r.PathValue("namespace"), r.PathValue("pod"), types.UID(r.PathValue("uid")), r.PathValue("container"), previous)
+}

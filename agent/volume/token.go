@@ -1,0 +1,109 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
+)
+
+// maxTokenAge is after how long a token is renewed, however long it lives.
+const maxTokenAge = 24 * time.Hour
+
+// renewAt is when a token is due for renewal: at four fifths of its life, and
+// after a day at the latest ("Service account token volume projection").
+func renewAt(issued, expires time.Time) time.Time {
+	return issued.Add(min(expires.Sub(issued)*4/5, maxTokenAge))
+}
+
+// tokens keeps the tokens in use, so that a refresh for another reason asks for
+// none.
+type tokens struct {
+	clock clock.PassiveClock
+	mu    sync.Mutex
+	byPod map[types.UID]map[string]token
+}
+
+type token struct {
+	value string
+	renew time.Time
+	until time.Time
+}
+
+func newTokens(c clock.PassiveClock) *tokens {
+	return &tokens{clock: c, byPod: map[types.UID]map[string]token{}}
+}
+
+func (t *tokens) get(uid types.UID, key string) token {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byPod[uid][key]
+}
+
+func (t *tokens) put(uid types.UID, key string, tok token) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byPod[uid] == nil {
+		t.byPod[uid] = map[string]token{}
+	}
+	t.byPod[uid][key] = tok
+}
+
+func (t *tokens) forget(uid types.UID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byPod, uid)
+}
+
+// addToken adds a token of the pod's service account. When it cannot be
+// renewed, the old one serves until it expires.
+func (m *Manager) addToken(ctx context.Context, out payload, p *v1.Pod, src *v1.ServiceAccountTokenProjection, mode fs.FileMode) (next time.Time, err error) {
+	seconds := ptr.Deref(src.ExpirationSeconds, 3600)
+	key := fmt.Sprintf("%s\x00%d", src.Audience, seconds)
+	now := m.Clock.Now()
+	tok := m.tokens.get(p.UID, key)
+	if !now.Before(tok.renew) {
+		fresh, err := m.request(ctx, p, src.Audience, seconds, now)
+		switch {
+		case err == nil:
+			tok = fresh
+		case now.Before(tok.until):
+			tok.renew = now.Add(time.Minute)
+		default:
+			return time.Time{}, fmt.Errorf("failed to fetch token: %w", err)
+		}
+		m.tokens.put(p.UID, key, tok)
+	}
+	f := file{data: []byte(tok.value), mode: mode}
+	// The token is for the one who runs, or for the group, not for all.
+	f.user = commonUser(p)
+	if sc := p.Spec.SecurityContext; f.user != nil || sc != nil && sc.FSGroup != nil {
+		f.mode = 0o600
+	}
+	out[strings.TrimPrefix(src.Path, "/")] = f
+	return tok.renew, nil
+}
+
+func (m *Manager) request(ctx context.Context, p *v1.Pod, audience string, seconds int64, now time.Time) (token, error) {
+	req := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		ExpirationSeconds: &seconds,
+		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: p.UID},
+	}}
+	if audience != "" {
+		req.Spec.Audiences = []string{audience}
+	}
+	got, err := m.Objects.Token(ctx, p, req)
+	if err != nil {
+		return token{}, err
+	}
+	until := got.Status.ExpirationTimestamp.Time
+	return token{value: got.Status.Token, renew: renewAt(now, until), until: until}, nil
+}

@@ -1,0 +1,104 @@
+package work
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"hansa.dev/hansa/agent/pod"
+)
+
+// killing is a kill in progress.
+type killing struct {
+	number int
+	cancel context.CancelFunc
+	// hooked says that the preStop hook has been run, or is no longer waited
+	// for.
+	hooked bool
+}
+
+// minStop is what a container has for the stop signal, however long its
+// preStop hook took.
+const minStop = 2 * time.Second
+
+// kill runs the preStop hook and stops a run, both within the grace period. A
+// kill of the same run with an earlier deadline replaces the one in progress;
+// the hook is not run twice.
+func (w *Worker) kill(ctx context.Context, a pod.Action) step {
+	c := w.state.Containers[a.Container]
+	before := w.kills[a.Container]
+	own := &killing{}
+	if before != nil {
+		before.cancel()
+		own.number, own.hooked = before.number+1, true
+	} else {
+		w.containerEvent(a.Container, v1.EventTypeNormal, "Killing", a.Message)
+	}
+	var killCtx context.Context
+	killCtx, own.cancel = context.WithCancel(ctx)
+	w.kills[a.Container] = own
+	t := hookTarget{spec: c.Spec, ip: first(w.state.Sandbox.IPs), id: a.ID}
+	report, sandbox := w.reporter(a.Container), c.Running().Sandbox
+	return func(context.Context) (func(), error) {
+		defer own.cancel()
+		left := a.Grace
+		if l := t.spec.Lifecycle; !own.hooked && l != nil && l.PreStop != nil && a.Grace > 0 {
+			left = w.preStop(killCtx, l.PreStop, t, a.Grace, report)
+		}
+		err := w.node.Runtime.StopContainer(killCtx, a.ID, int64(math.Ceil(left.Seconds())))
+		st, statusErr := w.node.Runtime.ContainerStatus(ctx, a.ID)
+		return func() {
+			if statusErr == nil {
+				w.observeRun(sandbox, st)
+			}
+			if w.kills[a.Container] == own {
+				delete(w.kills, a.Container)
+			}
+		}, err
+	}
+}
+
+// preStop runs the hook for as long as the grace period allows and answers what
+// is left of it.
+func (w *Worker) preStop(ctx context.Context, h *v1.LifecycleHandler, t hookTarget, grace time.Duration, report func(kind, reason, message string)) time.Duration {
+	start := w.node.Clock.Now()
+	done := make(chan error, 1)
+	hookCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { done <- w.hook(hookCtx, h, t) }()
+	timer := w.node.Clock.NewTimer(grace)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		if err != nil && ctx.Err() == nil {
+			report(v1.EventTypeWarning, "FailedPreStopHook", "PreStopHook failed")
+		}
+	case <-timer.C():
+	case <-ctx.Done():
+	}
+	return max(grace-w.node.Clock.Since(start), minStop)
+}
+
+// removeLogs removes the log files of one attempt.
+func (w *Worker) removeLogs(p *v1.Pod, container string, attempt int) error {
+	if attempt < 0 {
+		return nil
+	}
+	base := filepath.Join(w.logDir(p), container, strconv.Itoa(attempt)+".log")
+	files, err := filepath.Glob(base + "*")
+	if err != nil {
+		return fmt.Errorf("list logs of container %s: %w", container, err)
+	}
+	for _, f := range files {
+		if err := os.Remove(f); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("remove log of container %s: %w", container, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+// Package work runs pods: for each one a Worker, a goroutine around the pure
+// core in agent/pod. The worker gathers what happens (the object changed, the
+// runtime reports, a step ended, a probe spoke), asks the core what to do, and
+// carries that out in steps, one file each.
+//
+// A step is a function made on the worker's goroutine, where it may look at the
+// state, and run on one of its own, where it may not. Steps are idempotent, and
+// each has one that undoes it:
+//
+//	prepare   directories, cgroup           release, remove
+//	mount     volumes                       release
+//	sandbox   sandbox, network              stop-sandbox, remove-sandbox
+//	pull      image                         (images are kept)
+//	start     container, postStart hook     kill, remove-container
+package work
+
+import (
+	"context"
+	"log/slog"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/agent/image"
+	"hansa.dev/hansa/agent/volume"
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/runtime"
+)
+
+// Groups is the part of the cgroup tree that workers use.
+type Groups interface {
+	Path(group string) string
+	Ensure(group string, l cgroup.Limits) error
+	Set(group string, l cgroup.Limits) error
+	Remove(group string) error
+}
+
+// Statuses takes pods' statuses to the API.
+type Statuses interface {
+	Set(pod *v1.Pod, st *v1.PodStatus)
+	Flush(ctx context.Context, uid types.UID) error
+	Forget(uid types.UID)
+}
+
+// Objects are what pods use of the API.
+type Objects interface {
+	volume.Objects
+	Services(yield func(*v1.Service) bool)
+}
+
+// DNS is how pods resolve names.
+type DNS struct {
+	Servers []string // of the cluster
+	Domain  string   // of the cluster
+	// Host is the node's own resolver configuration.
+	Host Resolver
+}
+
+// Node is what all workers of a node share. It is not written to after the
+// first worker is made.
+type Node struct {
+	Name     string
+	IPs      []string
+	Runtime  runtime.Runtime
+	Clock    clock.WithTicker
+	Client   client.Interface
+	Pods     *api.Resource
+	Images   *image.Puller
+	Volumes  *volume.Manager
+	Groups   Groups
+	Statuses Statuses
+	Events   events.Recorder
+	Objects  Objects
+	DNS      DNS
+	// LogsDir is the root of the container logs, SeccompDir that of profiles of
+	// type Localhost.
+	LogsDir, SeccompDir string
+	// HostsFile is the node's own, for pods on its network: /etc/hosts.
+	HostsFile string
+	// Capacity and Allocatable of the node. Not to be written to.
+	Capacity, Allocatable func() v1.ResourceList
+	// PodPids bounds the processes of each pod; 0 for no bound.
+	PodPids int64
+	// PodsChanged is called when the set of pods that hold cgroups changed.
+	PodsChanged func()
+	Log         *slog.Logger
+}

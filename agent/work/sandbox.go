@@ -1,0 +1,140 @@
+package work
+
+import (
+	"context"
+	"fmt"
+	"maps"
+
+	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// runSandbox runs the pod's sandbox, with its network.
+func (w *Worker) runSandbox(attempt uint32) step {
+	p := w.state.Pod
+	if attempt > 0 {
+		w.podEvent(p, v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
+	}
+	return func(ctx context.Context) (func(), error) {
+		config, err := w.node.sandboxConfig(p, attempt, w.node.Groups.Path(w.group(p)), w.logDir(p))
+		if err != nil {
+			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
+			return nil, err
+		}
+		if _, complaint := w.node.DNS.Resolve(p); complaint != "" {
+			w.podEvent(p, v1.EventTypeWarning, "DNSConfigForming", complaint)
+		}
+		if p.Spec.RuntimeClassName != nil && *p.Spec.RuntimeClassName != "" {
+			err := fmt.Errorf("RuntimeClass %q not found: this node knows no runtime classes", *p.Spec.RuntimeClassName)
+			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
+			return nil, err
+		}
+		id, err := w.node.Runtime.RunSandbox(ctx, config, "")
+		if err != nil {
+			if ctx.Err() == nil {
+				w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
+			}
+			return nil, fmt.Errorf("run sandbox: %w", err)
+		}
+		st, err := w.node.Runtime.SandboxStatus(ctx, id)
+		if err != nil {
+			return nil, fmt.Errorf("look at sandbox %s: %w", id, err)
+		}
+		return func() {
+			w.state.ObserveSandbox(sandboxInfo(st))
+			for i := range p.Spec.Volumes {
+				v := &p.Spec.Volumes[i]
+				if v.DownwardAPI != nil || v.Projected != nil {
+					w.state.Refresh.Stale = true // they may show the pod's address
+				}
+			}
+		}, nil
+	}
+}
+
+func (w *Worker) stopSandbox(id string) step {
+	return func(ctx context.Context) (func(), error) {
+		if err := w.node.Runtime.StopSandbox(ctx, id); err != nil {
+			return nil, fmt.Errorf("stop sandbox %s: %w", id, err)
+		}
+		return func() {
+			if w.state.Sandbox.ID == id {
+				w.state.Sandbox.Ready = false
+			}
+		}, nil
+	}
+}
+
+func (w *Worker) removeSandbox(id string) step {
+	return func(ctx context.Context) (func(), error) {
+		if err := w.node.Runtime.RemoveSandbox(ctx, id); err != nil {
+			return nil, fmt.Errorf("remove sandbox %s: %w", id, err)
+		}
+		return func() { w.state.ForgetSandbox(id) }, nil
+	}
+}
+
+func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, cgroupParent, logDir string) (*cri.PodSandboxConfig, error) {
+	name, _, err := n.Hostname(p)
+	if err != nil {
+		return nil, err
+	}
+	dns, _ := n.DNS.Resolve(p)
+	config := &cri.PodSandboxConfig{
+		Metadata:     &cri.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID), Attempt: attempt},
+		LogDirectory: logDir,
+		DnsConfig:    dns.cri(),
+		Labels:       podLabels(p),
+		Annotations:  maps.Clone(p.Annotations),
+		Linux: &cri.LinuxPodSandboxConfig{
+			CgroupParent:    cgroupParent,
+			SecurityContext: sandboxSecurity(p),
+			Resources:       sandboxResources(p),
+			Overhead:        &cri.LinuxContainerResources{},
+		},
+	}
+	if !p.Spec.HostNetwork {
+		config.Hostname = name
+		config.PortMappings = portMappings(p)
+	}
+	if sc := p.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
+		config.Linux.Sysctls = map[string]string{}
+		for _, s := range sc.Sysctls {
+			config.Linux.Sysctls[s.Name] = s.Value
+		}
+	}
+	return config, nil
+}
+
+// podLabels are the pod's own labels and those by which it is found again.
+func podLabels(p *v1.Pod) map[string]string {
+	out := maps.Clone(p.Labels)
+	if out == nil {
+		out = map[string]string{}
+	}
+	out[LabelName], out[LabelNamespace], out[LabelUID] = p.Name, p.Namespace, string(p.UID)
+	return out
+}
+
+// portMappings are the pod's ports that are open on the node.
+func portMappings(p *v1.Pod) []*cri.PortMapping {
+	var out []*cri.PortMapping
+	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			for _, port := range list[i].Ports {
+				if port.HostPort <= 0 {
+					continue
+				}
+				protocol := cri.Protocol_TCP
+				switch port.Protocol {
+				case v1.ProtocolUDP:
+					protocol = cri.Protocol_UDP
+				case v1.ProtocolSCTP:
+					protocol = cri.Protocol_SCTP
+				}
+				out = append(out, &cri.PortMapping{Protocol: protocol, ContainerPort: port.ContainerPort, HostPort: port.HostPort, HostIp: port.HostIP})
+			}
+		}
+	}
+	return out
+}

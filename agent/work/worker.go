@@ -1,0 +1,264 @@
+package work
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"hansa.dev/hansa/agent/downward"
+	"hansa.dev/hansa/agent/pod"
+)
+
+// Worker runs one pod, by its UID.
+type Worker struct {
+	node *Node
+	uid  types.UID
+	log  *slog.Logger
+	wake chan struct{}
+	done chan struct{}
+
+	mu        sync.Mutex
+	mail      []func(now time.Time)
+	addresses downward.Addresses
+
+	// Of the worker's goroutine:
+	state  *pod.State
+	probes probes
+	// shown is the status that was last handed on.
+	shown *v1.PodStatus
+	// kills holds, by container, the kill in progress.
+	kills map[string]*killing
+	// hooks is cancelled when the pod has to end: no postStart hook and no pull
+	// is waited for then.
+	hooks    context.Context
+	endHooks context.CancelFunc
+}
+
+// NewWorker makes the worker of a pod that has not been seen before by this
+// process. known is what the runtime already has of it: the pod is adopted.
+// Refused, when not nil, says that the node does not admit it.
+func (n *Node) NewWorker(p *v1.Pod, known Known, refused *pod.Refusal) *Worker {
+	now := n.Clock.Now()
+	w := &Worker{
+		node:  n,
+		uid:   p.UID,
+		log:   n.Log.With("pod", p.Namespace+"/"+p.Name, "uid", p.UID),
+		wake:  make(chan struct{}, 1),
+		done:  make(chan struct{}),
+		state: pod.New(p, n.IPs, now),
+		kills: map[string]*killing{},
+	}
+	w.addresses.Host = n.IPs
+	w.state.Refused = refused
+	w.observe(known)
+	w.state.Adopt()
+	w.shareAddresses()
+	return w
+}
+
+// Done is closed when nothing of the pod is left on the node.
+func (w *Worker) Done() <-chan struct{} { return w.done }
+
+// Addresses are what is known of the pod's and the node's.
+func (w *Worker) Addresses() downward.Addresses {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.addresses
+}
+
+// Update tells of a newer version of the object.
+func (w *Worker) Update(p *v1.Pod) {
+	w.post(func(now time.Time) {
+		old := w.state.Pod
+		w.state.SetPod(p, now)
+		if !equality.Semantic.DeepEqual(old.Labels, p.Labels) || !equality.Semantic.DeepEqual(old.Annotations, p.Annotations) {
+			w.state.Refresh.Stale = true // downward volumes show them
+		}
+		if old.Status.Phase != p.Status.Phase || !equality.Semantic.DeepEqual(old.Status.Conditions, p.Status.Conditions) {
+			w.shown = nil // what others wrote may change what we say
+		}
+	})
+}
+
+// Gone tells that the API has the object no more.
+func (w *Worker) Gone() { w.post(func(now time.Time) { w.state.SetGone(now) }) }
+
+// Refresh tells that an object changed that the pod shows or waits for.
+func (w *Worker) Refresh() {
+	w.post(func(time.Time) {
+		w.state.Refresh.Stale = true
+		w.state.Refresh.RetryAt = time.Time{}
+		if w.state.Volumes.Err != nil {
+			w.state.Volumes.Again()
+		}
+		for _, c := range w.state.Containers {
+			if f := c.Failure; f != nil && f.Reason == createConfigError {
+				c.Start.RetryAt = time.Time{}
+			}
+		}
+	})
+}
+
+// Evict ends the pod for a reason of the node's.
+func (w *Worker) Evict(reason, message string, grace time.Duration) {
+	w.post(func(now time.Time) {
+		w.state.Terminate(pod.Stop{Since: now, Grace: grace, Reason: reason, Message: message, Fail: true})
+	})
+}
+
+// Event tells what the runtime reports of the pod.
+func (w *Worker) Event(e *cri.ContainerEventResponse) {
+	w.post(func(time.Time) { w.event(e) })
+}
+
+// Look tells all that the runtime has of the pod, after events may have been
+// lost.
+func (w *Worker) Look(known Known) {
+	w.post(func(time.Time) {
+		w.observe(known)
+		runs, sandboxes := known.ids()
+		w.state.Vanish(runs, sandboxes)
+	})
+}
+
+func (w *Worker) post(f func(now time.Time)) {
+	w.mu.Lock()
+	w.mail = append(w.mail, f)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *Worker) take() []func(time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	mail := w.mail
+	w.mail = nil
+	return mail
+}
+
+// Run works until nothing of the pod is left or the context ends; what runs is
+// then left running.
+func (w *Worker) Run(ctx context.Context) {
+	w.hooks, w.endHooks = context.WithCancel(ctx)
+	defer w.endHooks()
+	defer w.stopProbes()
+	timer := w.node.Clock.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		now := w.node.Clock.Now()
+		for _, f := range w.take() {
+			f(now)
+		}
+		actions, wake := w.state.Plan(now)
+		for _, a := range actions {
+			w.begin(ctx, a, now)
+		}
+		if w.state.Stop != nil {
+			w.endHooks()
+		}
+		w.shareAddresses()
+		w.syncProbes(ctx)
+		w.report(now)
+		if w.state.Over() {
+			w.node.Statuses.Forget(w.uid)
+			close(w.done)
+			return
+		}
+		pause := time.Hour
+		if !wake.IsZero() {
+			pause = max(wake.Sub(now), 0)
+		}
+		timer.Reset(pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C():
+		}
+	}
+}
+
+// begin starts the step of an action.
+func (w *Worker) begin(ctx context.Context, a pod.Action, now time.Time) {
+	w.state.Begin(a, now)
+	if a.Verb == pod.Report {
+		w.containerEvent(a.Container, v1.EventTypeWarning, a.Reason, a.Message)
+		return
+	}
+	step := w.step(ctx, a)
+	go func() {
+		note, err := step(ctx)
+		w.post(func(now time.Time) {
+			if note != nil {
+				note()
+			}
+			if ctx.Err() == nil {
+				w.state.End(a, err, now)
+			}
+		})
+	}()
+}
+
+// step is one action's work. note, if any, runs on the worker's goroutine
+// afterwards, before the outcome is noted.
+type step func(ctx context.Context) (note func(), err error)
+
+func (w *Worker) step(ctx context.Context, a pod.Action) step {
+	switch a.Verb {
+	case pod.Prepare:
+		return w.prepare()
+	case pod.Mount:
+		return w.mount()
+	case pod.RefreshVolumes:
+		return w.refresh()
+	case pod.RunSandbox:
+		return w.runSandbox(uint32(a.Attempt))
+	case pod.StopSandbox:
+		return w.stopSandbox(a.ID)
+	case pod.RemoveSandbox:
+		return w.removeSandbox(a.ID)
+	case pod.PullImage:
+		return w.pull(a.Container)
+	case pod.Start:
+		return w.start(a.Container, a.Attempt)
+	case pod.Kill:
+		return w.kill(ctx, a)
+	case pod.RemoveContainer:
+		return w.removeContainer(a.Container, a.ID)
+	case pod.ReleaseHost:
+		return w.release()
+	case pod.FinishPod:
+		return w.finish()
+	case pod.RemovePod:
+		return w.remove()
+	}
+	panic("work: no step for action " + a.String()) // the verbs are constants of agent/pod
+}
+
+// report hands the status on if it changed.
+func (w *Worker) report(now time.Time) {
+	if w.state.Gone {
+		return
+	}
+	st := w.state.Status(now)
+	if w.shown != nil && equality.Semantic.DeepEqual(w.shown, st) {
+		return
+	}
+	w.shown = st.DeepCopy()
+	w.node.Statuses.Set(w.state.Pod, st)
+}
+
+func (w *Worker) shareAddresses() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.addresses.Pod = w.state.Sandbox.IPs
+}

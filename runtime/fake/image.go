@@ -1,0 +1,84 @@
+package fake
+
+import (
+	"context"
+	"io"
+
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// image finds one by name, digest or ID. r.mu is held.
+func (r *Runtime) image(ref string) *cri.Image {
+	if i := r.images[ref]; i != nil {
+		return i
+	}
+	for _, i := range r.images {
+		if i.Id == ref || i.RepoDigests[0] == ref {
+			return i
+		}
+	}
+	return nil
+}
+
+// Image finds an image that is present.
+func (r *Runtime) Image(_ context.Context, ref string) (*cri.Image, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if i := r.image(ref); i != nil {
+		return i, nil
+	}
+	return nil, notFound("image", ref)
+}
+
+// ListImages lists all.
+func (r *Runtime) ListImages(context.Context) ([]*cri.Image, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []*cri.Image
+	for _, i := range r.images {
+		out = append(out, i)
+	}
+	return out, nil
+}
+
+// PullImage makes any image present, unless told to fail.
+func (r *Runtime) PullImage(_ context.Context, ref string, auth *cri.AuthConfig, _ *cri.PodSandboxConfig) (string, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	who := ""
+	if auth != nil {
+		who = " as " + auth.GetUsername()
+	}
+	if err := r.enter("PullImage", "%s%s", ref, who); err != nil {
+		return "", err
+	}
+	if i := r.image(ref); i != nil {
+		return i.Id, nil
+	}
+	return r.addImage(ref, nil).Id, nil
+}
+
+// RemoveImage forgets an image.
+func (r *Runtime) RemoveImage(_ context.Context, ref string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.enter("RemoveImage", "%s", ref); err != nil {
+		return err
+	}
+	for name, i := range r.images {
+		if name == ref || i.Id == ref {
+			delete(r.images, name)
+		}
+	}
+	return nil
+}
+
+// ImportImage takes the whole stream as the name of one image.
+func (r *Runtime) ImportImage(_ context.Context, archive io.Reader) ([]string, error) {
+	name, err := io.ReadAll(archive)
+	if err != nil {
+		return nil, err
+	}
+	r.AddImage(string(name), nil)
+	return []string{string(name)}, nil
+}
