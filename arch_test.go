@@ -90,7 +90,6 @@ var reads = map[string]struct{ clock, surroundings []string }{
 // same, each with the reason. Only what meets the outside belongs here.
 var adapters = map[string]string{
 	"runtime/containerd/supervisor.go": "hands PATH on to the daemon that it runs",
-	"store/etcd/embedded.go":           "waits for the embedded server to lead",
 	"internal/ocibuild/root.go":        "hands the environment on to the go command",
 }
 
