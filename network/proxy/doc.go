@@ -15,7 +15,8 @@
 //	ext/… traffic from outside: marked for masquerading, or, under
 //	 ↓    externalTrafficPolicy Local, kept with its source on local endpoints
 //	svc/… one of the endpoints in the map ep/…, by random index; with session
-//	      affinity, the one the client had, by its address
+//	 ↓    affinity, the one whose set clients/… has the client's address
+//	to/…  one endpoint, with session affinity only: notes the client
 //
 // (svc-local/… and ep-local/… are the same for endpoints of this node only.)
 // A service port without endpoints is in no-endpoints or no-endpoint-nodeports

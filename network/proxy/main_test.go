@@ -141,7 +141,7 @@ func canonical(s *nft.State) string {
 	maps.Copy(t.Sets, s.Sets)
 	var slots []string
 	for name, es := range s.Elements {
-		if !strings.HasPrefix(name, "ep") {
+		if !strings.HasPrefix(name, "ep") && !strings.HasPrefix(name, "sticky-") {
 			t.Elements[name] = es
 			continue
 		}

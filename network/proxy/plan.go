@@ -198,46 +198,60 @@ func (b *portBuilder) claimOnce(r ref, d nft.Datum) {
 }
 
 // balance writes the chain that sends a packet to one of the endpoints, and
-// the sets behind it.
+// the map behind it.
 func (b *portBuilder) balance(chain, set string, eps []netip.AddrPort) {
 	s := b.plan.own
-	epSet := set + b.name
-	s.AddSet(&nft.Set{Name: epSet, Key: []nft.Type{nft.Mark}, Data: []nft.Type{nft.IPv4Addr, nft.InetService}})
-	for i, ep := range eps {
-		to := nft.Concat(nft.Addr(ep.Addr()), nft.Port(ep.Port()))
-		s.AddElement(epSet, nft.Number(uint32(i)), to)
-		if b.cfg.NodeCIDR.Contains(ep.Addr()) {
-			self := nft.Concat(nft.Addr(ep.Addr()), nft.Addr(ep.Addr()))
-			b.claimOnce(ref{setHairpin, self}, nft.Datum{})
-		}
-	}
 	c := &nft.Chain{Name: chain + b.name}
 	if chain == "svc/" {
 		// An outside that routes service addresses to this node cannot expect
 		// answers from another.
 		c.Rules = append(c.Rules, nft.Of(nft.NotSAddr(b.cfg.ClusterCIDR), nft.NotFromLocal(), nft.SetMark(MasqueradeMark)))
 	}
-	pick := nft.Of(nft.DNATRandom(epSet, len(eps)))
-	if timeout := affinity(&b.svc.Spec); timeout > 0 {
-		sticky := nft.Sticky{
-			// The name holds the timeout because a set's declaration is fixed.
-			Clients: fmt.Sprintf("clients-%d-%s%s", timeout/time.Second, set, b.name),
-			Live:    "live-" + epSet,
-			Timeout: timeout,
+	for _, ep := range eps {
+		if b.cfg.NodeCIDR.Contains(ep.Addr()) {
+			self := nft.Concat(nft.Addr(ep.Addr()), nft.Addr(ep.Addr()))
+			b.claimOnce(ref{setHairpin, self}, nft.Datum{})
 		}
-		s.AddSet(&nft.Set{
-			Name: sticky.Clients, Key: []nft.Type{nft.IPv4Addr}, Data: []nft.Type{nft.IPv4Addr, nft.InetService},
-			Dynamic: true, Timeout: timeout, Size: clientsMax,
-		})
-		s.AddSet(&nft.Set{Name: sticky.Live, Key: []nft.Type{nft.IPv4Addr, nft.InetService}})
-		for _, ep := range eps {
-			s.AddElement(sticky.Live, nft.Concat(nft.Addr(ep.Addr()), nft.Port(ep.Port())), nft.Datum{})
-		}
-		c.Rules = append(c.Rules, nft.Of(nft.DNATSticky(sticky)))
-		pick = nft.Of(nft.DNATRandomSticky(epSet, len(eps), sticky))
 	}
-	c.Rules = append(c.Rules, pick)
+	slots := &nft.Set{Name: set + b.name, Key: []nft.Type{nft.Mark}}
+	if timeout := affinity(&b.svc.Spec); timeout > 0 {
+		slots.Name = "sticky-" + slots.Name
+		b.sticky(c, slots, eps, timeout)
+	} else {
+		slots.Data = []nft.Type{nft.IPv4Addr, nft.InetService}
+		for i, ep := range eps {
+			s.AddElement(slots.Name, nft.Number(uint32(i)), nft.Concat(nft.Addr(ep.Addr()), nft.Port(ep.Port())))
+		}
+		c.Rules = append(c.Rules, nft.Of(nft.DNATRandom(slots.Name, len(eps))))
+	}
+	s.AddSet(slots)
 	s.AddChain(c)
+}
+
+// sticky writes session affinity: each endpoint has a chain, which notes the
+// client in the endpoint's own set, and a rule ahead of the choice leads known
+// clients there. So with an endpoint goes what its clients are known by.
+func (b *portBuilder) sticky(c *nft.Chain, slots *nft.Set, eps []netip.AddrPort, timeout time.Duration) {
+	s := b.plan.own
+	slots.Data = []nft.Type{nft.VerdictType}
+	var known []nft.Rule
+	for i, ep := range eps {
+		name := fmt.Sprintf("%s/%s/%d", b.name, ep.Addr(), ep.Port())
+		// The name holds the timeout because a set's declaration is fixed.
+		clients := fmt.Sprintf("clients-%d/%s", timeout/time.Second, name)
+		s.AddSet(&nft.Set{Name: clients, Key: []nft.Type{nft.IPv4Addr}, Dynamic: true, Timeout: timeout, Size: clientsMax})
+		s.AddChain(&nft.Chain{Name: "to/" + name, Rules: []nft.Rule{
+			nft.Of(nft.Remember(clients, nft.SrcIPv4, timeout)),
+			nft.Of(nft.DNAT(ep)),
+		}})
+		s.AddElement(slots.Name, nft.Number(uint32(i)), nft.GotoDatum("to/"+name))
+		known = append(known, nft.Of(nft.InSet(clients, nft.SrcIPv4), nft.Goto("to/"+name)))
+	}
+	// In an order that does not depend on slots, so that fewer changes of them
+	// are changes of rules.
+	slices.SortFunc(known, func(a, b nft.Rule) int { return cmp.Compare(a.String(), b.String()) })
+	c.Rules = append(c.Rules, known...)
+	c.Rules = append(c.Rules, nft.Of(nft.VerdictRandom(slots.Name, len(eps))))
 }
 
 // fromOutside writes the chain for traffic to node ports, external and load
@@ -284,7 +298,7 @@ func (b *portBuilder) firewall(ranges []netip.Prefix, own []netip.Addr) {
 	b.plan.own.AddChain(c)
 }
 
-// clientsMax bounds how many clients of a service port are remembered.
+// clientsMax bounds how many clients of an endpoint are remembered.
 const clientsMax = 65535
 
 // affinity is how long a client stays with its endpoint; 0 without affinity.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"pgregory.net/rapid"
 )
@@ -287,8 +288,8 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 			if err := q.Flush(ctx); err != nil {
 				t.Fatal(err)
 			}
-			if got, want := canonical(k.State), canonical(fresh.State); got != want {
-				t.Fatalf("incremental\n%s\n\nrebuilt\n%s", got, want)
+			if diff := gocmp.Diff(canonical(fresh.State), canonical(k.State)); diff != "" {
+				t.Fatalf("rebuilt (-) and incremental (+) differ:\n%s", diff)
 			}
 			if !p.Synced() {
 				t.Fatal("not synced after a flush")

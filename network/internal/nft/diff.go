@@ -105,7 +105,8 @@ func changedChains(old, new *State) []string {
 }
 
 // diffElements deletes before it adds, because an element's data changes by
-// deleting and adding it. Elements go with their set.
+// deleting and adding it. Elements go with their set, unless they lead to
+// chains: those may go only when no element leads there.
 func diffElements(old, new *State) Batch {
 	var dels, adds Batch
 	names := map[string]bool{}
@@ -129,8 +130,8 @@ func diffElements(old, new *State) Batch {
 			}
 		}
 		set := &Set{Name: name}
-		setGoes := old.Sets[name] != nil && new.Sets[name] == nil
-		if len(del) > 0 && !setGoes {
+		goes := old.Sets[name] != nil && new.Sets[name] == nil
+		if len(del) > 0 && (!goes || old.Sets[name].leads()) {
 			dels = append(dels, Op{Verb: DelElements, Set: set, Elements: sortElements(del)})
 		}
 		if len(add) > 0 {
@@ -139,6 +140,9 @@ func diffElements(old, new *State) Batch {
 	}
 	return append(dels, adds...)
 }
+
+// leads reports whether the set's elements lead to chains.
+func (s *Set) leads() bool { return slices.Contains(s.Data, VerdictType) }
 
 func sortElements(es []Element) []Element {
 	slices.SortFunc(es, func(a, b Element) int { return cmp.Compare(a.Key.Text, b.Key.Text) })

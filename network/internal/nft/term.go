@@ -342,41 +342,34 @@ func DNATRandom(set string, n int) Term {
 	}
 }
 
-// Sticky describes the sets behind session affinity. Clients maps a client's
-// address to the endpoint it uses, Live holds the endpoints that exist: an
-// entry of Clients counts only while its endpoint is in Live.
-type Sticky struct {
-	Clients, Live string
-	Timeout       time.Duration
-}
-
-// DNATSticky sends a known client to its endpoint again and renews its entry.
-// It does not match when the client is unknown or its endpoint is gone.
-func DNATSticky(s Sticky) Term {
-	_, es := load(key, []Field{SrcIPv4})
+// VerdictRandom continues in one of the n chains that a verdict map has under
+// 0..n-1.
+func VerdictRandom(set string, n int) Term {
 	return Term{
-		Text: fmt.Sprintf("dnat ip to ip saddr map @%s in @%s renewed for %s", s.Clients, s.Live, s.Timeout),
-		Exprs: append(es,
-			&expr.Lookup{SourceRegister: key, DestRegister: data, IsDestRegSet: true, SetName: s.Clients},
-			&expr.Lookup{SourceRegister: data, SetName: s.Live},
-			&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: s.Clients, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout},
-			dnat(data)),
+		Text: fmt.Sprintf("numgen random mod %d vmap @%s", n, set),
+		Exprs: []expr.Any{
+			&expr.Numgen{Register: key, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
+			&expr.Lookup{SourceRegister: key, DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: set},
+		},
 	}
 }
 
-// DNATRandomSticky chooses like DNATRandom and remembers the choice.
-func DNATRandomSticky(set string, n int, s Sticky) Term {
-	const opDelete = 2 // NFT_DYNSET_OP_DELETE, since Linux 5.11
-	_, es := load(key, []Field{SrcIPv4})
+// Remember adds the field to a dynamic set for some time, or renews it.
+func Remember(set string, f Field, timeout time.Duration) Term {
+	text, es := load(key, []Field{f})
 	return Term{
-		Text: fmt.Sprintf("dnat ip to numgen random mod %d map @%s kept in @%s for %s", n, set, s.Clients, s.Timeout),
-		Exprs: append(es,
-			&expr.Numgen{Register: key + 1, Modulus: uint32(n), Type: unix.NFT_NG_RANDOM},
-			&expr.Lookup{SourceRegister: key + 1, DestRegister: data, IsDestRegSet: true, SetName: set},
-			// An update leaves the data of an existing element as it is, so
-			// the entry of an endpoint that is gone has to go first.
-			&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: s.Clients, Operation: opDelete},
-			&expr.Dynset{SrcRegKey: key, SrcRegData: data, SetName: s.Clients, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout},
+		Text:  fmt.Sprintf("update @%s { %s timeout %ds }", set, text, timeout/time.Second),
+		Exprs: append(es, &expr.Dynset{SrcRegKey: key, SetName: set, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: timeout}),
+	}
+}
+
+// DNAT sends the packet to an IPv4 address and port.
+func DNAT(to netip.AddrPort) Term {
+	return Term{
+		Text: "dnat ip to " + to.String(),
+		Exprs: append(family(false),
+			&expr.Immediate{Register: data, Data: to.Addr().AsSlice()},
+			&expr.Immediate{Register: data + 1, Data: binary.BigEndian.AppendUint16(nil, to.Port())},
 			dnat(data)),
 	}
 }
