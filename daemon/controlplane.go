@@ -1,0 +1,143 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/api/openapi"
+	"hansa.dev/hansa/apiserver/auth"
+	"hansa.dev/hansa/apiserver/auth/authn"
+	"hansa.dev/hansa/apiserver/auth/node"
+	"hansa.dev/hansa/apiserver/auth/rbac"
+	"hansa.dev/hansa/apiserver/auth/review"
+	"hansa.dev/hansa/apiserver/auth/token"
+	apihttp "hansa.dev/hansa/apiserver/http"
+	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/client/direct"
+	"hansa.dev/hansa/internal/version"
+	"hansa.dev/hansa/pki"
+	"hansa.dev/hansa/store"
+	"hansa.dev/hansa/store/etcd"
+)
+
+// stopGrace is how long requests under way have to finish when the server stops.
+const stopGrace = 5 * time.Second
+
+// controlPlane is the API and what stands below it.
+type controlPlane struct {
+	authority *pki.Authority
+	registry  *api.Registry
+	store     *store.Store
+	handler   *request.Handler
+	server    *apihttp.Server
+	metrics   *prometheus.Registry
+}
+
+// address is the address and port at which this machine reaches the API.
+func (c Config) address() string {
+	_, port, _ := net.SplitHostPort(c.Listen) //nolint:errcheck // checked by the command line
+	host, _, _ := net.SplitHostPort(c.Listen) //nolint:errcheck // as above
+	if a, err := netip.ParseAddr(host); err != nil || a.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// startControlPlane starts the store and the API on listener; what has to be
+// stopped is left with l. connectors serve exec, logs and the like.
+func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net.Listener, connectors func(*controlPlane) map[string]apihttp.Connector, log *slog.Logger) (*controlPlane, error) {
+	clk := clock.RealClock{}
+	i := c.instance()
+	p := &controlPlane{registry: kinds.Registry(), metrics: prometheus.NewRegistry()}
+	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+
+	var err error
+	if p.authority, err = pki.Open(i.path("pki"), pki.Options{Clock: clk}); err != nil {
+		return nil, err
+	}
+	engine, err := openEngine(ctx, c, p.authority, log)
+	if err != nil {
+		return nil, err
+	}
+	l.cleanup("etcd", engine.Close)
+	if p.store, err = store.Open(ctx, engine, p.registry, store.Options{Clock: clk, Logger: log}); err != nil {
+		return nil, err
+	}
+	l.cleanup("store", p.store.Close)
+	l.run("store", p.store.Run)
+
+	view := p.store.View()
+	tokens, err := token.New(token.Options{Issuer: c.issuer(), Keys: p.authority.TokenKeys(), Clock: clk}, p.registry, view)
+	if err != nil {
+		return nil, err
+	}
+	roles := rbac.New(p.registry, view)
+	l.cleanup("rbac", func() error { roles.Close(); return nil })
+	authorizer := auth.Chain{node.New(p.registry, view, nil), roles}
+	authenticator := authn.New(authn.NewCertificates(p.authority.API.Pool(), clk), tokens, tokens.Audiences(), authn.AnonymousPaths)
+	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: tokens.Audiences(), Clock: clk}
+
+	p.handler, err = request.New(request.Config{
+		Store: p.store, Registry: p.registry, Authorizer: authorizer,
+		Admission: admissionChain(p.registry, view, roles, authorizer, clk),
+		Converter: func() managedfields.TypeConverter {
+			conv, err := openapi.TypeConverter(p.registry.Scheme())
+			if err != nil {
+				panic(fmt.Sprintf("the embedded merge schemas are broken: %v", err))
+			}
+			return conv
+		},
+		Hooks: hooks(reviewer, tokens),
+		Clock: clk, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.server, err = apihttp.New(apihttp.Config{
+		Requests: p.handler, Authenticator: authenticator, Version: version.Get(), Address: c.address(),
+		Connectors: connectors(p),
+		OpenAPI:    &apihttp.OpenAPI{V2JSON: openapi.V2JSON, V2Proto: openapi.V2Proto, V3: openapi.V3},
+		Metrics:    p.metrics, Clock: clk, Logger: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	names := pki.APIServerNames(c.ClusterDomain, c.ServiceCIDR.Addr().Next(), c.NodeName, c.NodeIP.String(), c.AdvertiseAddress.String())
+	cert := p.authority.ServerTLS(names).GetCertificate
+	l.run("api", func(ctx context.Context) error {
+		return p.server.Serve(ctx, listener, apihttp.TLS{GetCertificate: cert}, stopGrace)
+	})
+	return p, nil
+}
+
+func (c Config) issuer() string { return "https://kubernetes.default.svc." + c.ClusterDomain }
+
+func openEngine(ctx context.Context, c Config, a *pki.Authority, log *slog.Logger) (store.Engine, error) {
+	if len(c.EtcdEndpoints) == 0 {
+		return etcd.Start(ctx, etcd.Options{Dir: c.instance().path("etcd"), Logger: log})
+	}
+	return etcd.Connect(ctx, etcd.ExternalOptions{Endpoints: c.EtcdEndpoints, TLS: a.EtcdClientTLS()})
+}
+
+// as is a client of the same process with an identity of its own.
+func (p *controlPlane) as(name, manager string, groups ...string) *direct.Client {
+	return direct.New(p.handler, &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}, manager)
+}
+
+// asLoop is a client with the identity of a loop: a service account in
+// kube-system.
+func (p *controlPlane) asLoop(name string) *direct.Client {
+	return p.as("system:serviceaccount:kube-system:"+name, "kube-controller-manager", "system:serviceaccounts", "system:serviceaccounts:kube-system")
+}

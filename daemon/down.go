@@ -1,0 +1,79 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/runtime/containerd"
+)
+
+// Down stops everything that a data directory started, the daemon too, and
+// removes its traces from the host. With purge it removes the data as well. It
+// may be repeated.
+func Down(ctx context.Context, c Config, purge bool) error {
+	if os.Geteuid() != 0 {
+		return errors.New("hansa down needs root: use sudo")
+	}
+	if _, err := os.Stat(c.DataDir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no data directory %s", c.DataDir)
+	}
+	held, err := stopDaemon(ctx, c.instance())
+	if err != nil {
+		return err
+	}
+	if err := containerd.Down(ctx, containerdConfig(c, ""), clock.RealClock{}); err != nil {
+		return errors.Join(err, held.release())
+	}
+	if purge {
+		if err := os.RemoveAll(c.DataDir); err != nil {
+			return fmt.Errorf("remove data directory: %w", err)
+		}
+	}
+	return held.release()
+}
+
+// stopDaemon asks a running daemon to end, waits for it and takes the lock.
+func stopDaemon(ctx context.Context, i instance) (*lock, error) {
+	held, err := takeLock(i)
+	var used errInUse
+	if !errors.As(err, &used) {
+		return held, err
+	}
+	if used.pid == 0 {
+		return nil, err
+	}
+	fd, err := unix.PidfdOpen(used.pid, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			return nil, fmt.Errorf("stop hansa (process %d): %w", used.pid, err)
+		}
+	} else if !errors.Is(err, unix.ESRCH) {
+		return nil, fmt.Errorf("stop hansa (process %d): %w", used.pid, err)
+	}
+	f, err := os.OpenFile(i.lockFile(), os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("wait for hansa (process %d) to stop: %w", used.pid, err)
+	}
+	defer f.Close()
+	got := make(chan error, 1)
+	go func() { got <- unix.Flock(int(f.Fd()), unix.LOCK_EX) }()
+	select {
+	case err := <-got:
+		if err != nil {
+			return nil, fmt.Errorf("wait for hansa (process %d) to stop: %w", used.pid, err)
+		}
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for hansa (process %d) to stop: %w", used.pid, ctx.Err())
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
+		return nil, fmt.Errorf("wait for hansa to stop: %w", err)
+	}
+	return takeLock(i)
+}

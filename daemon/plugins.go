@@ -1,0 +1,54 @@
+package daemon
+
+import (
+	"context"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/apiserver/admission/escalation"
+	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
+	"hansa.dev/hansa/apiserver/admission/noderestriction"
+	"hansa.dev/hansa/apiserver/admission/nodetaint"
+	"hansa.dev/hansa/apiserver/admission/priority"
+	"hansa.dev/hansa/apiserver/admission/serviceaccount"
+	"hansa.dev/hansa/apiserver/admission/tolerations"
+	"hansa.dev/hansa/apiserver/auth"
+	"hansa.dev/hansa/apiserver/auth/rbac"
+	"hansa.dev/hansa/apiserver/auth/review"
+	"hansa.dev/hansa/apiserver/auth/token"
+	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/store"
+)
+
+// admissionChain is the plugins that are always on, in Kubernetes' order.
+func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Chain, clk clock.Clock) admission.Chain {
+	return admission.Chain{
+		namespacelifecycle.New(reg, view),
+		serviceaccount.New(reg, view, clk, rand.String),
+		noderestriction.New(reg, view, z),
+		nodetaint.New(reg),
+		priority.New(reg, view),
+		tolerations.New(reg),
+		escalation.New(roles, z),
+	}
+}
+
+// hooks are the creates that store nothing: reviews, and tokens.
+func hooks(r *review.Reviewer, tokens *token.Tokens) map[string]request.Hook {
+	h := map[string]request.Hook{}
+	for name, answer := range r.Funcs() {
+		h[name] = func(ctx context.Context, info *request.Info, _ api.Object, body runtime.Object, _ bool) (runtime.Object, error) {
+			return answer(ctx, info.User, body.(api.Object))
+		}
+	}
+	h["serviceaccounts/token"] = func(_ context.Context, info *request.Info, parent api.Object, body runtime.Object, _ bool) (runtime.Object, error) {
+		return tokens.Request(parent.(*corev1.ServiceAccount), body.(*authenticationv1.TokenRequest), info.Warn)
+	}
+	return h
+}
