@@ -58,10 +58,12 @@ func namespace() *api.Resource {
 				ResetFields:    resets(gv, "spec"),
 			},
 			"finalize": {
-				Verbs:          []string{"update"},
-				PrepareUpdate:  onUpdate(func(ns, old *corev1.Namespace) { ns.Status = *old.Status.DeepCopy() }),
-				ValidateUpdate: validatesUpdate(func(ns, _ *corev1.Namespace) field.ErrorList { return validateNamespace(ns) }),
-				ResetFields:    resets(gv, "status"),
+				Verbs:         []string{"update"},
+				PrepareUpdate: onUpdate(func(ns, old *corev1.Namespace) { ns.Status = *old.Status.DeepCopy() }),
+				ValidateUpdate: validatesUpdate(func(ns, _ *corev1.Namespace) field.ErrorList {
+					return validateFinalizers(ns, field.NewPath("spec", "finalizers").Index)
+				}),
+				ResetFields: resets(gv, "status"),
 			},
 		},
 	})
@@ -102,12 +104,17 @@ func keepNamespaceLifecycle(ns, old *corev1.Namespace) {
 }
 
 func validateNamespace(ns *corev1.Namespace) field.ErrorList {
+	return validateFinalizers(ns, func(int) *field.Path { return field.NewPath("spec", "finalizers") })
+}
+
+// validateFinalizers checks spec.finalizers; at is where Kubernetes reports the
+// one of an index, which differs between the namespace and its finalize.
+func validateFinalizers(ns *corev1.Namespace, at func(i int) *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	path := field.NewPath("spec", "finalizers")
-	for _, name := range ns.Spec.Finalizers {
-		errs = append(errs, apivalidation.ValidateFinalizerName(string(name), path)...)
+	for i, name := range ns.Spec.Finalizers {
+		errs = append(errs, apivalidation.ValidateFinalizerName(string(name), at(i))...)
 		if !strings.Contains(string(name), "/") && !standardFinalizers.Has(string(name)) {
-			errs = append(errs, field.Invalid(path, string(name), "name is neither a standard finalizer name nor is it fully qualified"))
+			errs = append(errs, field.Invalid(at(i), string(name), "name is neither a standard finalizer name nor is it fully qualified"))
 		}
 	}
 	return errs

@@ -1,0 +1,174 @@
+package kinds_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
+)
+
+// upstreamData is where Kubernetes keeps one object of every kind with all
+// fields set, in every encoding.
+var upstreamData = sync.OnceValues(func() (string, error) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
+	return filepath.Join(strings.TrimSpace(string(dir)), "testdata", "HEAD"), err
+})
+
+func upstreamFile(t *testing.T, gvk schema.GroupVersionKind, ext string) []byte {
+	t.Helper()
+	dir, err := upstreamData()
+	if err != nil {
+		t.Fatalf("find k8s.io/api: %v", err)
+	}
+	group := gvk.Group
+	if group == "" {
+		group = "core"
+	}
+	data, err := os.ReadFile(filepath.Join(dir, strings.Join([]string{group, gvk.Version, gvk.Kind, ext}, ".")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func encodings() map[string]runtime.Serializer {
+	s := kinds.Scheme()
+	return map[string]runtime.Serializer{
+		"json": json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Pretty: true, Strict: true}),
+		"yaml": json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: true, Strict: true}),
+		"pb":   protobuf.NewSerializer(s, s),
+	}
+}
+
+// servedKinds are all kinds that rows or subresources speak, with the row's
+// version, or nil for bodies of subresources.
+func servedKinds() map[schema.GroupVersionKind]*api.Version {
+	served := map[schema.GroupVersionKind]*api.Version{}
+	for _, row := range kinds.Registry().Resources() {
+		for i := range row.Versions {
+			served[row.Versions[i].WithKind(row.Kind)] = &row.Versions[i]
+		}
+		for _, sub := range row.Subresources {
+			if _, known := served[sub.Kind]; !known && !sub.Kind.Empty() {
+				served[sub.Kind] = nil
+			}
+		}
+	}
+	return served
+}
+
+// TestRoundTrip decodes Kubernetes' own objects, passes them through the hub
+// and finds them unchanged in every encoding.
+func TestRoundTrip(t *testing.T) {
+	for gvk, version := range servedKinds() {
+		for ext, codec := range encodings() {
+			t.Run(gvk.Group+"."+gvk.Version+"."+gvk.Kind+"/"+ext, func(t *testing.T) {
+				want := upstreamFile(t, gvk, ext)
+				obj, got, err := codec.Decode(want, nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if *got != gvk {
+					t.Fatalf("decoded a %s", got)
+				}
+				obj = throughHub(t, obj, version)
+				obj.GetObjectKind().SetGroupVersionKind(gvk)
+				var encoded bytes.Buffer
+				if err := codec.Encode(obj, &encoded); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(string(want), encoded.String()); diff != "" {
+					t.Errorf("changed on the way (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+func throughHub(t *testing.T, obj runtime.Object, version *api.Version) runtime.Object {
+	t.Helper()
+	if version == nil || version.ToHub == nil {
+		return obj
+	}
+	before := obj.DeepCopyObject()
+	hub, err := version.ToHub(obj.(api.Object))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hubBefore := hub.DeepCopyObject()
+	back, err := version.FromHub(hub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, obj); diff != "" {
+		t.Errorf("ToHub changed its argument:\n%s", diff)
+	}
+	if diff := cmp.Diff(hubBefore, hub); diff != "" {
+		t.Errorf("FromHub changed its argument:\n%s", diff)
+	}
+	return back
+}
+
+// TestConversionSharesNothing writes all over what a conversion answered, and
+// finds the argument untouched.
+func TestConversionSharesNothing(t *testing.T) {
+	for _, row := range kinds.Registry().Resources() {
+		for i := range row.Versions {
+			version := &row.Versions[i]
+			if version.ToHub == nil {
+				continue
+			}
+			obj, _, err := encodings()["json"].Decode(upstreamFile(t, version.WithKind(row.Kind), "json"), nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			before := obj.DeepCopyObject()
+			hub, err := version.ToHub(obj.(api.Object))
+			if err != nil {
+				t.Fatal(err)
+			}
+			hub.GetLabels()["written"] = "by the test"
+			hub.GetOwnerReferences()[0].Name = "written"
+			*hub.GetOwnerReferences()[0].Controller = !*hub.GetOwnerReferences()[0].Controller
+			hub.GetManagedFields()[0].FieldsV1 = &metav1.FieldsV1{Raw: []byte("{}")}
+			if diff := cmp.Diff(before, obj); diff != "" {
+				t.Errorf("%s: the hub shares with the converted object:\n%s", version.WithKind(row.Kind), diff)
+			}
+		}
+	}
+}
+
+// TestDefaultTwice fills in what is missing of full, empty and table objects
+// alike; doing so again changes nothing.
+func TestDefaultTwice(t *testing.T) {
+	for _, row := range kinds.Registry().Resources() {
+		if row.Default == nil {
+			continue
+		}
+		full, _, err := encodings()["json"].Decode(upstreamFile(t, row.GVK(), "json"), nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, obj := range map[string]api.Object{"full": full.(api.Object), "empty": row.New()} {
+			row.Default(obj)
+			once := obj.DeepCopyObject()
+			row.Default(obj)
+			if diff := cmp.Diff(once, obj); diff != "" {
+				t.Errorf("%s, %s: the second time changes (-once +twice):\n%s", row.Plural, name, diff)
+			}
+		}
+	}
+}
