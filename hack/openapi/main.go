@@ -21,6 +21,7 @@ import (
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
 	"google.golang.org/protobuf/proto"
 	"k8s.io/kube-openapi/pkg/schemaconv"
+	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
 
@@ -37,9 +38,20 @@ func main() {
 }
 
 func run(out string) error {
+	next := out + ".next" // takes the place of out once it is complete
+	if err := os.RemoveAll(next); err != nil {
+		return err
+	}
+	if err := build(next); err != nil {
+		return err
+	}
 	if err := os.RemoveAll(out); err != nil {
 		return err
 	}
+	return os.Rename(next, out)
+}
+
+func build(out string) error {
 	reg := kinds.Registry()
 	defs := newDefinitions(reg.Scheme())
 	paths := allPaths(reg)
@@ -80,7 +92,12 @@ func run(out string) error {
 		if err := write(out, filepath.Join("v3", group.name+".json"), text); err != nil {
 			return err
 		}
-		for name, s := range v3.Components.Schemas {
+		// Read back, so that defaults have plain types.
+		var plain spec3.OpenAPI
+		if err := json.Unmarshal(text, &plain); err != nil {
+			return err
+		}
+		for name, s := range plain.Components.Schemas {
 			models[name] = s
 		}
 	}
