@@ -56,9 +56,9 @@ func (c *change) run(ctx context.Context) (api.Object, error) {
 }
 
 func (c *change) write(ctx context.Context, attempt func(cur api.Object) (store.Outcome, error)) (api.Object, error) {
-	h, row := c.h, c.info.row()
+	h := c.h
 	if !c.dryRun {
-		return h.Store.Update(ctx, c.info.ref(), h.writeOptions(row), attempt)
+		return h.update(ctx, c.info.ref(), attempt)
 	}
 	cur, err := h.Store.Get(ctx, c.info.ref(), "")
 	if err != nil && !apierrors.IsNotFound(err) {
@@ -110,7 +110,7 @@ func (c *change) outcome(ctx context.Context, cur api.Object) (store.Outcome, er
 
 // create is the way of an update that brings the object into being.
 func (c *change) create(ctx context.Context, obj api.Object) (store.Outcome, error) {
-	h, info, row := c.h, c.info, c.info.row()
+	h, info := c.h, c.info
 	if uid := obj.GetUID(); uid != "" {
 		if c.uid != "" {
 			return store.Outcome{}, uidMismatch(info, c.uid, "")
@@ -129,14 +129,8 @@ func (c *change) create(ctx context.Context, obj api.Object) (store.Outcome, err
 	}
 	wipeSystemFields(obj)
 	h.fillSystemFields(obj)
-	var sides []store.Side
-	if a := h.Allocators[row.GroupResource()]; a != nil {
-		var err error
-		if sides, err = a.Allocate(ctx, obj, nil); err != nil {
-			return store.Outcome{}, err
-		}
-	}
-	if err := n.finish(ctx, obj); err != nil {
+	sides, err := n.finish(ctx, obj)
+	if err != nil {
 		return store.Outcome{}, err
 	}
 	return store.Outcome{Object: obj, With: sides}, nil
@@ -228,17 +222,13 @@ func (c *change) prepare(ctx context.Context, obj, cur api.Object) ([]store.Side
 		}
 		return nil, nil
 	}
-	var sides []store.Side
-	if a := c.h.Allocators[row.GroupResource()]; a != nil {
-		var err error
-		if sides, err = a.Allocate(ctx, obj, cur); err != nil {
-			return nil, err
-		}
-	}
 	if row.PrepareUpdate != nil {
 		row.PrepareUpdate(obj, cur)
 	}
-	return sides, nil
+	if a := c.h.Allocators[row.GroupResource()]; a != nil {
+		return a.Allocate(ctx, obj, cur)
+	}
+	return nil, nil
 }
 
 // release gives the keys that free what an object had been allocated.

@@ -165,9 +165,9 @@ func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, err
 	case h.Allocators[row.GroupResource()] != nil:
 		// What is allocated may be taken by another write meanwhile; then all
 		// starts over.
-		return h.Store.Update(ctx, api.RefTo(row, obj), h.writeOptions(row), c.outcomeOf(ctx, obj))
+		return h.update(ctx, api.RefTo(row, obj), c.outcomeOf(ctx, obj))
 	}
-	if err := c.finish(ctx, obj); err != nil {
+	if _, err := c.finish(ctx, obj); err != nil {
 		return nil, err
 	}
 	stored, err := h.Store.Create(ctx, row, obj, h.writeOptions(row))
@@ -183,38 +183,37 @@ func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, err
 // outcomeOf creates obj as the change of an object that is not there. It may be
 // called again and leaves obj as it is.
 func (c *creation) outcomeOf(ctx context.Context, obj api.Object) func(cur api.Object) (store.Outcome, error) {
-	allocator := c.h.Allocators[c.info.row().GroupResource()]
 	return func(cur api.Object) (store.Outcome, error) {
 		if cur != nil {
 			return store.Outcome{}, c.exists(cur)
 		}
 		fresh := obj.DeepCopyObject().(api.Object)
-		var sides []store.Side
-		if allocator != nil {
-			var err error
-			if sides, err = allocator.Allocate(ctx, fresh, nil); err != nil {
-				return store.Outcome{}, err
-			}
-		}
-		if err := c.finish(ctx, fresh); err != nil {
+		sides, err := c.finish(ctx, fresh)
+		if err != nil {
 			return store.Outcome{}, err
 		}
 		return store.Outcome{Object: fresh, With: sides}, nil
 	}
 }
 
-// finish does everything between identity and storage.
-func (c *creation) finish(ctx context.Context, obj api.Object) error {
+// finish does everything between identity and storage. It answers with the keys
+// that claim what was allocated.
+func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Side, err error) {
 	info, row := c.info, c.info.row()
 	if row.PrepareCreate != nil {
 		row.PrepareCreate(obj)
+	}
+	if a := c.h.Allocators[row.GroupResource()]; a != nil {
+		if sides, err = a.Allocate(ctx, obj, nil); err != nil {
+			return nil, err
+		}
 	}
 	errs := validateNew(row, obj)
 	if v := info.Served.Version.Validate; v != nil {
 		errs = append(errs, v(obj)...)
 	}
 	if len(errs) > 0 {
-		return apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
+		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
 	if row.Warnings != nil {
 		for _, w := range row.Warnings(obj, nil) {
@@ -225,9 +224,9 @@ func (c *creation) finish(ctx context.Context, obj api.Object) error {
 		row.Canonicalize(obj)
 	}
 	if err := c.h.Admission.Validate(ctx, c.attributes(obj)); err != nil {
-		return err
+		return nil, err
 	}
-	return checkPathName(obj.GetName())
+	return sides, checkPathName(obj.GetName())
 }
 
 // exists is the refusal to create what is there, which tells when it is about

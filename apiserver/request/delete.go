@@ -76,7 +76,7 @@ func (d *deletion) write(ctx context.Context) (api.Object, error) {
 	h := d.h
 	attempt := func(cur api.Object) (store.Outcome, error) { return d.outcome(ctx, cur) }
 	if len(d.opts.DryRun) == 0 {
-		return h.Store.Update(ctx, d.info.ref(), h.writeOptions(d.info.row()), attempt)
+		return h.update(ctx, d.info.ref(), attempt)
 	}
 	cur, err := h.Store.Get(ctx, d.info.ref(), "")
 	if err != nil && !apierrors.IsNotFound(err) {

@@ -80,7 +80,8 @@ type Allocator interface {
 	// Allocate fills in obj, which is about to replace old (nil on create), and
 	// answers with the keys that claim what obj has and free what it no longer
 	// has. obj is nil when old is deleted. It is called again on every retry,
-	// before validation. Errors are API status errors.
+	// after the row's preparation and before validation. Errors are API status
+	// errors.
 	Allocate(ctx context.Context, obj, old api.Object) ([]store.Side, error)
 }
 
@@ -89,6 +90,9 @@ type Handler struct {
 	Config
 	managers sync.Map // managerKey → *managedfields.FieldManager
 	convert  convertor
+	// allocating has one lock for each allocator. Writes that allocate contend
+	// for the same few keys; taking turns saves them most of their retries.
+	allocating map[schema.GroupResource]*sync.Mutex
 }
 
 // New checks the configuration and fills in what may be left out.
@@ -113,7 +117,20 @@ func New(c Config) (*Handler, error) {
 		c.Logger = slog.Default()
 	}
 	c.Converter = sync.OnceValue(c.Converter)
-	return &Handler{Config: c, convert: convertor{c.Registry}}, nil
+	h := &Handler{Config: c, convert: convertor{c.Registry}, allocating: map[schema.GroupResource]*sync.Mutex{}}
+	for gr := range c.Allocators {
+		h.allocating[gr] = &sync.Mutex{}
+	}
+	return h, nil
+}
+
+// update is the store's Update; writes of a resource that allocates take turns.
+func (h *Handler) update(ctx context.Context, ref api.Ref, change func(cur api.Object) (store.Outcome, error)) (api.Object, error) {
+	if turn := h.allocating[ref.Resource.GroupResource()]; turn != nil {
+		turn.Lock()
+		defer turn.Unlock()
+	}
+	return h.Store.Update(ctx, ref, h.writeOptions(ref.Resource), change)
 }
 
 // writeOptions are those of every write to a resource.

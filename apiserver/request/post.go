@@ -112,7 +112,7 @@ func (h *Handler) postPut(ctx context.Context, info *Info, body runtime.Object, 
 		}
 		return success(http.StatusCreated), nil
 	}
-	if _, err := h.Store.Update(ctx, info.ref(), h.writeOptions(info.row()), attempt); err != nil {
+	if _, err := h.update(ctx, info.ref(), attempt); err != nil {
 		return nil, err
 	}
 	return success(http.StatusCreated), nil

@@ -1,0 +1,307 @@
+package alloc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/big"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/store"
+)
+
+// addressRange is a range of cluster addresses. Its lower part, the static
+// band, is left to those who choose their address themselves until the rest is
+// used up.
+type addressRange struct {
+	prefix netip.Prefix
+	first  netip.Addr
+	size   uint64 // usable addresses, from first
+	offset uint64 // where the dynamic band begins
+}
+
+// maxAddresses bounds the size of a range that is looked at: nobody has more
+// services.
+const maxAddresses = 1 << 40
+
+func newAddressRange(p netip.Prefix) (*addressRange, error) {
+	p = p.Masked()
+	bits := p.Addr().BitLen() - p.Bits()
+	if bits < 2 {
+		return nil, fmt.Errorf("the range of cluster addresses %s is too small", p)
+	}
+	size := uint64(maxAddresses)
+	if bits < 40 {
+		size = uint64(1) << bits
+	}
+	// The first address is the network's, IPv4's last one the broadcast's.
+	usable := size - 1
+	if p.Addr().Is4() {
+		usable--
+	}
+	return &addressRange{prefix: p, first: p.Addr().Next(), size: usable, offset: band(size, 16, 16, 256)}, nil
+}
+
+// band is the size of the static band: a part of the range, within limits, and
+// nothing for a range that is too small to be split.
+func band(size, part, least, most uint64) uint64 {
+	if size <= least {
+		return 0
+	}
+	return min(max(least, size/part), most)
+}
+
+// at is the address with a place in the range.
+func (r *addressRange) at(i uint64) netip.Addr {
+	n := new(big.Int).SetBytes(r.first.AsSlice())
+	n.Add(n, new(big.Int).SetUint64(i))
+	b := make([]byte, len(r.first.AsSlice()))
+	n.FillBytes(b)
+	addr, _ := netip.AddrFromSlice(b)
+	return addr
+}
+
+func (r *addressRange) contains(ip netip.Addr) bool {
+	if !r.prefix.Contains(ip) || ip == r.prefix.Addr() {
+		return false
+	}
+	return !ip.Is4() || ip != r.at(r.size)
+}
+
+// allocateAddresses gives the service the addresses it still needs, and says
+// how to claim what is new and free what is gone.
+func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service) ([]store.Side, error) {
+	had := addressesOf(was)
+	var sides []store.Side
+	for i, ip := range s.Spec.ClusterIPs {
+		if ip == "" || ip == corev1.ClusterIPNone || slices.Contains(had, ip) || !kinds.ServiceNeedsClusterIP(s) {
+			continue
+		}
+		side, err := a.claimAddress(ctx, ip, s)
+		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
+			return nil, err
+		} else if err != nil {
+			errs := field.ErrorList{field.Invalid(field.NewPath("spec", "clusterIPs"), s.Spec.ClusterIPs, fmt.Sprintf("failed to allocate IP %v: %v", s.Spec.ClusterIPs[i], err))}
+			return nil, invalid(s, errs)
+		}
+		sides = append(sides, side)
+	}
+	wanted := kinds.ServiceClusterIPsWanted(s)
+	for i := range len(s.Spec.IPFamilies) {
+		family, ok := wanted[i]
+		if !ok {
+			continue
+		}
+		ip, side, err := a.findAddress(ctx, a.addresses[family], s)
+		if err != nil {
+			return nil, apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %w", err))
+		}
+		for len(s.Spec.ClusterIPs) <= i {
+			s.Spec.ClusterIPs = append(s.Spec.ClusterIPs, "")
+		}
+		s.Spec.ClusterIPs[i] = ip
+		sides = append(sides, side)
+	}
+	if len(s.Spec.ClusterIPs) > 0 {
+		s.Spec.ClusterIP = s.Spec.ClusterIPs[0]
+	}
+	now := addressesOf(s)
+	for _, ip := range had {
+		if slices.Contains(now, ip) {
+			continue
+		}
+		side, ok, err := a.freeAddress(ctx, ip, was)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			sides = append(sides, side)
+		}
+	}
+	return sides, nil
+}
+
+// addressKey is where Kubernetes keeps an IPAddress.
+func addressKey(ip netip.Addr) string { return "/registry/ipaddresses/" + ip.String() }
+
+// claimAddress claims an address that the user chose.
+func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Service) (store.Side, error) {
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		// Validation says what is wrong with it.
+		return store.Side{}, fmt.Errorf("failed to parse service IP %q", text)
+	}
+	ip = ip.Unmap()
+	r := a.addresses[familyOf(ip)]
+	if r == nil || !r.contains(ip) {
+		return store.Side{}, fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", ip, a.rangesText(r))
+	}
+	side, free, err := a.tryAddress(ctx, ip, s)
+	if err == nil && !free {
+		err = errAddressInUse
+	}
+	return side, err
+}
+
+func (a *Services) rangesText(r *addressRange) string {
+	if r == nil {
+		r = a.addresses[a.families[0]]
+	}
+	return r.prefix.String()
+}
+
+// findAddress chooses a free address: from a random place through the dynamic
+// band, and only when that is full through the static one.
+func (a *Services) findAddress(ctx context.Context, r *addressRange, s *corev1.Service) (string, store.Side, error) {
+	used := map[string]bool{}
+	for obj := range a.store.View().List(a.row, "") {
+		for _, ip := range addressesOf(obj.(*corev1.Service)) {
+			used[ip] = true
+		}
+	}
+	// The view may lag behind other servers, and claims may have leaked; the
+	// key has the last word.
+	for _, part := range [][2]uint64{{r.offset, r.size}, {0, r.offset}} {
+		from, n := part[0], part[1]-part[0]
+		if n == 0 {
+			continue
+		}
+		start := a.random(n)
+		for i := range min(n, uint64(len(used))+lookahead) {
+			ip := r.at(from + (start+i)%n)
+			if used[ip.String()] {
+				continue
+			}
+			side, free, err := a.tryAddress(ctx, ip, s)
+			if err != nil {
+				return "", store.Side{}, err
+			}
+			if free {
+				return ip.String(), side, nil
+			}
+		}
+	}
+	return "", store.Side{}, errFull
+}
+
+// lookahead is how many addresses beyond those known to be used are tried.
+const lookahead = 1024
+
+// tryAddress says how to claim an address, if it is free.
+func (a *Services) tryAddress(ctx context.Context, ip netip.Addr, s *corev1.Service) (store.Side, bool, error) {
+	key := addressKey(ip)
+	value, revision, err := a.store.Raw(ctx, key)
+	if err != nil {
+		return store.Side{}, false, err
+	}
+	if revision != 0 {
+		held, err := a.held(ctx, value, ip.String(), s)
+		if err != nil || held {
+			return store.Side{}, false, err
+		}
+	}
+	value, err = encodeAddress(ip, s)
+	return store.Side{Key: key, Revision: revision, Value: value}, true, err
+}
+
+// held says whether the service that an IPAddress names has the address. An
+// address that somebody else manages is held as well.
+func (a *Services) held(ctx context.Context, value []byte, ip string, by *corev1.Service) (bool, error) {
+	obj, err := decodeAddress(value)
+	if err != nil {
+		return true, nil //nolint:nilerr // whatever it is, it is not ours
+	}
+	parent := obj.Spec.ParentRef
+	if parent == nil || parent.Group != "" || parent.Resource != "services" {
+		return true, nil
+	}
+	s, err := a.service(ctx, parent.Namespace, parent.Name)
+	if err != nil || s == nil {
+		return false, err
+	}
+	if s.UID == by.UID {
+		return false, nil
+	}
+	return slices.Contains(addressesOf(s), ip), nil
+}
+
+// freeAddress says how to free an address, if it is the service's.
+func (a *Services) freeAddress(ctx context.Context, text string, was *corev1.Service) (store.Side, bool, error) {
+	ip, err := netip.ParseAddr(text)
+	if err != nil {
+		return store.Side{}, false, nil
+	}
+	key := addressKey(ip.Unmap())
+	value, revision, err := a.store.Raw(ctx, key)
+	if err != nil || revision == 0 {
+		return store.Side{}, false, err
+	}
+	if obj, err := decodeAddress(value); err == nil {
+		if p := obj.Spec.ParentRef; p != nil && (p.Namespace != was.Namespace || p.Name != was.Name) {
+			return store.Side{}, false, nil
+		}
+	}
+	return store.Side{Key: key, Revision: revision}, true, nil
+}
+
+var protobufMagic = []byte{'k', '8', 's', 0}
+
+// encodeAddress makes the IPAddress by which a service holds an address.
+func encodeAddress(ip netip.Addr, s *corev1.Service) ([]byte, error) {
+	obj := &networkingv1.IPAddress{
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              ip.String(),
+			UID:               uuid.NewUUID(),
+			CreationTimestamp: s.CreationTimestamp,
+			Labels: map[string]string{
+				networkingv1.LabelIPAddressFamily: string(familyOf(ip)),
+				networkingv1.LabelManagedBy:       "ipallocator.k8s.io",
+			},
+		},
+		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: s.Namespace, Name: s.Name}},
+	}
+	return encode(networkingv1.SchemeGroupVersion.String(), "IPAddress", obj)
+}
+
+func encode(apiVersion, kind string, obj interface{ Marshal() ([]byte, error) }) ([]byte, error) {
+	raw, err := obj.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", kind, err)
+	}
+	unknown := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: apiVersion, Kind: kind}, Raw: raw}
+	data, err := unknown.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", kind, err)
+	}
+	return append(bytes.Clone(protobufMagic), data...), nil
+}
+
+func decode(value []byte, into interface{ Unmarshal([]byte) error }) error {
+	data, ok := bytes.CutPrefix(value, protobufMagic)
+	if !ok {
+		return fmt.Errorf("not an object in protobuf")
+	}
+	var unknown runtime.Unknown
+	if err := unknown.Unmarshal(data); err != nil {
+		return err
+	}
+	return into.Unmarshal(unknown.Raw)
+}
+
+func decodeAddress(value []byte) (*networkingv1.IPAddress, error) {
+	obj := &networkingv1.IPAddress{}
+	if err := decode(value, obj); err != nil {
+		return nil, fmt.Errorf("decode IPAddress: %w", err)
+	}
+	return obj, nil
+}

@@ -1,0 +1,175 @@
+// Package alloc gives services what is unique in the cluster: cluster addresses
+// and node ports. What is given is claimed by keys in the same transaction as
+// the service itself, at the places and in the forms that Kubernetes has for
+// them: an address by an IPAddress object of its own name, ports by the bitmap
+// of a RangeAllocation.
+//
+// A claim without its service is a leak, made by whoever edited etcd by hand or
+// restored a part of it. Leaks need no repair at start: whoever meets one sees
+// that no service stands behind it and takes it over.
+package alloc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/store"
+)
+
+// Config says what there is to give.
+type Config struct {
+	// Addresses are the ranges of cluster addresses, at most one of each
+	// family, the primary first.
+	Addresses []netip.Prefix
+	// Ports are the node ports.
+	Ports PortRange
+	// Random gives a number below n; nil is math/rand.
+	Random func(n uint64) uint64
+}
+
+// PortRange are the ports First to Last, both included.
+type PortRange struct{ First, Last int32 }
+
+func (r PortRange) String() string { return fmt.Sprintf("%d-%d", r.First, r.Last) }
+
+func (r PortRange) size() int { return int(r.Last-r.First) + 1 }
+
+// DefaultPorts are Kubernetes' node ports.
+var DefaultPorts = PortRange{30000, 32767}
+
+var (
+	errFull          = errors.New("range is full")
+	errAddressInUse  = errors.New("provided IP is already allocated")
+	errPortInUse     = errors.New("provided port is already allocated")
+	errWrongPortText = "provided port is not in the valid range. The range of valid ports is %s"
+)
+
+// Services is the request.Allocator of services.
+type Services struct {
+	store     *store.Store
+	row       *api.Resource
+	addresses map[corev1.IPFamily]*addressRange
+	families  []corev1.IPFamily
+	ports     PortRange
+	random    func(n uint64) uint64
+}
+
+// New makes the allocator of services.
+func New(s *store.Store, registry *api.Registry, c Config) (*Services, error) {
+	if c.Random == nil {
+		c.Random = rand.Uint64N
+	}
+	if c.Ports == (PortRange{}) {
+		c.Ports = DefaultPorts
+	}
+	a := &Services{
+		store: s, row: registry.Must("", "services"), ports: c.Ports, random: c.Random,
+		addresses: map[corev1.IPFamily]*addressRange{},
+	}
+	for _, prefix := range c.Addresses {
+		family := familyOf(prefix.Addr())
+		if a.addresses[family] != nil {
+			return nil, fmt.Errorf("two ranges of cluster addresses are %s: %s", family, prefix)
+		}
+		r, err := newAddressRange(prefix)
+		if err != nil {
+			return nil, err
+		}
+		a.addresses[family] = r
+		a.families = append(a.families, family)
+	}
+	if len(a.families) == 0 {
+		return nil, errors.New("there is no range of cluster addresses")
+	}
+	return a, nil
+}
+
+func familyOf(a netip.Addr) corev1.IPFamily {
+	if a.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
+}
+
+// Allocate implements request.Allocator.
+func (a *Services) Allocate(ctx context.Context, obj, old api.Object) ([]store.Side, error) {
+	was, _ := old.(*corev1.Service)
+	if obj == nil {
+		return a.release(ctx, was)
+	}
+	s := obj.(*corev1.Service)
+	if errs := kinds.AssignIPFamilies(s, was, a.families); len(errs) > 0 {
+		return nil, invalid(s, errs)
+	}
+	sides, err := a.allocateAddresses(ctx, s, was)
+	if err != nil {
+		return nil, err
+	}
+	ports, err := a.allocatePorts(ctx, s, was)
+	if err != nil {
+		return nil, err
+	}
+	return append(sides, ports...), nil
+}
+
+func invalid(s *corev1.Service, errs field.ErrorList) error {
+	return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Service").GroupKind(), s.Name, errs)
+}
+
+// release frees all that a service that goes away had.
+func (a *Services) release(ctx context.Context, was *corev1.Service) ([]store.Side, error) {
+	var sides []store.Side
+	for _, ip := range addressesOf(was) {
+		side, ok, err := a.freeAddress(ctx, ip, was)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			sides = append(sides, side)
+		}
+	}
+	ports, err := a.changePorts(ctx, was, nil, sets.New(portsOf(was)...))
+	return append(sides, ports...), err
+}
+
+// addressesOf are the cluster addresses that a service has.
+func addressesOf(s *corev1.Service) []string {
+	if s == nil || !kinds.ServiceNeedsClusterIP(s) {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(s.Spec.ClusterIPs), func(ip string) bool {
+		return ip == "" || ip == corev1.ClusterIPNone
+	})
+}
+
+// services are all services of a state not older than what was read before.
+func (a *Services) services(ctx context.Context) ([]api.Object, error) {
+	list, err := a.store.List(ctx, store.Query{Resource: a.row}, store.ListOptions{})
+	return list.Items, err
+}
+
+func (a *Services) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
+	obj, err := a.store.Get(ctx, api.Ref{Resource: a.row, Namespace: namespace, Name: name}, "")
+	if apierrors.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.Service), nil
+}
+
+// nameOf is how a service is told apart from others.
+func nameOf(s metav1.Object) api.Key { return api.Key{Namespace: s.GetNamespace(), Name: s.GetName()} }

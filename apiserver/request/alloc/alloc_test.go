@@ -1,0 +1,290 @@
+package alloc_test
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/apiserver/request/alloc"
+	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/store"
+)
+
+type cluster struct {
+	*request.Handler
+	t *testing.T
+}
+
+// newCluster gives addresses from 10.43.0.0/24 and ports from 30000 to 30099.
+// The dynamic bands begin at .17 and at 30016; the first in them is chosen.
+func newCluster(t *testing.T) cluster {
+	t.Helper()
+	h := requesttest.Handler(t, func(c *request.Config) {
+		a, err := alloc.New(c.Store, c.Registry, alloc.Config{
+			Addresses: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/24")},
+			Ports:     alloc.PortRange{First: 30000, Last: 30099},
+			Random:    func(uint64) uint64 { return 0 },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Allocators = map[schema.GroupResource]request.Allocator{{Resource: "services"}: a}
+	})
+	return cluster{h, t}
+}
+
+func service(name string, change func(*corev1.ServiceSpec)) *corev1.Service {
+	s := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
+		Spec:       corev1.ServiceSpec{Ports: []corev1.ServicePort{{Port: 80}}},
+	}
+	if change != nil {
+		change(&s.Spec)
+	}
+	return s
+}
+
+func (c cluster) create(s *corev1.Service, dryRun ...string) (*corev1.Service, error) {
+	out, err := c.Create(c.t.Context(), requesttest.Info("create", "v1", "services", "default", ""), request.Body{Object: s}, &metav1.CreateOptions{DryRun: dryRun})
+	created, _ := out.(*corev1.Service)
+	return created, err
+}
+
+func (c cluster) mustCreate(s *corev1.Service) *corev1.Service {
+	c.t.Helper()
+	out, err := c.create(s)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out
+}
+
+func (c cluster) patch(name, text string) *corev1.Service {
+	c.t.Helper()
+	out, _, err := c.Patch(c.t.Context(), requesttest.Info("patch", "v1", "services", "default", name), types.MergePatchType,
+		func() ([]byte, error) { return []byte(text), nil }, &metav1.PatchOptions{})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return out.(*corev1.Service)
+}
+
+func (c cluster) delete(name string) {
+	c.t.Helper()
+	if _, _, err := c.Delete(c.t.Context(), requesttest.Info("delete", "v1", "services", "default", name), &metav1.DeleteOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// raw decodes a claim; it reports whether there is one.
+func (c cluster) raw(key string, into interface{ Unmarshal([]byte) error }) bool {
+	c.t.Helper()
+	value, revision, err := c.Store.Raw(c.t.Context(), key)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if revision == 0 {
+		return false
+	}
+	var unknown runtime.Unknown
+	if err := unknown.Unmarshal(value[4:]); err != nil {
+		c.t.Fatal(err)
+	}
+	if err := into.Unmarshal(unknown.Raw); err != nil {
+		c.t.Fatal(err)
+	}
+	return true
+}
+
+func (c cluster) claimed(ip string) bool {
+	return c.raw("/registry/ipaddresses/"+ip, &networkingv1.IPAddress{})
+}
+
+// ports are the node ports that the bitmap has.
+func (c cluster) ports() []int {
+	var stored corev1.RangeAllocation
+	var ports []int
+	if !c.raw("/registry/ranges/servicenodeports", &stored) {
+		return nil
+	}
+	n := len(stored.Data)
+	for i, b := range stored.Data {
+		for bit := range 8 {
+			if b&(1<<bit) != 0 {
+				ports = append(ports, 30000+(n-1-i)*8+bit)
+			}
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
+
+func nodePort(spec *corev1.ServiceSpec) { spec.Type = corev1.ServiceTypeNodePort }
+
+// https://kubernetes.io/docs/concepts/services-networking/cluster-ip-allocation/
+func TestAddressesAreClaimedAndFreed(t *testing.T) {
+	c := newCluster(t)
+	a := c.mustCreate(service("a", nil))
+	if a.Spec.ClusterIP != "10.43.0.17" || len(a.Spec.ClusterIPs) != 1 || a.Spec.IPFamilies[0] != corev1.IPv4Protocol {
+		t.Fatalf("spec is %+v, want the first dynamic address", a.Spec)
+	}
+	var claim networkingv1.IPAddress
+	if !c.raw("/registry/ipaddresses/10.43.0.17", &claim) {
+		t.Fatal("the address is not claimed")
+	}
+	if p := claim.Spec.ParentRef; p.Resource != "services" || p.Namespace != "default" || p.Name != "a" ||
+		claim.Labels["ipaddress.kubernetes.io/managed-by"] != "ipallocator.k8s.io" || claim.Labels["ipaddress.kubernetes.io/ip-family"] != "IPv4" {
+		t.Errorf("claim is %+v", claim)
+	}
+	if b := c.mustCreate(service("b", nil)); b.Spec.ClusterIP != "10.43.0.18" {
+		t.Errorf("second address is %s", b.Spec.ClusterIP)
+	}
+	// An ExternalName has no use for an address.
+	c.patch("b", `{"spec":{"type":"ExternalName","externalName":"example.com"}}`)
+	c.delete("a")
+	for _, ip := range []string{"10.43.0.17", "10.43.0.18"} {
+		if c.claimed(ip) {
+			t.Errorf("%s is still claimed", ip)
+		}
+	}
+	headless := c.mustCreate(service("h", func(s *corev1.ServiceSpec) { s.ClusterIP = corev1.ClusterIPNone }))
+	if headless.Spec.ClusterIP != corev1.ClusterIPNone || c.claimed("10.43.0.17") {
+		t.Errorf("headless service has %s", headless.Spec.ClusterIP)
+	}
+}
+
+func TestChosenAddresses(t *testing.T) {
+	c := newCluster(t)
+	at := func(name, ip string) error {
+		_, err := c.create(service(name, func(s *corev1.ServiceSpec) { s.ClusterIP = ip }))
+		return err
+	}
+	if err := at("a", "10.43.0.10"); err != nil {
+		t.Fatal(err)
+	}
+	for ip, want := range map[string]string{
+		"10.43.0.10":  `spec.clusterIPs: Invalid value: ["10.43.0.10"]: failed to allocate IP 10.43.0.10: provided IP is already allocated`,
+		"10.44.0.1":   `failed to allocate IP 10.44.0.1: the provided IP (10.44.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/24`,
+		"10.43.0.255": `failed to allocate IP 10.43.0.255: the provided IP (10.43.0.255) is not in the valid range`,
+	} {
+		if err := at("b", ip); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s gave %v, want %s", ip, err, want)
+		}
+	}
+}
+
+func TestPortsAreClaimedAndFreed(t *testing.T) {
+	c := newCluster(t)
+	want := func(ports ...int) {
+		t.Helper()
+		if got := c.ports(); !slices.Equal(got, ports) {
+			t.Errorf("ports in use are %v, want %v", got, ports)
+		}
+	}
+	a := c.mustCreate(service("a", nodePort))
+	if a.Spec.Ports[0].NodePort != 30016 {
+		t.Errorf("node port is %d, want the first dynamic one", a.Spec.Ports[0].NodePort)
+	}
+	want(30016)
+	// One number serves both protocols of a port.
+	b := c.mustCreate(service("b", func(s *corev1.ServiceSpec) {
+		nodePort(s)
+		s.Ports = []corev1.ServicePort{{Name: "t", Port: 53, Protocol: "TCP"}, {Name: "u", Port: 53, Protocol: "UDP"}}
+	}))
+	if x, y := b.Spec.Ports[0].NodePort, b.Spec.Ports[1].NodePort; x != 30017 || y != x {
+		t.Errorf("ports are %d and %d", x, y)
+	}
+	want(30016, 30017)
+	c.patch("a", `{"spec":{"type":"ClusterIP"}}`)
+	want(30017)
+	c.patch("b", `{"spec":{"ports":[{"name":"t","port":53,"protocol":"TCP","nodePort":30005}]}}`)
+	want(30005)
+	_, err := c.create(service("d", func(s *corev1.ServiceSpec) { nodePort(s); s.Ports[0].NodePort = 30005 }))
+	if err == nil || !strings.Contains(err.Error(), `spec.ports[0].nodePort: Invalid value: 30005: provided port is already allocated`) {
+		t.Errorf("taken port gave %v", err)
+	}
+	_, err = c.create(service("d", func(s *corev1.ServiceSpec) { nodePort(s); s.Ports[0].NodePort = 40000 }))
+	if err == nil || !strings.Contains(err.Error(), `Invalid value: 40000: provided port is not in the valid range. The range of valid ports is 30000-30099`) {
+		t.Errorf("port out of range gave %v", err)
+	}
+	c.delete("b")
+	want()
+}
+
+func TestFullRanges(t *testing.T) {
+	c := newCluster(t)
+	for i := range 100 {
+		c.mustCreate(service(fmt.Sprintf("s%d", i), nodePort))
+	}
+	_, err := c.create(service("more", nodePort))
+	if err == nil || !strings.Contains(err.Error(), "failed to allocate a nodePort: range is full") {
+		t.Errorf("without ports: %v", err)
+	}
+	for i := range 154 {
+		c.mustCreate(service(fmt.Sprintf("c%d", i), nil))
+	}
+	_, err = c.create(service("more", nil))
+	if err == nil || !strings.Contains(err.Error(), "failed to allocate a serviceIP: range is full") {
+		t.Errorf("without addresses: %v", err)
+	}
+}
+
+func TestDryRunClaimsNothing(t *testing.T) {
+	c := newCluster(t)
+	s, err := c.create(service("a", nodePort), metav1.DryRunAll)
+	if err != nil || s.Spec.ClusterIP == "" || s.Spec.Ports[0].NodePort == 0 {
+		t.Errorf("dry run gave %v, %v", s, err)
+	}
+	if c.claimed("10.43.0.17") || len(c.ports()) > 0 {
+		t.Error("a dry run claimed something")
+	}
+}
+
+// All choose the same address and port first: the losers of the race choose again.
+func TestConcurrentCreates(t *testing.T) {
+	c := newCluster(t)
+	var wg sync.WaitGroup
+	for i := range 16 {
+		wg.Go(func() {
+			if _, err := c.create(service(fmt.Sprintf("s%d", i), nodePort)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	ips, ports := map[string]bool{}, map[int32]bool{}
+	for obj := range c.Store.View().List(c.Registry.Must("", "services"), "") {
+		s := obj.(*corev1.Service)
+		ips[s.Spec.ClusterIP], ports[s.Spec.Ports[0].NodePort] = true, true
+	}
+	if len(ips) != 16 || len(ports) != 16 || len(c.ports()) != 16 {
+		t.Errorf("16 services have %d addresses and %d ports, %d are claimed", len(ips), len(ports), len(c.ports()))
+	}
+}
+
+func TestLeaksAreTakenOver(t *testing.T) {
+	c := newCluster(t)
+	c.mustCreate(service("a", func(s *corev1.ServiceSpec) { nodePort(s); s.ClusterIP = "10.43.0.9"; s.Ports[0].NodePort = 30003 }))
+	// The service goes behind the server's back; its claims stay.
+	_, err := c.Store.Update(t.Context(), requesttest.Ref("", "services", "default", "a"), store.WriteOptions{},
+		func(api.Object) (store.Outcome, error) { return store.Outcome{Delete: true}, nil })
+	if err != nil || !c.claimed("10.43.0.9") {
+		t.Fatal("there is no leak", err)
+	}
+	b, err := c.create(service("b", func(s *corev1.ServiceSpec) { nodePort(s); s.ClusterIP = "10.43.0.9"; s.Ports[0].NodePort = 30003 }))
+	if err != nil || b.Spec.ClusterIP != "10.43.0.9" || b.Spec.Ports[0].NodePort != 30003 {
+		t.Errorf("taking over gave %v, %v", b, err)
+	}
+}
