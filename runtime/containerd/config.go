@@ -98,6 +98,7 @@ disabled_plugins = [
     bin_dirs = [{{printf "%q" .Bin}}]
     conf_dir = {{printf "%q" .CNI}}
     max_conf_num = 1
+    use_internal_loopback = true
 
 [plugins."io.containerd.grpc.v1.cri"]
   disable_tcp_service = true
