@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -221,6 +222,13 @@ func (c *committer) transact(batch []*pending) {
 	ctx, cancel := context.WithTimeout(c.store.life, txnTimeout)
 	defer cancel()
 	resp, err := c.store.engine.Txn(ctx, steps)
+	if errors.Is(err, ErrLeaseGone) && len(batch) > 1 {
+		// Nothing was written. Only those with the lease are to suffer.
+		for i := range batch {
+			c.transact(batch[i : i+1])
+		}
+		return
+	}
 	if err != nil {
 		for _, p := range batch {
 			p.answer(committed{err: err})

@@ -57,12 +57,15 @@ type RangeRequest struct {
 	Start, End string
 	Revision   int64 // 0: now, linearizable
 	Limit      int64 // 0: all
+	CountOnly  bool  // answer Count and no keys
 }
 
-// RangeResponse answers a RangeRequest. Revision is the engine's at the time.
+// RangeResponse answers a RangeRequest. Revision is the engine's at the time;
+// Count is how many keys there are in the range, whatever the limit.
 type RangeResponse struct {
 	KVs      []KV
 	More     bool
+	Count    int64
 	Revision int64
 }
 
@@ -144,6 +147,8 @@ var (
 	ErrTooLarge       = errors.New("the transaction is too large")
 	ErrClosed         = errors.New("the engine is closed")
 	ErrFutureRevision = errors.New("the revision is in the future")
+	// ErrLeaseGone: a transaction was refused because a lease in it has ended.
+	ErrLeaseGone = errors.New("the lease has ended")
 	// ErrUnknownOutcome: the transaction may or may not have happened.
 	ErrUnknownOutcome = errors.New("no answer in time; the write may have happened")
 )

@@ -35,6 +35,17 @@ func newLeases(e Engine, c clock.Clock) *leases {
 	return &leases{engine: e, clock: c, recent: map[time.Duration]*shared{}}
 }
 
+// forget makes get not give a lease again.
+func (l *leases) forget(id int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for ttl, s := range l.recent {
+		if s.id == id {
+			delete(l.recent, ttl)
+		}
+	}
+}
+
 // get gives a lease that lasts at least the time, or 0 for no time.
 func (l *leases) get(ctx context.Context, ttl time.Duration) (int64, error) {
 	if ttl <= 0 {

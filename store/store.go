@@ -61,6 +61,7 @@ type Store struct {
 	subscribers map[*subscriber]bool
 
 	full atomic.Bool // creates are refused
+	lost atomic.Bool // the watch of the engine is down
 
 	life    context.Context // ends with Close
 	end     context.CancelFunc
@@ -142,7 +143,8 @@ type WriteOptions struct {
 	// Fence refuses the write unless its key still has that create revision.
 	Fence *Fence
 	// TTL lets the object disappear by itself after that time, rounded up to
-	// seconds; expiries within some seconds are put together. 0: it stays.
+	// seconds; expiries that lie close together are put together. 0: it stays,
+	// also if it was written with a TTL before.
 	TTL time.Duration
 	// With are raw keys written in the same transaction, all or nothing.
 	With []Side
@@ -246,7 +248,6 @@ func open(ctx context.Context, e Engine, reg *api.Registry, opts Options) (*Stor
 
 // Close ends all watches and closes the engine. Calls that are under way fail.
 func (s *Store) Close() error {
-	s.end()
 	s.fail(apierrors.NewServiceUnavailable("the store is closed"))
 	s.running.Wait()
 	s.commits.wait()
@@ -254,17 +255,26 @@ func (s *Store) Close() error {
 	return s.engine.Close()
 }
 
-// fail makes the store refuse to serve.
+// fail makes the store refuse to serve, and ends its watches.
 func (s *Store) fail(err error) {
 	if _, ok := err.(apierrors.APIStatus); !ok {
 		s.opts.Logger.Error("the store cannot go on", "error", err)
 		err = apierrors.NewInternalError(err)
 	}
 	s.reached.fail(err)
+	s.end()
 }
 
 // Ready says why the store cannot serve, or nil.
-func (s *Store) Ready() error { return s.reached.err() }
+func (s *Store) Ready() error {
+	if err := s.reached.err(); err != nil {
+		return err
+	}
+	if s.lost.Load() {
+		return apierrors.NewServiceUnavailable("the database is out of reach, and what is shown may be old")
+	}
+	return nil
+}
 
 // Revision is the resource version that the copy has reached.
 func (s *Store) Revision() string { return formatVersion(lastOf(s.snap.Load().revision)) }

@@ -5,7 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/watch"
 )
 
@@ -75,7 +74,7 @@ func (s *Store) Watch(ctx context.Context, q Query, o WatchOptions) (*Watcher, e
 		w.cursor = lastOf(snap.revision)
 		return w, nil
 	}
-	if err := s.Ready(); err != nil {
+	if err := s.reached.err(); err != nil {
 		return nil, err
 	}
 	w.start()
@@ -124,7 +123,7 @@ func (w *Watcher) Next(ctx context.Context) ([]Event, error) {
 		}
 		switch {
 		case w.store.life.Err() != nil:
-			return nil, apierrors.NewServiceUnavailable("the store is closed")
+			return nil, w.store.reached.err()
 		case w.life.Err() != nil:
 			return nil, context.Canceled
 		case err != nil:

@@ -115,7 +115,7 @@ func (s *Store) begin(ctx context.Context, a *attempt) (*pending, api.Object, er
 	if !t.owns(key) {
 		return nil, nil, apierrors.NewInternalError(fmt.Errorf("%s cannot be stored under this name", ref))
 	}
-	if err := s.Ready(); err != nil {
+	if err := s.reached.err(); err != nil {
 		return nil, nil, err
 	}
 	for {
@@ -203,6 +203,10 @@ func (s *Store) conclude(ctx context.Context, a *attempt) (obj api.Object, again
 		return nil, false, ctx.Err()
 	}
 	r := p.result
+	if errors.Is(r.err, ErrLeaseGone) {
+		s.leases.forget(p.lease)
+		return nil, true, nil
+	}
 	if r.err != nil {
 		if ctx.Err() != nil {
 			return nil, false, ctx.Err()

@@ -226,7 +226,7 @@ func (s *localStream) Next(ctx context.Context) ([]store.RawEvent, error) {
 				return nil, ctx.Err()
 			case <-s.closed:
 				return nil, store.ErrClosed
-			case <-s.engine.closed:
+			case <-s.engine.server.StoppingNotify():
 				return nil, store.ErrClosed
 			}
 		} else {

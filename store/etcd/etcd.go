@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	etcderrors "go.etcd.io/etcd/server/v3/etcdserver/errors"
+	"go.etcd.io/etcd/server/v3/lease"
 	"go.etcd.io/etcd/server/v3/storage/mvcc"
 
 	"hansa.dev/hansa/store"
@@ -31,7 +32,7 @@ type shared struct{ requests requests }
 
 // Range implements store.Engine.
 func (e shared) Range(ctx context.Context, r store.RangeRequest) (store.RangeResponse, error) {
-	req := &pb.RangeRequest{Key: []byte(r.Start), Revision: r.Revision, Limit: r.Limit}
+	req := &pb.RangeRequest{Key: []byte(r.Start), Revision: r.Revision, Limit: r.Limit, CountOnly: r.CountOnly}
 	if r.End != "" {
 		req.RangeEnd = []byte(r.End)
 	}
@@ -39,7 +40,7 @@ func (e shared) Range(ctx context.Context, r store.RangeRequest) (store.RangeRes
 	if err != nil {
 		return store.RangeResponse{}, translate(err)
 	}
-	out := store.RangeResponse{More: resp.More, Revision: resp.Header.Revision, KVs: make([]store.KV, len(resp.Kvs))}
+	out := store.RangeResponse{More: resp.More, Count: resp.Count, Revision: resp.Header.Revision, KVs: make([]store.KV, len(resp.Kvs))}
 	for i, kv := range resp.Kvs {
 		out.KVs[i] = keyValue(kv)
 	}
@@ -160,6 +161,8 @@ func translate(err error) error {
 		return store.ErrNoSpace
 	case is(etcderrors.ErrRequestTooLarge, rpctypes.ErrRequestTooLarge):
 		return store.ErrTooLarge
+	case is(lease.ErrLeaseNotFound, rpctypes.ErrLeaseNotFound):
+		return store.ErrLeaseGone
 	case is(etcderrors.ErrStopped, rpctypes.ErrStopped):
 		return store.ErrClosed
 	case is(context.DeadlineExceeded, context.Canceled,

@@ -4,10 +4,12 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -25,7 +27,7 @@ const IndexColor = "color"
 // row and nothing else.
 func Registry() *api.Registry {
 	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
+	if err := errors.Join(corev1.AddToScheme(scheme), coordinationv1.AddToScheme(scheme)); err != nil {
 		panic(err)
 	}
 	reg, err := api.NewRegistry(scheme, []*api.Resource{
@@ -43,11 +45,19 @@ func Registry() *api.Registry {
 			}}),
 		row("namespaces", "Namespace", "namespaces", false, func() api.Object { return &corev1.Namespace{} }),
 		row("services", "Service", "services/specs", true, func() api.Object { return &corev1.Service{} }),
+		lease(),
 	})
 	if err != nil {
 		panic(err)
 	}
 	return reg
+}
+
+func lease() *api.Resource {
+	r := row("leases", "Lease", "leases", true, func() api.Object { return &coordinationv1.Lease{} })
+	r.Group, r.Storage = coordinationv1.GroupName, coordinationv1.SchemeGroupVersion
+	r.Versions[0].GroupVersion = r.Storage
+	return r
 }
 
 func row(plural, kind, prefix string, namespaced bool, make func() api.Object, indexes ...api.Index) *api.Resource {

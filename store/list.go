@@ -1,0 +1,244 @@
+package store
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// List reads the objects of a query from one consistent state.
+func (s *Store) List(ctx context.Context, q Query, o ListOptions) (List, error) {
+	sel, err := s.selector(q)
+	if err != nil {
+		return List{}, err
+	}
+	if o.Continue != "" {
+		return s.listMore(ctx, sel, o)
+	}
+	exact, err := s.listMode(o)
+	if err != nil {
+		return List{}, err
+	}
+	if exact != 0 {
+		if err := s.await(ctx, exact); err != nil {
+			return List{}, err
+		}
+		return s.listAt(ctx, sel, exact/slots, "", o.Limit)
+	}
+	if err := s.notOlder(ctx, o.ResourceVersion); err != nil {
+		return List{}, err
+	}
+	snap := s.snap.Load()
+	return page(sel, sel.scan(&snap.tables[sel.table.place], ""), snap.revision, o.Limit,
+		func(e *entry) int64 { return countAfter(&snap.tables[sel.table.place], sel, e.key) }), nil
+}
+
+// listMode checks the options by the table in Kubernetes' API concepts
+// ("Resource versions", semantics for get and list) and answers the version
+// that is wanted exactly, or 0.
+func (s *Store) listMode(o ListOptions) (exact int64, err error) {
+	rv, err := parseVersion(o.ResourceVersion)
+	if err != nil {
+		return 0, err
+	}
+	switch o.ResourceVersionMatch {
+	case "":
+		if o.Limit > 0 {
+			return rv, nil
+		}
+		return 0, nil
+	case metav1.ResourceVersionMatchNotOlderThan:
+		if o.ResourceVersion == "" {
+			return 0, apierrors.NewBadRequest("resourceVersionMatch is forbidden unless resourceVersion is provided")
+		}
+		return 0, nil
+	case metav1.ResourceVersionMatchExact:
+		if rv == 0 {
+			return 0, apierrors.NewBadRequest(`resourceVersionMatch "Exact" is forbidden for resourceVersion "" and "0"`)
+		}
+		return rv, nil
+	}
+	return 0, apierrors.NewBadRequest(fmt.Sprintf("unknown resourceVersionMatch %q", o.ResourceVersionMatch))
+}
+
+// countAfter is how many entries of a query that counts come behind a key.
+func countAfter(v *tableView, sel *selector, key string) (n int64) {
+	for range sel.scan(v, key+"\x00") {
+		n++
+	}
+	return n
+}
+
+// page takes the entries that match, up to the limit.
+func page(sel *selector, from iter.Seq[*entry], revision, limit int64, after func(*entry) int64) List {
+	list := List{ResourceVersion: formatVersion(lastOf(revision))}
+	var last *entry
+	for e := range from {
+		if !sel.matches(e) {
+			continue
+		}
+		if limit > 0 && int64(len(list.Items)) == limit {
+			list.Continue = token{Revision: lastOf(revision), Start: last.key + "\x00"}.String()
+			if sel.counts() {
+				n := after(last)
+				list.Remaining = &n
+			}
+			break
+		}
+		list.Items = append(list.Items, e.obj)
+		last = e
+	}
+	return list
+}
+
+// token is where the next page begins, in Kubernetes' own form.
+type token struct {
+	APIVersion string `json:"v"`
+	Revision   int64  `json:"rv"` // a resource version; -1: whatever is newest
+	Start      string `json:"start"`
+}
+
+const tokenVersion = "meta.k8s.io/v1"
+
+func (t token) String() string {
+	t.APIVersion = tokenVersion
+	b, err := json.Marshal(t)
+	if err != nil {
+		panic(err) // a struct of strings and numbers
+	}
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parseToken(s string) (t token, err error) {
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err == nil {
+		err = json.Unmarshal(b, &t)
+	}
+	if err != nil || t.APIVersion != tokenVersion || t.Start == "" || t.Revision == 0 || t.Revision < -1 {
+		return t, apierrors.NewBadRequest("continue key is not valid")
+	}
+	return t, nil
+}
+
+// listMore answers a later page from the state of the first one.
+func (s *Store) listMore(ctx context.Context, sel *selector, o ListOptions) (List, error) {
+	if o.ResourceVersion != "" || o.ResourceVersionMatch != "" {
+		return List{}, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
+	}
+	t, err := parseToken(o.Continue)
+	if err != nil {
+		return List{}, err
+	}
+	if t.Revision < 0 {
+		if err := s.sync(ctx); err != nil {
+			return List{}, err
+		}
+		return s.listAt(ctx, sel, s.snap.Load().revision, t.Start, o.Limit)
+	}
+	if err := s.await(ctx, t.Revision); err != nil {
+		return List{}, err
+	}
+	list, err := s.listAt(ctx, sel, t.Revision/slots, t.Start, o.Limit)
+	if apierrors.IsResourceExpired(err) {
+		return List{}, errTokenExpired(t)
+	}
+	return list, err
+}
+
+// errTokenExpired comes with a token that goes on from the newest state
+// instead, as Kubernetes' does.
+func errTokenExpired(t token) error {
+	err := apierrors.NewResourceExpired("The provided continue parameter is too old to display a consistent list result. " +
+		"You can start a new list without the continue parameter, or use the continue token in this response to retrieve " +
+		"the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that " +
+		"were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.")
+	err.ErrStatus.ListMeta.Continue = token{Revision: -1, Start: t.Start}.String()
+	return err
+}
+
+// listAt reads as of one revision, from a key on: from the copy if the resource
+// has not changed since, else from the engine's history.
+func (s *Store) listAt(ctx context.Context, sel *selector, revision int64, from string, limit int64) (List, error) {
+	snap := s.snap.Load()
+	view := &snap.tables[sel.table.place]
+	if view.newest <= revision && revision <= snap.revision {
+		return page(sel, sel.scan(view, from), revision, limit,
+			func(e *entry) int64 { return countAfter(view, sel, e.key) }), nil
+	}
+	h := &historicList{ctx: ctx, store: s, sel: sel, revision: revision}
+	list := page(sel, h.scan(from), revision, limit, h.countAfter)
+	if h.err == nil {
+		return list, nil
+	}
+	var gone *CompactedError
+	if errors.As(h.err, &gone) {
+		return List{}, errTooOld(lastOf(revision), lastOf(gone.Compacted))
+	}
+	if ctx.Err() != nil {
+		return List{}, ctx.Err()
+	}
+	return List{}, errRead(fmt.Sprintf("list %s at revision %d", sel.Resource.Plural, revision), h.err)
+}
+
+// historicList reads entries of a past revision from the engine.
+type historicList struct {
+	ctx      context.Context
+	store    *Store
+	sel      *selector
+	revision int64
+	err      error
+}
+
+// scan decodes the entries from a key on, page by page.
+func (h *historicList) scan(from string) iter.Seq[*entry] {
+	t := h.sel.table
+	start, end := t.prefix+max(from, h.sel.prefix), prefixEnd(t.prefix+h.sel.prefix)
+	return func(yield func(*entry) bool) {
+		for {
+			resp, err := h.store.engine.Range(h.ctx, RangeRequest{Start: start, End: end, Revision: h.revision, Limit: loadPage})
+			if err != nil {
+				h.err = err
+				return
+			}
+			for _, kv := range resp.KVs {
+				key := strings.TrimPrefix(kv.Key, t.prefix)
+				if !t.owns(key) {
+					continue
+				}
+				e, err := t.entry(key, kv)
+				if err != nil {
+					h.err = err
+					return
+				}
+				if !yield(e) {
+					return
+				}
+			}
+			if !resp.More {
+				return
+			}
+			start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
+		}
+	}
+}
+
+func (h *historicList) countAfter(e *entry) int64 {
+	t := h.sel.table
+	resp, err := h.store.engine.Range(h.ctx, RangeRequest{
+		Start:     t.prefix + e.key + "\x00",
+		End:       prefixEnd(t.prefix + h.sel.prefix),
+		Revision:  h.revision,
+		CountOnly: true,
+	})
+	if err != nil {
+		h.err = err
+	}
+	return resp.Count
+}
