@@ -155,13 +155,15 @@ func repackSubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
 			if byAddress[key] == nil {
 				byAddress[key] = map[string]corev1.EndpointPort{}
 			}
+			if len(ports) == 0 {
+				byAddress[key][noPorts] = corev1.EndpointPort{}
+			}
 			for _, p := range ports {
 				byAddress[key][portKey(p)] = p
 			}
 		}
 	}
 	for i := range subsets {
-		// A subset without ports is one with the empty set of ports.
 		add(subsets[i].Addresses, false, subsets[i].Ports)
 		add(subsets[i].NotReadyAddresses, true, subsets[i].Ports)
 	}
@@ -169,16 +171,19 @@ func repackSubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
 		if key.notReady {
 			continue
 		}
-		hidden := byAddress[endpointKey{ip: key.ip, uid: key.uid, notReady: true}]
-		had := len(ports)
-		for name := range hidden {
+		for name := range byAddress[endpointKey{ip: key.ip, uid: key.uid, notReady: true}] {
 			delete(ports, name)
 		}
-		if had > 0 && len(ports) == 0 {
+		if len(ports) == 0 {
 			delete(byAddress, key)
 		}
 	}
 
+	return groupByPorts(addresses, byAddress)
+}
+
+// groupByPorts makes one subset of all addresses that have the same ports.
+func groupByPorts(addresses map[endpointKey]corev1.EndpointAddress, byAddress map[endpointKey]map[string]corev1.EndpointPort) []corev1.EndpointSubset {
 	grouped := map[string]*corev1.EndpointSubset{}
 	for key, ports := range byAddress {
 		names := make([]string, 0, len(ports))
@@ -191,7 +196,9 @@ func repackSubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
 		if subset == nil {
 			subset = &corev1.EndpointSubset{}
 			for _, name := range names {
-				subset.Ports = append(subset.Ports, ports[name])
+				if name != noPorts {
+					subset.Ports = append(subset.Ports, ports[name])
+				}
 			}
 			grouped[id] = subset
 		}
@@ -203,6 +210,9 @@ func repackSubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
 	}
 	return sortedSubsets(grouped)
 }
+
+// noPorts stands for the port of an address in a subset without any.
+const noPorts = ""
 
 func portKey(p corev1.EndpointPort) string {
 	return fmt.Sprintf("%s/%05d/%s/%s", p.Name, p.Port, p.Protocol, ptr.Deref(p.AppProtocol, ""))
