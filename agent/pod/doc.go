@@ -8,10 +8,10 @@
 // Plan returned must be announced with Begin before Plan is called again, and
 // its outcome with End.
 //
-//	     ┌────────── SetPod, Observe, Probed, End ──────────┐
-//	     ▼                                                  │
-//	   State ── Plan(now) ──► actions ── Begin ── worker ───┘
-//	     └───── Status(now) ──► v1.PodStatus
+//	  ┌────────── SetPod, Observe, Probed, End ──────────┐
+//	  ▼                                                  │
+//	State ── Plan(now) ──► actions ── Begin ── worker ───┘
+//	  └───── Status(now) ──► v1.PodStatus
 //
 // The life of a pod, as the actions show it:
 //

@@ -197,7 +197,7 @@ func (s *State) Adopt() {
 		c.Up = true
 		c.Started = c.Spec.StartupProbe == nil
 		c.Ready = c.Started && c.Spec.ReadinessProbe == nil
-		if cs := known[c.Name]; cs != nil && trimScheme(cs.ContainerID) == newest.ID {
+		if cs := known[c.Name]; cs != nil && TrimScheme(cs.ContainerID) == newest.ID {
 			c.Started = c.Started || cs.Started != nil && *cs.Started
 			c.Ready = c.Ready || cs.Ready
 		}
@@ -224,8 +224,8 @@ func (s *State) anyRun() bool {
 	return false
 }
 
-// trimScheme takes "containerd://ID" to "ID".
-func trimScheme(id string) string {
+// TrimScheme takes "containerd://ID", the form in statuses, to "ID".
+func TrimScheme(id string) string {
 	if _, rest, ok := strings.Cut(id, "://"); ok {
 		return rest
 	}

@@ -281,6 +281,9 @@ func (s *State) initialized() bool {
 // settled says that the pod's work is over: all regular containers have ended
 // for good, or an init container has failed for good.
 func (s *State) settled() bool {
+	if Terminal(s.Pod) {
+		return true
+	}
 	for _, c := range s.list(Init) {
 		if r := c.last(); r != nil && r.ExitCode != 0 && !c.Start.Busy && !s.restarts(c, r.ExitCode) {
 			return true

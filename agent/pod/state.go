@@ -202,9 +202,9 @@ type Run struct {
 	// Asked is the image that the spec named when the run was created; Image
 	// and ImageID are what the runtime calls it.
 	Asked, Image, ImageID string
-	User           *cri.ContainerUser
-	Resources      *cri.LinuxContainerResources
-	StopSignal     cri.Signal
+	User                  *cri.ContainerUser
+	Resources             *cri.LinuxContainerResources
+	StopSignal            cri.Signal
 	// Backoff is the restart delay that was in force when it was created.
 	Backoff time.Duration
 }
@@ -304,6 +304,11 @@ func SpecGrace(p *v1.Pod) time.Duration {
 		return time.Duration(*g) * time.Second
 	}
 	return v1.DefaultTerminationGracePeriodSeconds * time.Second
+}
+
+// Terminal says that a pod has ended for good.
+func Terminal(p *v1.Pod) bool {
+	return p.Status.Phase == v1.PodSucceeded || p.Status.Phase == v1.PodFailed
 }
 
 // each goes through all containers of a spec: init, regular, ephemeral.

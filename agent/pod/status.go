@@ -27,6 +27,9 @@ func (s *State) Status(now time.Time) *v1.PodStatus {
 		s.conditions(out, now)
 		return out
 	}
+	if Terminal(s.Pod) && !s.anyRun() {
+		return out // what was said of it stands
+	}
 	s.addresses(out)
 	out.InitContainerStatuses = s.containerStatuses(now, Init, Sidecar)
 	out.ContainerStatuses = s.containerStatuses(now, Regular)

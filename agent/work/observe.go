@@ -28,10 +28,8 @@ const (
 	noteBackoff       = "hansa.dev/backoff"
 	noteMessagePath   = "hansa.dev/termination-message-path"
 	noteMessagePolicy = "hansa.dev/termination-message-policy"
-	// NoteGrace and NotePreStop let a container be stopped in its way when its
-	// pod is known no more.
-	NoteGrace   = "hansa.dev/grace-period"
-	NotePreStop = "hansa.dev/pre-stop"
+	// NoteGrace is how long a container is given when its pod is known no more.
+	NoteGrace = "hansa.dev/grace-period"
 )
 
 // Known is what the runtime has of one pod.

@@ -26,6 +26,7 @@ type Worker struct {
 	mu        sync.Mutex
 	mail      []func(now time.Time)
 	addresses downward.Addresses
+	logs      map[string]string // files by container ID; not written to
 
 	// Of the worker's goroutine:
 	state  *pod.State
@@ -34,6 +35,8 @@ type Worker struct {
 	shown *v1.PodStatus
 	// kills holds, by container, the kill in progress.
 	kills map[string]*killing
+	// ends holds, by run, the channel that is closed at its end.
+	ends map[string]chan struct{}
 	// hooks is cancelled when the pod has to end: no postStart hook and no pull
 	// is waited for then.
 	hooks    context.Context
@@ -166,6 +169,8 @@ func (w *Worker) Run(ctx context.Context) {
 			w.endHooks()
 		}
 		w.shareAddresses()
+		w.shareLogs()
+		w.closeEnds()
 		w.syncProbes(ctx)
 		w.report(now)
 		if w.state.Over() {

@@ -1,0 +1,221 @@
+// Package admit decides whether a pod that was bound to this node may run on
+// it. The scheduler has decided that before; here the node has the last word,
+// for pods bound past the scheduler or while the node changed.
+//
+// It is pure: a decision over what is known.
+package admit
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/resource"
+	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+
+	"hansa.dev/hansa/agent/pod"
+)
+
+// Node is what a pod is admitted to.
+type Node struct {
+	// Object carries the node's labels; nil when it is not known yet.
+	Object      *v1.Node
+	Allocatable v1.ResourceList
+	// Pods are those that are admitted and not over.
+	Pods []*v1.Pod
+	OS   string
+}
+
+// Pod answers nil when p may run, or why it may not, in Kubernetes' words.
+func Pod(p *v1.Pod, n Node) *pod.Refusal {
+	if r := sysctls(p); r != nil {
+		return r
+	}
+	if os := p.Spec.OS; os != nil && string(os.Name) != n.OS {
+		return &pod.Refusal{Reason: "PodOSNotSupported", Message: "Failed to admit pod as the OS field doesn't match node OS"}
+	}
+	if r := resources(p, n); r != nil {
+		return r
+	}
+	if n.Object != nil {
+		if ok, err := nodeaffinity.GetRequiredNodeAffinity(p).Match(n.Object); err != nil || !ok {
+			return predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+		}
+		if untolerated(p, n.Object) {
+			return predicate("TaintToleration", "node(s) had untolerated taint(s)")
+		}
+	}
+	if portsTaken(p, n.Pods) {
+		return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+	}
+	return nil
+}
+
+func predicate(name, why string) *pod.Refusal {
+	return &pod.Refusal{Reason: name, Message: fmt.Sprintf("Predicate %s failed: %s", name, why)}
+}
+
+// resources checks that what the pod requests is left.
+func resources(p *v1.Pod, n Node) *pod.Refusal {
+	short := func(name v1.ResourceName, requested, used, capacity int64) *pod.Refusal {
+		return &pod.Refusal{
+			Reason:  "OutOf" + string(name),
+			Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity),
+		}
+	}
+	if limit, ok := n.Allocatable[v1.ResourcePods]; ok && int64(len(n.Pods)+1) > limit.Value() {
+		return short(v1.ResourcePods, 1, int64(len(n.Pods)), limit.Value())
+	}
+	used := v1.ResourceList{}
+	for _, other := range n.Pods {
+		for name, q := range resource.PodRequests(other, resource.PodResourcesOptions{}) {
+			sum := used[name]
+			sum.Add(q)
+			used[name] = sum
+		}
+	}
+	requests := resource.PodRequests(p, resource.PodResourcesOptions{})
+	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage} {
+		if r := fits(name, requests, used, n.Allocatable, short); r != nil {
+			return r
+		}
+	}
+	var others []string
+	for name := range requests {
+		if name != v1.ResourceCPU && name != v1.ResourceMemory && name != v1.ResourceEphemeralStorage {
+			others = append(others, string(name))
+		}
+	}
+	slices.Sort(others)
+	capacity := n.Allocatable
+	if n.Object != nil {
+		capacity = merged(n.Allocatable, n.Object.Status.Allocatable)
+	}
+	for _, name := range others {
+		if r := fits(v1.ResourceName(name), requests, used, capacity, short); r != nil {
+			return r
+		}
+	}
+	return nil
+}
+
+// merged adds resources that others announced on the node's object.
+func merged(ours, announced v1.ResourceList) v1.ResourceList {
+	out := announced.DeepCopy()
+	if out == nil {
+		out = v1.ResourceList{}
+	}
+	for name, q := range ours {
+		out[name] = q
+	}
+	return out
+}
+
+func fits(name v1.ResourceName, requests, used, capacity v1.ResourceList, short func(v1.ResourceName, int64, int64, int64) *pod.Refusal) *pod.Refusal {
+	want := requests[name]
+	if want.IsZero() {
+		return nil
+	}
+	u, c := used[name], capacity[name]
+	total := want.DeepCopy()
+	total.Add(u)
+	if total.Cmp(c) <= 0 {
+		return nil
+	}
+	if name == v1.ResourceCPU {
+		return short(name, want.MilliValue(), u.MilliValue(), c.MilliValue())
+	}
+	return short(name, want.Value(), u.Value(), c.Value())
+}
+
+// untolerated says whether a taint would evict the pod at once.
+func untolerated(p *v1.Pod, node *v1.Node) bool {
+	return slices.ContainsFunc(node.Spec.Taints, func(t v1.Taint) bool {
+		return t.Effect == v1.TaintEffectNoExecute && !slices.ContainsFunc(p.Spec.Tolerations, func(tol v1.Toleration) bool { return tolerates(tol, t) })
+	})
+}
+
+func tolerates(tol v1.Toleration, t v1.Taint) bool {
+	if tol.Effect != "" && tol.Effect != t.Effect || tol.Key != "" && tol.Key != t.Key {
+		return false
+	}
+	return tol.Operator == v1.TolerationOpExists || (tol.Operator == "" || tol.Operator == v1.TolerationOpEqual) && tol.Value == t.Value
+}
+
+type port struct {
+	protocol v1.Protocol
+	number   int32
+}
+
+// hostPorts are the node's ports that a pod uses, with their addresses.
+func hostPorts(p *v1.Pod) map[port][]string {
+	out := map[port][]string{}
+	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			for _, cp := range list[i].Ports {
+				if cp.HostPort <= 0 {
+					continue
+				}
+				key := port{cp.Protocol, cp.HostPort}
+				if key.protocol == "" {
+					key.protocol = v1.ProtocolTCP
+				}
+				out[key] = append(out[key], cp.HostIP)
+			}
+		}
+	}
+	return out
+}
+
+func portsTaken(p *v1.Pod, others []*v1.Pod) bool {
+	want := hostPorts(p)
+	if len(want) == 0 {
+		return false
+	}
+	for _, o := range others {
+		for key, have := range hostPorts(o) {
+			for _, ip := range want[key] {
+				if slices.ContainsFunc(have, func(other string) bool { return ip == other || wildcard(ip) || wildcard(other) }) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+func wildcard(ip string) bool { return ip == "" || ip == "0.0.0.0" || ip == "::" }
+
+// safeSysctls are those that are bound to a namespace of the pod and harm
+// nobody else.
+var safeSysctls = []string{
+	"kernel.shm_rmid_forced",
+	"net.ipv4.ip_local_port_range",
+	"net.ipv4.ip_local_reserved_ports",
+	"net.ipv4.ip_unprivileged_port_start",
+	"net.ipv4.ping_group_range",
+	"net.ipv4.tcp_fin_timeout",
+	"net.ipv4.tcp_keepalive_intvl",
+	"net.ipv4.tcp_keepalive_probes",
+	"net.ipv4.tcp_keepalive_time",
+	"net.ipv4.tcp_rmem",
+	"net.ipv4.tcp_syncookies",
+	"net.ipv4.tcp_wmem",
+}
+
+func sysctls(p *v1.Pod) *pod.Refusal {
+	if p.Spec.SecurityContext == nil {
+		return nil
+	}
+	for _, s := range p.Spec.SecurityContext.Sysctls {
+		name := strings.ReplaceAll(s.Name, "/", ".")
+		if !slices.Contains(safeSysctls, name) {
+			return &pod.Refusal{Reason: "SysctlForbidden", Message: fmt.Sprintf("forbidden sysctl: %q not allowlisted", s.Name)}
+		}
+		if p.Spec.HostNetwork && strings.HasPrefix(name, "net.") {
+			return &pod.Refusal{Reason: "SysctlForbidden", Message: fmt.Sprintf("forbidden sysctl: %q not allowed with host net enabled", s.Name)}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,287 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/agent/downward"
+	"hansa.dev/hansa/agent/image"
+	"hansa.dev/hansa/agent/node"
+	"hansa.dev/hansa/agent/server"
+	"hansa.dev/hansa/agent/status"
+	"hansa.dev/hansa/agent/volume"
+	"hansa.dev/hansa/agent/work"
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/runtime"
+)
+
+// Config is all that an agent needs. Fields without a word on zero are
+// required.
+type Config struct {
+	NodeName string
+	// NodeIPs are the node's addresses, the primary one first.
+	NodeIPs []netip.Addr
+	// DataDir holds pods/ and logs/.
+	DataDir string
+	// Client acts as system:node:NAME.
+	Client  client.Interface
+	Runtime runtime.Runtime
+	Clock   clock.WithTicker
+	// Groups is the instance's cgroup tree.
+	Groups *cgroup.Tree
+	// Ledger notes a thing on the host before it is made.
+	Ledger func(kind, name string) error
+	DNS    work.DNS
+
+	// Host says what the machine is; Reserved is kept from pods (may be nil).
+	Host     node.Host
+	Reserved v1.ResourceList
+	PodCIDR  string
+	// Port of the node API, as the node's status names it.
+	Port int
+	// Version is the gitVersion that the node's status names.
+	Version string
+	Labels  map[string]string
+	Taints  []v1.Taint
+	// PodPids bounds the processes of each pod; 0 for no bound.
+	PodPids int64
+	// Ready, when not nil, is asked beside the runtime whether pods can be run:
+	// the network, for one. Its error says what is missing.
+	Ready func(ctx context.Context) error
+
+	// Authorize wraps the node API; Metrics serves its /metrics (nil: none).
+	Authorize func(http.Handler) http.Handler
+	Metrics   http.Handler
+	Log       *slog.Logger
+}
+
+// Agent runs the pods of a node. Make one with New, run it once.
+type Agent struct {
+	Config
+	rows    rows
+	node    *work.Node
+	keeper  *node.Keeper
+	pusher  *status.Pusher
+	events  *events.Broadcaster
+	volumes *volume.Manager
+	objects *objects
+
+	wake chan struct{}
+	mu   sync.Mutex
+	mail []func(ctx context.Context)
+
+	// workers by UID. The map is written to by the agent's goroutine only,
+	// with workersMu held, which others need to read it.
+	workersMu sync.RWMutex
+	workers   map[types.UID]*entry
+	running   sync.WaitGroup
+	// weights wakes whoever sets the classes' cpu weights.
+	weights chan struct{}
+}
+
+type entry struct {
+	*work.Worker
+	key api.Key
+}
+
+type rows struct{ pods, configMaps, secrets, services, accounts, nodes *api.Resource }
+
+// New makes an agent from what the machine is now.
+func New(c Config) (*Agent, error) {
+	if len(c.NodeIPs) == 0 {
+		return nil, errors.New("agent: the node has no address")
+	}
+	capacity, err := c.Host.Capacity()
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	allocatable := node.Allocatable(capacity, c.Reserved)
+	r := c.Client.Registry()
+	a := &Agent{
+		Config: c,
+		rows: rows{
+			pods: r.Must("", "pods"), configMaps: r.Must("", "configmaps"), secrets: r.Must("", "secrets"),
+			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"),
+		},
+		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1),
+		workers: map[types.UID]*entry{},
+	}
+	a.objects = &objects{client: c.Client, rows: &a.rows, users: newUsers()}
+	a.events = events.New(c.Client, c.Clock, "kubelet", c.NodeName, c.Log)
+	a.pusher = status.New(c.Client, c.Clock, c.Log)
+	a.volumes = volume.New(volume.Config{
+		PodsDir: filepath.Join(c.DataDir, "pods"), Objects: a.objects, Clock: c.Clock,
+		Allocatable: func() v1.ResourceList { return allocatable }, Record: c.Ledger, Addresses: a.addresses,
+	})
+	a.node = &work.Node{
+		Name: c.NodeName, IPs: texts(c.NodeIPs), Runtime: c.Runtime, Clock: c.Clock,
+		Client: c.Client, Pods: a.rows.pods,
+		Images: image.New(c.Runtime, c.Clock), Volumes: a.volumes, Groups: c.Groups, Statuses: a.pusher,
+		Events: a.events, Objects: a.objects, DNS: c.DNS,
+		LogsDir: filepath.Join(c.DataDir, "logs"), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
+		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
+		PodPids: c.PodPids, PodsChanged: a.podsChanged, Log: c.Log,
+	}
+	a.keeper = node.New(node.Config{
+		Name: c.NodeName, IPs: c.NodeIPs, Port: c.Port, PodCIDR: c.PodCIDR, Version: c.Version,
+		RuntimeVersion: a.runtimeVersion, Labels: c.Labels, Taints: c.Taints, Info: c.Host.Info(),
+		Capacity: capacity, Allocatable: allocatable, Ready: a.ready, Pressure: c.Host.Pressure, Images: a.images,
+		Client: c.Client, Clock: c.Clock, Events: a.events, Log: c.Log,
+	})
+	return a, nil
+}
+
+func texts(ips []netip.Addr) []string {
+	var out []string
+	for _, ip := range ips {
+		out = append(out, ip.String())
+	}
+	return out
+}
+
+// Handler is the node API.
+func (a *Agent) Handler() http.Handler {
+	return server.New(server.Config{
+		Node: nodeView{a}, Runtime: a.Runtime, Clock: a.Clock, Metrics: a.Metrics, Authorize: a.Authorize, Log: a.Log,
+	})
+}
+
+// Poke asks for a look at the node now: its images or its network changed.
+func (a *Agent) Poke() { a.keeper.Poke() }
+
+// Run runs the node's pods until the context ends. Containers are left running.
+func (a *Agent) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return a.events.Run(ctx) })
+	g.Go(func() error { return a.pusher.Run(ctx) })
+	g.Go(func() error { return a.keeper.Run(ctx) })
+	g.Go(func() error { return a.keepWeights(ctx) })
+	g.Go(func() error { return a.rotateLogs(ctx) })
+	g.Go(func() error {
+		return a.Runtime.Events(ctx, a.runtimeEvent, func() { a.post(a.lookAgain) })
+	})
+	g.Go(func() error { return a.loop(ctx) })
+	err := g.Wait()
+	a.running.Wait()
+	return err
+}
+
+// loop distributes what happens.
+func (a *Agent) loop(ctx context.Context) error {
+	err := a.Client.View().WaitSynced(ctx, a.rows.pods, a.rows.configMaps, a.rows.secrets, a.rows.services, a.rows.nodes)
+	if err != nil {
+		return fmt.Errorf("agent: wait for the API's objects: %w", err)
+	}
+	if err := a.firstLook(ctx); err != nil {
+		return err
+	}
+	view := a.Client.View()
+	for _, cancel := range []func(){
+		view.Subscribe(a.rows.pods, a.podChanged),
+		view.Subscribe(a.rows.configMaps, a.objects.changed(kindConfigMap, a.refresh)),
+		view.Subscribe(a.rows.secrets, a.objects.changed(kindSecret, a.refresh)),
+	} {
+		defer cancel()
+	}
+	for {
+		for _, f := range a.take() {
+			f(ctx)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-a.wake:
+		}
+	}
+}
+
+func (a *Agent) post(f func(ctx context.Context)) {
+	a.mu.Lock()
+	a.mail = append(a.mail, f)
+	a.mu.Unlock()
+	select {
+	case a.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (a *Agent) take() []func(context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	mail := a.mail
+	a.mail = nil
+	return mail
+}
+
+// runtimeEvent hands an event to the pod that it is about.
+func (a *Agent) runtimeEvent(e *cri.ContainerEventResponse) {
+	a.post(func(context.Context) {
+		uid := e.GetPodSandboxStatus().GetMetadata().GetUid()
+		if w := a.workers[types.UID(uid)]; w != nil {
+			w.Event(e)
+		}
+	})
+}
+
+func (a *Agent) addresses(uid types.UID) downward.Addresses {
+	a.workersMu.RLock()
+	defer a.workersMu.RUnlock()
+	if w := a.workers[uid]; w != nil {
+		return w.Addresses()
+	}
+	return downward.Addresses{Host: a.node.IPs}
+}
+
+// ready says why pods cannot be run here, if so.
+func (a *Agent) ready(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := a.Runtime.Ready(ctx); err != nil {
+		return err
+	}
+	if a.Config.Ready != nil {
+		return a.Config.Ready(ctx)
+	}
+	return nil
+}
+
+func (a *Agent) runtimeVersion(ctx context.Context) (string, error) {
+	v, err := a.Runtime.Version(ctx)
+	if err != nil {
+		return "", err
+	}
+	return v.RuntimeName + "://" + v.RuntimeVersion, nil
+}
+
+func (a *Agent) images(ctx context.Context) ([]v1.ContainerImage, error) {
+	list, err := a.Runtime.ListImages(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []v1.ContainerImage
+	for _, i := range list {
+		var names []string
+		names = append(names, i.RepoDigests...)
+		names = append(names, i.RepoTags...)
+		if len(names) > 0 {
+			out = append(out, v1.ContainerImage{Names: names[:min(len(names), 5)], SizeBytes: int64(i.Size)})
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,146 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"hansa.dev/hansa/agent/work"
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/runtime"
+)
+
+// look asks the runtime for everything it has, by pod.
+func (a *Agent) look(ctx context.Context) (map[types.UID]work.Known, error) {
+	sandboxes, err := a.Runtime.Sandboxes(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list sandboxes: %w", err)
+	}
+	containers, err := a.Runtime.Containers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var mu sync.Mutex
+	out := map[types.UID]work.Known{}
+	add := func(uid string, f func(*work.Known)) {
+		mu.Lock()
+		defer mu.Unlock()
+		k := out[types.UID(uid)]
+		if k.SandboxOf == nil {
+			k.SandboxOf = map[string]string{}
+		}
+		f(&k)
+		out[types.UID(uid)] = k
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(8)
+	for _, s := range sandboxes {
+		g.Go(func() error {
+			st, err := a.Runtime.SandboxStatus(ctx, s.Id)
+			if errors.Is(err, runtime.ErrNotFound) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("look at sandbox %s: %w", s.Id, err)
+			}
+			add(s.Labels[work.LabelUID], func(k *work.Known) { k.Sandboxes = append(k.Sandboxes, st) })
+			return nil
+		})
+	}
+	for _, c := range containers {
+		g.Go(func() error {
+			st, err := a.Runtime.ContainerStatus(ctx, c.Id)
+			if errors.Is(err, runtime.ErrNotFound) {
+				return nil
+			}
+			if err != nil {
+				return fmt.Errorf("look at container %s: %w", c.Id, err)
+			}
+			add(c.Labels[work.LabelUID], func(k *work.Known) {
+				k.Containers = append(k.Containers, st)
+				k.SandboxOf[c.Id] = c.PodSandboxId
+			})
+			return nil
+		})
+	}
+	return out, g.Wait()
+}
+
+// firstLook adopts what runs, begins what shall run, and clears away what is
+// left of pods that the API has no more.
+func (a *Agent) firstLook(ctx context.Context) error {
+	known, err := a.look(ctx)
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	ours := map[types.UID]bool{}
+	for obj := range a.Client.View().ByIndex(a.rows.pods, api.IndexNode, a.NodeName) {
+		p, ok := obj.(*v1.Pod)
+		if !ok {
+			continue
+		}
+		ours[p.UID] = true
+		a.begin(ctx, p, known[p.UID])
+	}
+	left := map[types.UID]work.Known{}
+	for uid, k := range known {
+		if !ours[uid] && uid != "" {
+			left[uid] = k
+		}
+	}
+	dirs, err := a.volumes.Known()
+	if err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	for _, uid := range dirs {
+		if !ours[uid] {
+			left[uid] = known[uid]
+		}
+	}
+	for uid, k := range left {
+		a.running.Go(func() { a.removeOrphan(ctx, uid, k) })
+	}
+	return nil
+}
+
+// removeOrphan tries until nothing is left.
+func (a *Agent) removeOrphan(ctx context.Context, uid types.UID, k work.Known) {
+	for {
+		err := a.node.RemoveOrphan(ctx, uid, k)
+		if err == nil || ctx.Err() != nil {
+			return
+		}
+		a.Log.Warn("remains of a deleted pod are left", "uid", uid, "err", err)
+		select {
+		case <-ctx.Done():
+		case <-a.Clock.After(orphanPause):
+		}
+	}
+}
+
+// lookAgain tells every worker what there is, after events may have been lost.
+func (a *Agent) lookAgain(ctx context.Context) {
+	a.keeper.Poke()
+	known, err := a.look(ctx)
+	if err != nil {
+		if ctx.Err() == nil {
+			a.Log.Warn("runtime not looked at yet", "err", err)
+			a.running.Go(func() {
+				select {
+				case <-ctx.Done():
+				case <-a.Clock.After(lookPause):
+					a.post(a.lookAgain)
+				}
+			})
+		}
+		return
+	}
+	for uid, w := range a.workers {
+		w.Look(known[uid])
+	}
+}

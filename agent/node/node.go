@@ -1,0 +1,300 @@
+// Package node keeps the node's own object: registered once, its status written
+// when it changes and every five minutes otherwise, its lease renewed every ten
+// seconds. The lease is the heartbeat; the status is not.
+package node
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"runtime"
+	"slices"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+)
+
+// Config is what a Keeper needs.
+type Config struct {
+	Name    string
+	IPs     []netip.Addr
+	Port    int // of the node API
+	PodCIDR string
+	// Version is the gitVersion of the agent, RuntimeVersion "containerd://2.4".
+	Version        string
+	RuntimeVersion func(ctx context.Context) (string, error)
+	Labels         map[string]string
+	Taints         []v1.Taint
+	Info           v1.NodeSystemInfo
+	// Capacity and Allocatable of the machine.
+	Capacity, Allocatable v1.ResourceList
+	// Ready is nil when pods can be run here; its text says why not.
+	Ready func(ctx context.Context) error
+	// Pressure says what the machine is short of.
+	Pressure func() (Pressure, error)
+	// Images lists what is on the node.
+	Images func(ctx context.Context) ([]v1.ContainerImage, error)
+
+	Client client.Interface
+	Clock  clock.WithTicker
+	Events events.Recorder
+	Log    *slog.Logger
+}
+
+// Intervals, those of Kubernetes.
+const (
+	leaseDuration  = 40 * time.Second
+	renewInterval  = 10 * time.Second
+	reportInterval = 5 * time.Minute
+	// firstPause is how soon a node that is not ready is looked at again; it
+	// doubles up to renewInterval.
+	firstPause = 50 * time.Millisecond
+)
+
+// Keeper keeps the object. Poke may be called from any goroutine.
+type Keeper struct {
+	Config
+	nodes, leases *api.Resource
+	poke          chan struct{}
+	lease         api.Object
+	reported      time.Time
+	ready         bool
+}
+
+// New makes a keeper.
+func New(c Config) *Keeper {
+	r := c.Client.Registry()
+	return &Keeper{
+		Config: c, poke: make(chan struct{}, 1),
+		nodes: r.Must("", "nodes"), leases: r.Must("coordination.k8s.io", "leases"),
+	}
+}
+
+// Poke asks for a look at the node now: images or readiness may have changed.
+func (k *Keeper) Poke() {
+	select {
+	case k.poke <- struct{}{}:
+	default:
+	}
+}
+
+// Run registers the node and keeps it until the context ends.
+func (k *Keeper) Run(ctx context.Context) error {
+	pause := firstPause
+	for k.register(ctx) != nil {
+		if !k.sleep(ctx, pause) {
+			return ctx.Err()
+		}
+		pause = min(2*pause, renewInterval)
+	}
+	k.event(events.Normal, "Starting", "Starting kubelet.")
+	pause = firstPause
+	var renewed time.Time
+	for {
+		if err := k.report(ctx); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
+			k.Log.Warn("node status not written yet", "node", k.Name, "err", err)
+		}
+		if now := k.Clock.Now(); now.Sub(renewed) >= renewInterval {
+			if err := k.renew(ctx); err == nil {
+				renewed = now
+			} else if ctx.Err() == nil {
+				k.Log.Warn("node lease not renewed", "node", k.Name, "err", err)
+			}
+		}
+		wait := renewInterval
+		if !k.ready {
+			wait, pause = pause, min(2*pause, renewInterval)
+		} else {
+			pause = firstPause
+			wait = max(renewed.Add(renewInterval).Sub(k.Clock.Now()), firstPause)
+		}
+		if !k.sleep(ctx, wait) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (k *Keeper) sleep(ctx context.Context, d time.Duration) bool {
+	t := k.Clock.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-k.poke:
+	case <-t.C():
+	}
+	return ctx.Err() == nil
+}
+
+func (k *Keeper) event(kind, reason, message string) {
+	about := v1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: k.Name, UID: ""}
+	if n := k.object(); n != nil {
+		about.UID = n.UID
+	}
+	k.Events.Event(about, kind, reason, message)
+}
+
+// object is the node as the view shows it, or nil.
+func (k *Keeper) object() *v1.Node {
+	n, _ := k.Client.View().Get(k.nodes, api.Key{Name: k.Name}).(*v1.Node)
+	return n
+}
+
+// wanted are the labels that the agent sees to.
+func (k *Keeper) wanted() map[string]string {
+	out := map[string]string{
+		v1.LabelHostname:          k.Name,
+		v1.LabelOSStable:          runtime.GOOS,
+		v1.LabelArchStable:        runtime.GOARCH,
+		"beta.kubernetes.io/os":   runtime.GOOS,
+		"beta.kubernetes.io/arch": runtime.GOARCH,
+	}
+	maps.Copy(out, k.Labels)
+	return out
+}
+
+// register makes the object, or brings its labels up to date.
+func (k *Keeper) register(ctx context.Context) error {
+	err := k.tryRegister(ctx)
+	if err != nil && ctx.Err() == nil {
+		k.Log.Warn("node not registered yet", "node", k.Name, "err", err)
+	}
+	return err
+}
+
+func (k *Keeper) tryRegister(ctx context.Context) error {
+	ref := api.Ref{Resource: k.nodes, Name: k.Name}
+	found, err := k.Client.Get(ctx, ref)
+	if apierrors.IsNotFound(err) {
+		n := &v1.Node{
+			ObjectMeta: metav1.ObjectMeta{Name: k.Name, Labels: k.wanted()},
+			Spec:       v1.NodeSpec{PodCIDR: k.PodCIDR, Taints: k.Taints},
+		}
+		if k.PodCIDR != "" {
+			n.Spec.PodCIDRs = []string{k.PodCIDR}
+		}
+		_, err = k.Client.Create(ctx, k.nodes, n, metav1.CreateOptions{})
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	old, ok := found.(*v1.Node)
+	if !ok {
+		return fmt.Errorf("read node %s: the answer is a %T", k.Name, found)
+	}
+	n := old.DeepCopy()
+	if n.Labels == nil {
+		n.Labels = map[string]string{}
+	}
+	maps.Copy(n.Labels, k.wanted())
+	if n.Spec.PodCIDR == "" && k.PodCIDR != "" {
+		n.Spec.PodCIDR, n.Spec.PodCIDRs = k.PodCIDR, []string{k.PodCIDR}
+	}
+	if equality.Semantic.DeepEqual(old, n) {
+		return nil
+	}
+	_, err = k.Client.Update(ctx, k.nodes, n, "")
+	return err
+}
+
+// report writes the status when it has changed or is due.
+func (k *Keeper) report(ctx context.Context) error {
+	old := k.object()
+	if old == nil {
+		// Somebody deleted it: the node is still here.
+		return k.tryRegister(ctx)
+	}
+	now := k.Clock.Now()
+	st, err := k.status(ctx, old, now)
+	if err != nil {
+		return err
+	}
+	due := now.Sub(k.reported) >= reportInterval
+	if !due && equality.Semantic.DeepEqual(stripHeartbeats(&old.Status), stripHeartbeats(st)) {
+		return nil
+	}
+	n := old.DeepCopy()
+	n.Status = *st
+	if _, err := k.Client.Update(ctx, k.nodes, n, "status"); err != nil {
+		return err
+	}
+	k.reported = now
+	return nil
+}
+
+func stripHeartbeats(st *v1.NodeStatus) *v1.NodeStatus {
+	out := st.DeepCopy()
+	for i := range out.Conditions {
+		out.Conditions[i].LastHeartbeatTime = metav1.Time{}
+	}
+	return out
+}
+
+// status is the node's status now. What others put into it stays: conditions
+// that are not ours, resources that the machine does not have.
+func (k *Keeper) status(ctx context.Context, old *v1.Node, now time.Time) (*v1.NodeStatus, error) {
+	st := old.Status.DeepCopy()
+	st.Capacity = overlay(st.Capacity, k.Capacity)
+	st.Allocatable = overlay(st.Allocatable, k.Allocatable)
+	st.Addresses = nil
+	for _, ip := range k.IPs {
+		st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip.String()})
+	}
+	st.Addresses = append(st.Addresses, v1.NodeAddress{Type: v1.NodeHostName, Address: k.Name})
+	st.DaemonEndpoints.KubeletEndpoint.Port = int32(k.Port)
+	st.NodeInfo = k.Info
+	st.NodeInfo.KubeletVersion = k.Version
+	readyErr := k.Ready(ctx)
+	version, err := k.RuntimeVersion(ctx)
+	if err != nil {
+		version = old.Status.NodeInfo.ContainerRuntimeVersion
+	}
+	st.NodeInfo.ContainerRuntimeVersion = version
+	if images, err := k.Images(ctx); err == nil {
+		st.Images = topImages(images)
+	}
+	pressure, err := k.Pressure()
+	if err != nil {
+		return nil, err
+	}
+	k.conditions(st, readyErr, pressure, now)
+	return st, nil
+}
+
+// overlay sets what is ours in a list and keeps the rest.
+func overlay(list, ours v1.ResourceList) v1.ResourceList {
+	if list == nil {
+		list = v1.ResourceList{}
+	}
+	for name, q := range ours {
+		if old, ok := list[name]; !ok || old.Cmp(q) != 0 {
+			list[name] = q.DeepCopy()
+		}
+	}
+	return list
+}
+
+// maxImages is how many images a status names.
+const maxImages = 50
+
+// topImages are the largest ones.
+func topImages(images []v1.ContainerImage) []v1.ContainerImage {
+	slices.SortFunc(images, func(a, b v1.ContainerImage) int {
+		if a.SizeBytes != b.SizeBytes {
+			return int(min(max(b.SizeBytes-a.SizeBytes, -1), 1))
+		}
+		return slices.Compare(a.Names, b.Names)
+	})
+	return images[:min(len(images), maxImages)]
+}

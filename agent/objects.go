@@ -1,0 +1,182 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+)
+
+// objects is what pods use of the API, read from the client's view.
+type objects struct {
+	client client.Interface
+	rows   *rows
+	users  *users
+}
+
+// ConfigMap is nil when there is none of that name.
+func (o *objects) ConfigMap(namespace, name string) *v1.ConfigMap {
+	obj, _ := o.client.View().Get(o.rows.configMaps, api.Key{Namespace: namespace, Name: name}).(*v1.ConfigMap)
+	return obj
+}
+
+// Secret is nil when there is none of that name.
+func (o *objects) Secret(namespace, name string) *v1.Secret {
+	obj, _ := o.client.View().Get(o.rows.secrets, api.Key{Namespace: namespace, Name: name}).(*v1.Secret)
+	return obj
+}
+
+// Services goes through all.
+func (o *objects) Services(yield func(*v1.Service) bool) {
+	for obj := range o.client.View().List(o.rows.services, "") {
+		if s, ok := obj.(*v1.Service); ok && !yield(s) {
+			return
+		}
+	}
+}
+
+// Token asks for a token of the pod's service account.
+func (o *objects) Token(ctx context.Context, p *v1.Pod, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
+	ref := api.Ref{Resource: o.rows.accounts, Namespace: p.Namespace, Name: p.Spec.ServiceAccountName}
+	out, err := o.client.Post(ctx, ref, "token", request)
+	if err != nil {
+		return nil, err
+	}
+	token, ok := out.(*authenticationv1.TokenRequest)
+	if !ok {
+		return nil, fmt.Errorf("token of service account %s/%s: the answer is a %T", p.Namespace, p.Spec.ServiceAccountName, out)
+	}
+	return token, nil
+}
+
+// used names an object that pods use.
+type used struct {
+	kind            string
+	namespace, name string
+}
+
+const (
+	kindConfigMap = "ConfigMap"
+	kindSecret    = "Secret"
+)
+
+// users knows which pods use an object. It may be asked from any goroutine.
+type users struct {
+	mu   sync.Mutex
+	pods map[used]map[types.UID]bool
+}
+
+func newUsers() *users { return &users{pods: map[used]map[types.UID]bool{}} }
+
+func (u *users) add(p *v1.Pod) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, o := range uses(p) {
+		if u.pods[o] == nil {
+			u.pods[o] = map[types.UID]bool{}
+		}
+		u.pods[o][p.UID] = true
+	}
+}
+
+func (u *users) remove(uid types.UID) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for o, pods := range u.pods {
+		delete(pods, uid)
+		if len(pods) == 0 {
+			delete(u.pods, o)
+		}
+	}
+}
+
+func (u *users) of(o used) []types.UID {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var out []types.UID
+	for uid := range u.pods[o] {
+		out = append(out, uid)
+	}
+	return out
+}
+
+// changed is a subscriber that tells who has to look at a changed object.
+func (o *objects) changed(kind string, tell func([]types.UID)) func(old, new api.Object) {
+	return func(old, new api.Object) {
+		obj := new
+		if obj == nil {
+			obj = old
+		}
+		if pods := o.users.of(used{kind, obj.GetNamespace(), obj.GetName()}); len(pods) > 0 {
+			tell(pods)
+		}
+	}
+}
+
+// uses lists the ConfigMaps and Secrets that a pod shows or waits for.
+func uses(p *v1.Pod) []used {
+	var out []used
+	configMap := func(name string) { out = append(out, used{kindConfigMap, p.Namespace, name}) }
+	secret := func(name string) { out = append(out, used{kindSecret, p.Namespace, name}) }
+	for i := range p.Spec.Volumes {
+		volumeUses(&p.Spec.Volumes[i], configMap, secret)
+	}
+	for _, ref := range p.Spec.ImagePullSecrets {
+		secret(ref.Name)
+	}
+	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			envUses(list[i].Env, list[i].EnvFrom, configMap, secret)
+		}
+	}
+	for i := range p.Spec.EphemeralContainers {
+		e := &p.Spec.EphemeralContainers[i]
+		envUses(e.Env, e.EnvFrom, configMap, secret)
+	}
+	return out
+}
+
+func volumeUses(v *v1.Volume, configMap, secret func(string)) {
+	if v.ConfigMap != nil {
+		configMap(v.ConfigMap.Name)
+	}
+	if v.Secret != nil {
+		secret(v.Secret.SecretName)
+	}
+	if v.Projected == nil {
+		return
+	}
+	for _, s := range v.Projected.Sources {
+		if s.ConfigMap != nil {
+			configMap(s.ConfigMap.Name)
+		}
+		if s.Secret != nil {
+			secret(s.Secret.Name)
+		}
+	}
+}
+
+func envUses(vars []v1.EnvVar, from []v1.EnvFromSource, configMap, secret func(string)) {
+	for _, e := range vars {
+		if e.ValueFrom != nil && e.ValueFrom.ConfigMapKeyRef != nil {
+			configMap(e.ValueFrom.ConfigMapKeyRef.Name)
+		}
+		if e.ValueFrom != nil && e.ValueFrom.SecretKeyRef != nil {
+			secret(e.ValueFrom.SecretKeyRef.Name)
+		}
+	}
+	for _, e := range from {
+		if e.ConfigMapRef != nil {
+			configMap(e.ConfigMapRef.Name)
+		}
+		if e.SecretRef != nil {
+			secret(e.SecretRef.Name)
+		}
+	}
+}

@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	goruntime "runtime"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"hansa.dev/hansa/agent/admit"
+	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/agent/work"
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client/events"
+)
+
+// podChanged is called on the view's goroutine: it notes the key of a pod that
+// is or was this node's.
+func (a *Agent) podChanged(old, new api.Object) {
+	for _, obj := range []api.Object{old, new} {
+		if p, ok := obj.(*v1.Pod); ok && p != nil && p.Spec.NodeName == a.NodeName {
+			key := api.Key{Namespace: p.Namespace, Name: p.Name}
+			a.post(func(ctx context.Context) { a.dispatch(ctx, key) })
+			return
+		}
+	}
+}
+
+// dispatch gives the newest version of a pod to its worker.
+func (a *Agent) dispatch(ctx context.Context, key api.Key) {
+	p := a.podOf(key)
+	for uid, w := range a.workers {
+		if w.key == key && (p == nil || p.UID != uid) {
+			w.Gone()
+		}
+	}
+	if p == nil {
+		return
+	}
+	if w := a.workers[p.UID]; w != nil {
+		a.objects.users.add(p) // ephemeral containers may use more
+		w.Update(p)
+		return
+	}
+	a.begin(ctx, p, work.Known{})
+}
+
+// podOf is a pod as the view shows it, if it is this node's.
+func (a *Agent) podOf(key api.Key) *v1.Pod {
+	p, _ := a.Client.View().Get(a.rows.pods, key).(*v1.Pod)
+	if p == nil || p.Spec.NodeName != a.NodeName {
+		return nil
+	}
+	return p
+}
+
+// begin starts the worker of a pod.
+func (a *Agent) begin(ctx context.Context, p *v1.Pod, known work.Known) {
+	var refused *pod.Refusal
+	if p.Status.StartTime == nil && !pod.Terminal(p) && p.DeletionTimestamp == nil && len(known.Sandboxes) == 0 {
+		refused = a.admit(p)
+	}
+	w := &entry{Worker: a.node.NewWorker(p, known, refused), key: api.Key{Namespace: p.Namespace, Name: p.Name}}
+	a.workersMu.Lock()
+	a.workers[p.UID] = w
+	a.workersMu.Unlock()
+	a.objects.users.add(p)
+	a.running.Go(func() {
+		w.Run(ctx)
+		select {
+		case <-w.Done():
+			a.post(func(context.Context) { a.forget(p.UID) })
+		default: // the agent stops
+		}
+	})
+}
+
+func (a *Agent) forget(uid types.UID) {
+	a.objects.users.remove(uid)
+	a.workersMu.Lock()
+	delete(a.workers, uid)
+	a.workersMu.Unlock()
+}
+
+// admit decides on a pod that is new to the node.
+func (a *Agent) admit(p *v1.Pod) *pod.Refusal {
+	n := admit.Node{Allocatable: a.node.Allocatable(), OS: goruntime.GOOS}
+	n.Object, _ = a.Client.View().Get(a.rows.nodes, api.Key{Name: a.NodeName}).(*v1.Node)
+	for _, other := range a.pods() {
+		if other.UID != p.UID && !pod.Terminal(other) {
+			n.Pods = append(n.Pods, other)
+		}
+	}
+	refused := admit.Pod(p, n)
+	if refused != nil {
+		a.events.Event(events.About(v1.SchemeGroupVersion.WithKind("Pod"), p, ""), events.Warning, refused.Reason, refused.Message)
+	}
+	return refused
+}
+
+// pods are the objects of all pods that have a worker.
+func (a *Agent) pods() []*v1.Pod {
+	a.workersMu.RLock()
+	defer a.workersMu.RUnlock()
+	var out []*v1.Pod
+	for uid, w := range a.workers {
+		if p := a.podOf(w.key); p != nil && p.UID == uid {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// refresh tells pods that something they show has changed.
+func (a *Agent) refresh(uids []types.UID) {
+	a.post(func(context.Context) {
+		for _, uid := range uids {
+			if w := a.workers[uid]; w != nil {
+				w.Refresh()
+			}
+		}
+	})
+}

@@ -1,0 +1,277 @@
+package agent_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/agent"
+	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/agent/node"
+	"hansa.dev/hansa/agent/work"
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/client/direct"
+	"hansa.dev/hansa/runtime/fake"
+)
+
+const image = "example.com/app:1"
+
+// rig is an agent on a real host file system, between an API server in memory
+// and a fake runtime.
+type rig struct {
+	t       *testing.T
+	client  *direct.Client
+	runtime *fake.Runtime
+	dir     string
+	base    string
+	layout  cgroup.Layout
+	agent   *agent.Agent
+	api     *httptest.Server
+	pods    *api.Resource
+	stop    func()
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	layout, err := cgroup.Detect("/sys/fs/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{
+		t: t, client: direct.New(requesttest.Handler(t, nil), requesttest.Admin, "test"),
+		runtime: fake.New(clock.RealClock{}), dir: t.TempDir(),
+		base: "/hansa-test-" + strings.ToLower(rand.Text()[:8]), layout: layout,
+		pods: kinds.Registry().Must("", "pods"),
+	}
+	r.runtime.AddImage(image, nil)
+	t.Cleanup(func() {
+		if r.stop != nil {
+			r.stop()
+		}
+		if err := agent.Cleanup(r.dir, layout, r.base); err != nil {
+			t.Error(err)
+		}
+	})
+	r.start()
+	return r
+}
+
+// start runs an agent; restart stops the one that runs first.
+func (r *rig) start() {
+	r.t.Helper()
+	var recorded sync.Map
+	a, err := agent.New(agent.Config{
+		NodeName: "n1", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, DataDir: r.dir,
+		Client: r.client, Runtime: r.runtime, Clock: clock.RealClock{},
+		Groups: cgroup.New(r.layout, r.base, func(kind, name string) error { recorded.Store(name, kind); return nil }),
+		Ledger: func(kind, name string) error { recorded.Store(name, kind); return nil },
+		DNS:    work.DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local"},
+		Host:   node.Host{Root: "/", DataDir: r.dir}, Port: 10250, Version: "v1.37.2", PodCIDR: "10.42.0.0/24",
+		Authorize: func(h http.Handler) http.Handler { return h },
+		Log:       slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.agent = a
+	r.api = httptest.NewServer(a.Handler())
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := a.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			r.t.Error(err)
+		}
+	}()
+	r.stop = func() {
+		r.stop = nil
+		r.api.Close()
+		cancel()
+		<-done
+	}
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(p)))
+	return len(p), nil
+}
+
+// pod makes a pod of one container; change may alter it.
+func (r *rig) pod(name string, change func(*v1.Pod)) *v1.Pod {
+	r.t.Helper()
+	grace := int64(2)
+	p := &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec: v1.PodSpec{
+			NodeName: "n1", TerminationGracePeriodSeconds: &grace,
+			Containers: []v1.Container{{Name: "app", Image: image}},
+		},
+	}
+	if change != nil {
+		change(p)
+	}
+	return create[*v1.Pod](r, "pods", p)
+}
+
+func create[T api.Object](r *rig, plural string, obj T) T {
+	r.t.Helper()
+	out, err := r.client.Create(r.t.Context(), kinds.Registry().Must("", plural), obj, metav1.CreateOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return out.(T)
+}
+
+func (r *rig) get(name string) *v1.Pod {
+	p, _ := r.client.View().Get(r.pods, api.Key{Namespace: "default", Name: name}).(*v1.Pod)
+	return p
+}
+
+// deadline bounds each wait; it is far above what anything takes.
+const deadline = 20 * time.Second
+
+// wait returns the pod once ok says so; nil stands for no pod.
+func (r *rig) wait(name, what string, ok func(*v1.Pod) bool) *v1.Pod {
+	r.t.Helper()
+	changed := make(chan struct{}, 1)
+	cancel := r.client.View().Subscribe(r.pods, func(old, new api.Object) {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	})
+	defer cancel()
+	timeout := time.After(deadline)
+	for {
+		p := r.get(name)
+		if ok(p) {
+			return p
+		}
+		select {
+		case <-changed:
+		case <-timeout:
+			r.t.Fatalf("pod %s: waited for %s in vain\nstatus: %s\ncalls:\n%s", name, what, describe(p), strings.Join(r.runtime.Calls(), "\n"))
+		}
+	}
+}
+
+// eventually polls a condition that no view tells of.
+func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	timeout := time.After(deadline)
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			r.t.Fatalf("waited for %s in vain; calls:\n%s", what, strings.Join(r.runtime.Calls(), "\n"))
+		}
+	}
+}
+
+func describe(p *v1.Pod) string {
+	if p == nil {
+		return "(no pod)"
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s %s", p.Status.Phase, p.Status.Reason, p.Status.Message)
+	for _, c := range p.Status.Conditions {
+		fmt.Fprintf(&b, "\n  %s=%s %s %s", c.Type, c.Status, c.Reason, c.Message)
+	}
+	for _, cs := range append(p.Status.InitContainerStatuses, p.Status.ContainerStatuses...) {
+		fmt.Fprintf(&b, "\n  %s restarts=%d ready=%v %s last=%s", cs.Name, cs.RestartCount, cs.Ready, state(cs.State), state(cs.LastTerminationState))
+	}
+	return b.String()
+}
+
+func state(s v1.ContainerState) string {
+	switch {
+	case s.Running != nil:
+		return "running"
+	case s.Terminated != nil:
+		return fmt.Sprintf("terminated(%s %d %q)", s.Terminated.Reason, s.Terminated.ExitCode, s.Terminated.Message)
+	case s.Waiting != nil:
+		return fmt.Sprintf("waiting(%s %q)", s.Waiting.Reason, s.Waiting.Message)
+	}
+	return "-"
+}
+
+func isReady(p *v1.Pod) bool {
+	if p == nil {
+		return false
+	}
+	for _, c := range p.Status.Conditions {
+		if c.Type == v1.PodReady {
+			return c.Status == v1.ConditionTrue
+		}
+	}
+	return false
+}
+
+func inPhase(phase v1.PodPhase) func(*v1.Pod) bool {
+	return func(p *v1.Pod) bool { return p != nil && p.Status.Phase == phase }
+}
+
+func gone(p *v1.Pod) bool { return p == nil }
+
+func (r *rig) delete(name string) {
+	r.t.Helper()
+	err := r.client.Delete(r.t.Context(), api.Ref{Resource: r.pods, Namespace: "default", Name: name}, metav1.DeleteOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// fetch reads from the node API.
+func (r *rig) fetch(path string) (int, string) {
+	r.t.Helper()
+	resp, err := http.Get(r.api.URL + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// clean says that nothing of a pod is left on the host.
+func (r *rig) clean(p *v1.Pod) {
+	r.t.Helper()
+	r.eventually("nothing of the pod to be left", func() bool {
+		for _, dir := range []string{r.dir + "/pods/" + string(p.UID), r.dir + "/logs/default_" + p.Name + "_" + string(p.UID)} {
+			if _, err := os.Stat(dir); err == nil {
+				return false
+			}
+		}
+		left, err := cgroup.New(r.layout, r.base, nil).Children("pods/besteffort")
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		sandboxes, _ := r.runtime.Sandboxes(r.t.Context())
+		return len(left) == 0 && len(sandboxes) == 0
+	})
+}
+
