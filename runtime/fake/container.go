@@ -121,9 +121,11 @@ func (r *Runtime) StartContainer(_ context.Context, id string) error {
 		return fmt.Errorf("container %q is in state %s", id, c.status.State)
 	}
 	c.status.State, c.status.StartedAt = cri.ContainerState_CONTAINER_RUNNING, r.now()
-	program := r.programs[c.config.GetImage().GetImage()]
-	if program == nil {
-		program = UntilStopped
+	program := UntilStopped
+	if image := r.image(c.config.GetImage().GetImage()); image != nil {
+		if p := r.programs[image.RepoTags[0]]; p != nil {
+			program = p
+		}
 	}
 	r.emit(id, c.sandbox, cri.ContainerEventType_CONTAINER_STARTED_EVENT)
 	go r.serve(c, program)
