@@ -149,6 +149,9 @@ type Version struct {
 	ToHub   func(Object) (Object, error)
 	FromHub func(Object) (Object, error)
 
+	// Deprecated is a sentence for the Warning header of every answer in this
+	// version; empty for most.
+	Deprecated string
 	// FieldLabels gives this version's names of the field labels that it calls
 	// differently: its own name to the one in Resource.FieldLabels. When set,
 	// it is complete: labels not in it are unknown to this version (metadata

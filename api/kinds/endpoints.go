@@ -21,7 +21,7 @@ import (
 )
 
 func endpoints() *api.Resource {
-	return stored[corev1.Endpoints, *corev1.Endpoints, corev1.EndpointsList](corev1.SchemeGroupVersion, &api.Resource{
+	row := stored[corev1.Endpoints, *corev1.Endpoints, corev1.EndpointsList](corev1.SchemeGroupVersion, &api.Resource{
 		Plural:       "endpoints",
 		Singular:     "endpoints",
 		Kind:         "Endpoints",
@@ -48,6 +48,8 @@ func endpoints() *api.Resource {
 			}),
 		},
 	})
+	row.Versions[0].Deprecated = "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"
+	return row
 }
 
 func defaultEndpoints(e *corev1.Endpoints) {
@@ -115,7 +117,11 @@ func validateEndpointPort(p *corev1.EndpointPort, named bool, path *field.Path) 
 	return errs
 }
 
+// warnEndpoints trusts the loop that writes addresses in canonical form.
 func warnEndpoints(e, _ *corev1.Endpoints) []string {
+	if e.Labels["endpoints.kubernetes.io/managed-by"] == "endpoint-controller" {
+		return nil
+	}
 	var warnings []string
 	for i, subset := range e.Subsets {
 		path := field.NewPath("subsets").Index(i)

@@ -2,14 +2,12 @@ package kinds
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"hansa.dev/hansa/api"
@@ -111,21 +109,13 @@ func validateNamespace(ns *corev1.Namespace) field.ErrorList {
 // one of an index, which differs between the namespace and its finalize.
 func validateFinalizers(ns *corev1.Namespace, at func(i int) *field.Path) field.ErrorList {
 	var errs field.ErrorList
+	names := make([]string, 0, len(ns.Spec.Finalizers))
 	for i, name := range ns.Spec.Finalizers {
 		errs = append(errs, apivalidation.ValidateFinalizerName(string(name), at(i))...)
-		if !strings.Contains(string(name), "/") && !standardFinalizers.Has(string(name)) {
-			errs = append(errs, field.Invalid(at(i), string(name), "name is neither a standard finalizer name nor is it fully qualified"))
-		}
+		names = append(names, string(name))
 	}
-	return errs
+	return append(errs, api.ValidateFinalizerDomains(names, at)...)
 }
-
-// standardFinalizers are the only ones without a domain.
-var standardFinalizers = sets.New(
-	string(corev1.FinalizerKubernetes),
-	metav1.FinalizerOrphanDependents,
-	metav1.FinalizerDeleteDependents,
-)
 
 // validateNamespaceStatus ties the phase to deletion: only a namespace that is
 // being deleted is terminating, and every other one is active.
