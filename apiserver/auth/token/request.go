@@ -60,12 +60,12 @@ func (t *Tokens) Request(account *corev1.ServiceAccount, req *authenticationv1.T
 		Claims: jwt.Claims{
 			Issuer:    t.o.Issuer,
 			Subject:   serviceaccount.MakeUsername(account.Namespace, account.Name),
-			Audience:  req.Spec.Audiences,
 			Expiry:    jwt.NewNumericDate(now.Add(lifetime)),
 			NotBefore: jwt.NewNumericDate(now),
 			IssuedAt:  jwt.NewNumericDate(now),
 			ID:        t.o.NewID(),
 		},
+		Audience:   req.Spec.Audiences,
 		Kubernetes: *bound,
 	})
 	if err != nil {

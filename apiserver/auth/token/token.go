@@ -106,6 +106,9 @@ func (t *Tokens) Audiences() []string { return t.o.Audiences }
 // claims are all that a token says.
 type claims struct {
 	jwt.Claims
+	// Audience hides the field of that name, which a single audience makes a
+	// string; Kubernetes' tokens always have a list.
+	Audience   []string         `json:"aud,omitempty"`
 	Kubernetes kubernetesClaims `json:"kubernetes.io"`
 }
 
