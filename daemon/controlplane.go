@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/clock"
@@ -19,12 +20,14 @@ import (
 	"hansa.dev/hansa/api/openapi"
 	"hansa.dev/hansa/apiserver/auth"
 	"hansa.dev/hansa/apiserver/auth/authn"
+	"hansa.dev/hansa/apiserver/auth/bootstrap"
 	"hansa.dev/hansa/apiserver/auth/node"
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
 	"hansa.dev/hansa/apiserver/auth/token"
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/apiserver/request/alloc"
 	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
@@ -43,6 +46,7 @@ type controlPlane struct {
 	handler   *request.Handler
 	server    *apihttp.Server
 	metrics   *prometheus.Registry
+	authorize auth.Chain
 }
 
 // address is the address and port at which this machine reaches the API.
@@ -56,8 +60,8 @@ func (c Config) address() string {
 }
 
 // startControlPlane starts the store and the API on listener; what has to be
-// stopped is left with l. connectors serve exec, logs and the like.
-func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net.Listener, connectors func(*controlPlane) map[string]apihttp.Connector, log *slog.Logger) (*controlPlane, error) {
+// stopped is left with l.
+func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
 	clk := clock.RealClock{}
 	i := c.instance()
 	p := &controlPlane{registry: kinds.Registry(), metrics: prometheus.NewRegistry()}
@@ -85,10 +89,15 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	}
 	roles := rbac.New(p.registry, view)
 	l.cleanup("rbac", func() error { roles.Close(); return nil })
-	authorizer := auth.Chain{node.New(p.registry, view, nil), roles}
+	authorizer := auth.Chain{node.New(p.registry, view, bootstrap.NodeRules()), roles}
+	p.authorize = authorizer
 	authenticator := authn.New(authn.NewCertificates(p.authority.API.Pool(), clk), tokens, tokens.Audiences(), authn.AnonymousPaths)
 	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: tokens.Audiences(), Clock: clk}
 
+	services, err := alloc.New(p.store, p.registry, alloc.Config{Addresses: []netip.Prefix{c.ServiceCIDR}, Ports: alloc.DefaultPorts})
+	if err != nil {
+		return nil, err
+	}
 	p.handler, err = request.New(request.Config{
 		Store: p.store, Registry: p.registry, Authorizer: authorizer,
 		Admission: admissionChain(p.registry, view, roles, authorizer, clk),
@@ -99,8 +108,9 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 			}
 			return conv
 		},
-		Hooks: hooks(reviewer, tokens),
-		Clock: clk, Logger: log,
+		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
+		Hooks:      hooks(reviewer, tokens),
+		Clock:      clk, Logger: log,
 	})
 	if err != nil {
 		return nil, err

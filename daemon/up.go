@@ -9,17 +9,26 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	coordinationv1 "k8s.io/api/coordination/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
 
-	apihttp "hansa.dev/hansa/apiserver/http"
+	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/internal/ledger"
+	"hansa.dev/hansa/pki"
+	"hansa.dev/hansa/runtime/cri"
 )
 
 // Up runs server and node in one process until the context ends. It prints one
 // line on out when the cluster is ready, and logs to logs.
 func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
-	start := time.Now()
+	began := time.Now()
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: c.LogLevel}))
 	if err := preflight(thisHost()); err != nil {
 		return err
@@ -43,20 +52,97 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	p, err := startControlPlane(l.ctx, l, c, listener, func(*controlPlane) map[string]apihttp.Connector { return nil }, log)
+	book, err := ledger.Open(i.ledgerFile())
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	renew, err := p.authority.WriteAdminKubeconfig(i.kubeconfig(), "https://"+c.address())
+	l.cleanup("ledger", book.Close)
+	layout, err := cgroup.Detect("/sys/fs/cgroup")
 	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	tree := cgroup.New(layout, i.cgroup(), book.Record)
+
+	// The control plane and the container runtime need nothing of each other.
+	var p *controlPlane
+	var rt *cri.Client
+	var start sync.WaitGroup
+	var planeErr, runtimeErr error
+	start.Go(func() { p, planeErr = startPlane(l, c, listener, log) })
+	start.Go(func() { rt, runtimeErr = startRuntime(l.ctx, l, c, tree, layout, book, log) })
+	start.Wait()
+	if err := errors.Join(planeErr, runtimeErr); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	if _, err := startPodNetwork(l.ctx, l, c, book, log); err != nil {
 		return err
 	}
+	nodeClient := p.as(pki.NodePrefix+c.NodeName, "kubelet", pki.NodesGroup)
+	if _, err := startAgent(l, c, p.authority, p.authorize, nodeClient, rt, tree, book, log); err != nil {
+		return err
+	}
+	if !awaitNode(l.ctx, p, c.NodeName, began) {
+		return l.wait()
+	}
+	fmt.Fprintf(out, "hansa: ready in %.2fs, node %s, kubeconfig %s\n", time.Since(began).Seconds(), c.NodeName, i.kubeconfig())
+	return l.wait()
+}
+
+// startPlane starts everything that is not of the node: the API, the objects
+// that every cluster has, the administrator's kubeconfig, the loops.
+func startPlane(l *lifecycle, c Config, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
+	p, err := startControlPlane(l.ctx, l, c, listener, log)
+	if err != nil {
+		return nil, err
+	}
+	kubeconfig, url := c.instance().kubeconfig(), "https://"+c.address()
+	renew, err := p.authority.WriteAdminKubeconfig(kubeconfig, url)
+	if err != nil {
+		return nil, err
+	}
 	l.run("kubeconfig", func(ctx context.Context) error {
-		p.authority.KeepAdminKubeconfig(ctx, i.kubeconfig(), "https://"+c.address(), renew)
+		p.authority.KeepAdminKubeconfig(ctx, kubeconfig, url, renew)
 		return ctx.Err()
 	})
-	fmt.Fprintf(out, "hansa: ready in %.2fs, node %s, kubeconfig %s\n", time.Since(start).Seconds(), c.NodeName, i.kubeconfig())
-	return l.wait()
+	port := listener.Addr().(*net.TCPAddr).Port
+	if err := ensureObjects(l.ctx, p.as("system:apiserver", "kube-apiserver", user.SystemPrivilegedGroup), c, int32(port)); err != nil {
+		return nil, err
+	}
+	startLoops(l, p, log)
+	return p, nil
+}
+
+// awaitNode returns when the node is ready, as its agent has it since began;
+// false when the context ended before.
+func awaitNode(ctx context.Context, p *controlPlane, name string, began time.Time) bool {
+	view := p.store.View()
+	nodes, leases := p.registry.Must("", "nodes"), p.registry.Must("coordination.k8s.io", "leases")
+	changed := make(chan struct{}, 1)
+	for _, r := range []*api.Resource{nodes, leases} {
+		defer view.Subscribe(r, func(_, _ api.Object) {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		})()
+	}
+	for {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+		lease, ok := view.Get(leases, api.Key{Namespace: corev1.NamespaceNodeLease, Name: name}).(*coordinationv1.Lease)
+		if !ok || lease.Spec.RenewTime == nil || lease.Spec.RenewTime.Time.Before(began) {
+			continue
+		}
+		n, ok := view.Get(nodes, api.Key{Name: name}).(*corev1.Node)
+		if ok && slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+		}) {
+			return true
+		}
+	}
 }
 
 // complete finds out what the configuration leaves to the host.
