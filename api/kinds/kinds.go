@@ -1,8 +1,9 @@
-// Package kinds holds the row of every kind that Hansa serves, one file per
-// kind: defaults, preparation, validation, columns and subresources as
-// Kubernetes v1.37 has them with its default feature gates. The rows are pure: they read no clock and know
-// nothing of other objects. What needs either (allocating cluster addresses,
-// looking at a namespace, answering an access review) belongs to the server.
+// Package kinds holds the row of every kind that Hansa serves, a file for each
+// or for a pair: defaults, preparation, validation, columns and subresources as
+// Kubernetes v1.37 has them with its default feature gates. The rows are pure:
+// they read no clock and know nothing of other objects. What needs either
+// (allocating cluster addresses, looking at a namespace, answering an access
+// review) belongs to the server.
 //
 // The order of calls for a write is Default, Prepare…, allocation (services),
 // Validate…, Warnings, Canonicalize. PrepareCreate expects name, UID and creation
