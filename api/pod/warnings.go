@@ -56,8 +56,11 @@ func (w *warner) add(format string, args ...any) {
 	w.list = append(w.list, fmt.Sprintf(format, args...))
 }
 
+// ip passes over what is no address at all, which GetWarningsForIP logs.
 func (w *warner) ip(at *field.Path, ip string) {
-	w.list = append(w.list, validation.GetWarningsForIP(at, ip)...)
+	if len(validation.IsValidIPForLegacyField(at, ip, false, nil)) == 0 {
+		w.list = append(w.list, validation.GetWarningsForIP(at, ip)...)
+	}
 }
 
 func (w *warner) podAndMeta(root *field.Path, spec *corev1.PodSpec, meta *metav1.ObjectMeta) {
