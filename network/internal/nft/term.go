@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -225,12 +226,6 @@ func verdict(text string, k expr.VerdictKind, chain string) Term {
 // Drop discards the packet.
 func Drop() Term { return verdict("drop", expr.VerdictDrop, "") }
 
-// Accept lets the packet pass this chain's hook.
-func Accept() Term { return verdict("accept", expr.VerdictAccept, "") }
-
-// Return ends the current chain.
-func Return() Term { return verdict("return", expr.VerdictReturn, "") }
-
 // Jump calls a chain.
 func Jump(chain string) Term { return verdict("jump "+chain, expr.VerdictJump, chain) }
 
@@ -249,28 +244,26 @@ func Masquerade() Term {
 	return Term{Text: "masquerade fully-random", Exprs: []expr.Any{&expr.Masq{FullyRandom: true}}}
 }
 
-// A Field is what part of a packet goes into a set's key.
+// A Field is what part of a packet goes into a set's key. Each of those here
+// takes one 32-bit register.
 type Field struct {
 	text string
+	v4   bool // only IPv4 packets have it
 	load func(r uint32) expr.Any
-	v6   int // 4, 6, or 0 when either
-	word uint32
 }
 
-func payload(text string, base expr.PayloadBase, off, size uint32, v int) Field {
-	return Field{text: text, v6: v, word: (size + 3) / 4, load: func(r uint32) expr.Any {
+func payload(text string, base expr.PayloadBase, off, size uint32, v4 bool) Field {
+	return Field{text: text, v4: v4, load: func(r uint32) expr.Any {
 		return &expr.Payload{DestRegister: r, Base: base, Offset: off, Len: size}
 	}}
 }
 
 // The fields that keys are made of.
 var (
-	SrcIPv4 = payload("ip saddr", expr.PayloadBaseNetworkHeader, ip4Src, 4, 4)
-	DstIPv4 = payload("ip daddr", expr.PayloadBaseNetworkHeader, ip4Dst, 4, 4)
-	SrcIPv6 = payload("ip6 saddr", expr.PayloadBaseNetworkHeader, ip6Src, 16, 6)
-	DstIPv6 = payload("ip6 daddr", expr.PayloadBaseNetworkHeader, ip6Dst, 16, 6)
-	DstPort = payload("th dport", expr.PayloadBaseTransportHeader, portDst, 2, 0)
-	L4Proto = Field{text: "meta l4proto", word: 1, load: func(r uint32) expr.Any {
+	SrcIPv4 = payload("ip saddr", expr.PayloadBaseNetworkHeader, ip4Src, 4, true)
+	DstIPv4 = payload("ip daddr", expr.PayloadBaseNetworkHeader, ip4Dst, 4, true)
+	DstPort = payload("th dport", expr.PayloadBaseTransportHeader, portDst, 2, false)
+	L4Proto = Field{text: "meta l4proto", load: func(r uint32) expr.Any {
 		return &expr.Meta{Key: expr.MetaKeyL4PROTO, Register: r}
 	}}
 )
@@ -278,17 +271,12 @@ var (
 // load puts fields into consecutive registers from first.
 func load(first uint32, fields []Field) (text string, es []expr.Any) {
 	var words []string
-	for _, f := range fields {
-		if f.v6 != 0 {
-			es = append(es, family(f.v6 == 6)...)
-			break
-		}
+	if slices.ContainsFunc(fields, func(f Field) bool { return f.v4 }) {
+		es = append(es, family(false)...)
 	}
-	r := first
-	for _, f := range fields {
+	for i, f := range fields {
 		words = append(words, f.text)
-		es = append(es, f.load(r))
-		r += f.word
+		es = append(es, f.load(first+uint32(i)))
 	}
 	return strings.Join(words, " . "), es
 }
