@@ -116,7 +116,8 @@ func New(c Config) (*Handler, error) {
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
-	c.Converter = sync.OnceValue(c.Converter)
+	made := c.Converter
+	c.Converter = sync.OnceValue(func() managedfields.TypeConverter { return &typeConverter{TypeConverter: made()} })
 	h := &Handler{Config: c, convert: convertor{c.Registry}, allocating: map[schema.GroupResource]*sync.Mutex{}}
 	for gr := range c.Allocators {
 		h.allocating[gr] = &sync.Mutex{}
