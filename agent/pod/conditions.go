@@ -29,7 +29,7 @@ func (s *State) conditions(st *v1.PodStatus, now time.Time) {
 	}
 
 	set(v1.PodCondition{Type: v1.PodReadyToStartContainers, Status: boolStatus(s.Sandbox.Ready && !s.StopSandbox.Busy && !s.StopSandbox.Done)})
-	set(initialized(st))
+	set(s.initializedCondition(st))
 	containers := s.containersReady(st)
 	set(s.ready(st, containers))
 	set(containers)
@@ -56,24 +56,34 @@ func boolStatus(b bool) v1.ConditionStatus {
 	return v1.ConditionFalse
 }
 
-func initialized(st *v1.PodStatus) v1.PodCondition {
+func (s *State) initializedCondition(st *v1.PodStatus) v1.PodCondition {
 	c := v1.PodCondition{Type: v1.PodInitialized, Status: v1.ConditionTrue}
 	if st.Phase == v1.PodSucceeded {
 		c.Reason = "PodCompleted"
 		return c
 	}
-	var missing []string
-	for i := range st.InitContainerStatuses {
-		cs := &st.InitContainerStatuses[i]
-		if !cs.Ready && !(cs.Started != nil && *cs.Started) {
-			missing = append(missing, cs.Name)
-		}
-	}
-	if len(missing) > 0 && !slices.ContainsFunc(st.ContainerStatuses, hasRun) {
+	if missing := s.uninitialized(st); len(missing) > 0 && !slices.ContainsFunc(st.ContainerStatuses, hasRun) {
 		c.Status, c.Reason = v1.ConditionFalse, "ContainersNotInitialized"
 		c.Message = fmt.Sprintf("containers with incomplete status: %s", missing)
 	}
 	return c
+}
+
+// uninitialized are the init containers that have not done their work and the
+// sidecars that have not come up.
+func (s *State) uninitialized(st *v1.PodStatus) []string {
+	var out []string
+	for i := range st.InitContainerStatuses {
+		cs := &st.InitContainerStatuses[i]
+		done := cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0
+		if c := s.Containers[cs.Name]; c != nil && c.Kind == Sidecar {
+			done = *cs.Started
+		}
+		if !done {
+			out = append(out, cs.Name)
+		}
+	}
+	return out
 }
 
 func hasRun(cs v1.ContainerStatus) bool { return cs.ContainerID != "" }

@@ -35,6 +35,7 @@ func (s *State) ObserveSandbox(in SandboxInfo) {
 	case cur.ID == "" || in.Attempt > cur.Attempt || in.Attempt == cur.Attempt && in.Created.After(cur.CreatedAt):
 		if cur.ID != "" {
 			s.discard(cur.ID)
+			s.Garbage[cur.ID].Stop = s.StopSandbox
 		}
 		if s.Garbage[in.ID] != nil {
 			return
@@ -147,60 +148,46 @@ func (s *State) Vanish(runs, sandboxes map[string]bool) {
 	}
 }
 
-// adoptStatus takes from the object's status what a former agent knew and the
-// runtime may not: restart counts, last states.
-func (s *State) adoptStatus() {
-	st := &s.Pod.Status
-	for _, list := range [][]v1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses} {
-		for i := range list {
-			cs := &list[i]
-			c := s.Containers[cs.Name]
-			if c == nil {
-				continue
-			}
-			c.Previous = cs.LastTerminationState.Terminated
-			if t := cs.State.Terminated; t != nil {
-				c.Previous = t
-			}
-			if cs.RestartCount > 0 || cs.ContainerID != "" || c.Previous != nil {
-				c.Attempts = int(cs.RestartCount) + 1
-			}
-		}
-	}
-}
-
-// Adopt is called once after the first look at the runtime: what runs was
-// started by a former agent, which also ran its postStart hook.
+// Adopt is called once after the first look at the runtime. What runs was
+// started by a former agent, which also ran its postStart hook; what the runtime
+// does not know of restarts and last states is in the object's status.
 func (s *State) Adopt() {
-	if s.Sandbox.Ready || s.anyRun() {
-		s.Host.Done = false // the steps are idempotent and are done once more
-	}
-	known := map[string]*v1.ContainerStatus{}
 	st := &s.Pod.Status
 	for _, list := range [][]v1.ContainerStatus{st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses} {
 		for i := range list {
-			known[list[i].Name] = &list[i]
+			if c := s.Containers[list[i].Name]; c != nil {
+				c.adopt(&list[i])
+			}
 		}
 	}
 	for _, c := range s.Containers {
 		newest := c.Newest()
 		if newest == nil {
-			if cs := known[c.Name]; cs != nil && cs.State.Running != nil {
-				c.Previous = lost(cs)
-			}
 			continue
 		}
 		c.Backoff = Backoff{Delay: newest.Backoff, At: newest.Created}
-		if !newest.Running() {
-			continue
+		if newest.Running() {
+			c.Up = true
+			c.Started = c.Started || c.Spec.StartupProbe == nil
+			c.Ready = c.Ready || c.Started && c.Spec.ReadinessProbe == nil
 		}
-		c.Up = true
-		c.Started = c.Spec.StartupProbe == nil
-		c.Ready = c.Started && c.Spec.ReadinessProbe == nil
-		if cs := known[c.Name]; cs != nil && TrimScheme(cs.ContainerID) == newest.ID {
-			c.Started = c.Started || cs.Started != nil && *cs.Started
-			c.Ready = c.Ready || cs.Ready
-		}
+	}
+}
+
+func (c *Container) adopt(cs *v1.ContainerStatus) {
+	c.Previous = cs.LastTerminationState.Terminated
+	newest := c.Newest()
+	switch same := newest != nil && TrimScheme(cs.ContainerID) == newest.ID; {
+	case same && newest.Running():
+		c.Started, c.Ready = cs.Started != nil && *cs.Started, cs.Ready
+	case same:
+	case cs.State.Terminated != nil:
+		c.Previous = cs.State.Terminated
+	case cs.State.Running != nil && newest == nil:
+		c.Previous = lost(cs)
+	}
+	if cs.RestartCount > 0 || cs.ContainerID != "" || c.Previous != nil {
+		c.Attempts = max(c.Attempts, int(cs.RestartCount)+1)
 	}
 }
 

@@ -91,6 +91,9 @@ func (p *planner) run() {
 	}
 	ready := p.sandbox()
 	p.mend()
+	if s.Sandbox.ID != "" && !ready {
+		return // what is wanted is known once the sandbox is replaced
+	}
 	for _, c := range s.wanted() {
 		p.start(c, mounted && ready)
 	}
@@ -178,7 +181,8 @@ func (p *planner) start(c *Container, ready bool) {
 	if c.Start.Busy || c.Kill.Busy || newest != nil && newest.Running() {
 		return
 	}
-	if newest != nil && newest.Ended() {
+	again := c.Kind == Init && newest != nil && newest.ExitCode == 0 // in a new sandbox
+	if newest != nil && newest.Ended() && !again {
 		until := c.Backoff.until(newest.Finished)
 		if p.wait(until) {
 			if !p.wait(newest.Finished.Add(settle)) && c.told != newest.ID {

@@ -247,7 +247,6 @@ func New(p *v1.Pod, hostIPs []string, now time.Time) *State {
 		s.StartTime = t.Time
 	}
 	s.SetPod(p, now)
-	s.adoptStatus()
 	return s
 }
 

@@ -96,7 +96,7 @@ func (s *State) containerStatus(c *Container, now time.Time) v1.ContainerStatus 
 		cs.LastTerminationState.Terminated = previous
 		cs.User = user(newest.User)
 		started = c.Up && c.Started
-		cs.Ready = started && c.Ready
+		cs.Ready = started && c.Ready && c.Kind != Init
 	case newest == nil && previous != nil && !s.willStart(c, previous.ExitCode):
 		cs.State.Terminated = previous
 		s.readyWhenDone(&cs, c)
@@ -239,13 +239,7 @@ func (s *State) phase(st *v1.PodStatus) v1.PodPhase {
 	if s.settled() && !s.anyAlive() {
 		return s.finalPhase(st)
 	}
-	pendingInit := false
-	for i := range st.InitContainerStatuses {
-		cs := &st.InitContainerStatuses[i]
-		done := cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0 || cs.Started != nil && *cs.Started
-		pendingInit = pendingInit || !done
-	}
-	if pendingInit && !s.anyRegularRun() {
+	if len(s.uninitialized(st)) > 0 && !s.anyRegularRun() {
 		return v1.PodPending
 	}
 	for i := range st.ContainerStatuses {

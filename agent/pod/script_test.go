@@ -1,0 +1,398 @@
+package pod_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"sigs.k8s.io/yaml"
+
+	"hansa.dev/hansa/agent/pod"
+)
+
+var update = flag.Bool("update", false, "write what the scripts print into them")
+
+// TestScripts runs the text scripts in testdata. A script is a list of blocks:
+// a command, with more lines of input if it takes any, then ---- and what it
+// prints, then a blank line. The commands are the cases of script.run.
+func TestScripts(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no scripts: %v", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) { runScript(t, file) })
+	}
+}
+
+func runScript(t *testing.T, file string) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &script{now: time.Date(2026, 1, 2, 15, 4, 0, 0, time.UTC)}
+	s.start = s.now
+	var out bytes.Buffer
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	var input []string
+	for lines.Scan() {
+		line := lines.Text()
+		if line != "----" {
+			if len(input) > 0 || line != "" && !strings.HasPrefix(line, "#") {
+				input = append(input, line)
+			}
+			out.WriteString(line + "\n")
+			continue
+		}
+		var want strings.Builder
+		for lines.Scan() && lines.Text() != "" {
+			want.WriteString(lines.Text() + "\n")
+		}
+		got := s.run(t, input)
+		if got != want.String() && !*update {
+			t.Errorf("%s: %s\ngot:\n%swant:\n%s", file, strings.Join(input, "\n"), got, want.String())
+		}
+		out.WriteString("----\n" + got + "\n")
+		input = nil
+	}
+	if *update {
+		if err := os.WriteFile(file, append(bytes.TrimRight(out.Bytes(), "\n"), '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// script is a pod with a runtime that does what it is told.
+type script struct {
+	start, now time.Time
+	pod        *v1.Pod
+	s          *pod.State
+	sandboxes  int
+	runs       int
+	begun      []pod.Action
+	// fails holds, by verb and container, the error of the next attempt.
+	fails map[string]error
+}
+
+func (x *script) run(t *testing.T, input []string) string {
+	t.Helper()
+	words := strings.Fields(input[0])
+	args := words[1:]
+	switch words[0] {
+	case "pod": // YAML of a spec follows
+		return x.newPod(t, input[1:])
+	case "edit": // YAML of the whole spec follows
+		x.edit(t, input[1:])
+	case "at": // +DURATION from now
+		x.now = x.now.Add(duration(t, args[0]))
+	case "go": // plan and carry out until there is nothing to do; "go N" rounds
+		rounds := 100
+		if len(args) > 0 {
+			rounds = number(t, args[0])
+		}
+		return x.goOn(t, rounds)
+	case "plan": // one plan, begun and not carried out
+		return x.plan(t, true)
+	case "look": // one plan, not even begun
+		return x.plan(t, false)
+	case "do": // carries out what was begun, all or the given verb
+		return x.perform(t, strings.Join(args, " "))
+	case "fail": // VERB [CONTAINER] REASON: the next attempt fails
+		if x.fails == nil {
+			x.fails = map[string]error{}
+		}
+		n := len(args) - 1
+		x.fails[strings.Join(args[:n], " ")] = &pod.Failure{Reason: args[n], Message: "no luck"}
+	case "exit": // CONTAINER CODE [REASON]
+		reason := ""
+		if len(args) > 2 {
+			reason = args[2]
+		}
+		x.exit(t, args[0], number(t, args[1]), reason)
+	case "lose-sandbox":
+		x.s.ObserveSandbox(pod.SandboxInfo{ID: x.s.Sandbox.ID, Attempt: x.s.Sandbox.Attempt})
+	case "probe": // CONTAINER KIND true|false
+		x.s.Probed(args[0], x.s.Containers[args[0]].Newest().ID, pod.ProbeKind(args[1]), args[2] == "true")
+	case "delete": // GRACE
+		p := x.pod.DeepCopy()
+		grace := int64(duration(t, args[0]).Seconds())
+		stamp := metav1.NewTime(x.now.Add(time.Duration(grace) * time.Second))
+		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &stamp, &grace
+		x.set(p)
+	case "gone":
+		x.s.SetGone(x.now)
+	case "evict":
+		x.s.Terminate(pod.Stop{Since: x.now, Grace: 0, Reason: "Evicted", Message: "the node was low on resource", Fail: true})
+	case "refuse":
+		x.s.Refused = &pod.Refusal{Reason: "OutOfcpu", Message: "Node didn't have enough resource: cpu"}
+	case "restart-agent": // a new state, from the status and what the runtime has
+		x.restart()
+	case "condition": // TYPE STATUS, written by somebody else
+		p := x.pod.DeepCopy()
+		p.Status.Conditions = append(p.Status.Conditions, v1.PodCondition{Type: v1.PodConditionType(args[0]), Status: v1.ConditionStatus(args[1])})
+		x.set(p)
+	case "status":
+		return x.status(false)
+	case "conditions":
+		return x.status(true)
+	default:
+		t.Fatalf("unknown command %q", input[0])
+	}
+	return ""
+}
+
+func duration(t *testing.T, s string) time.Duration {
+	t.Helper()
+	d, err := time.ParseDuration(strings.TrimPrefix(s, "+"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+func number(t *testing.T, s string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func (x *script) spec(t *testing.T, lines []string) v1.PodSpec {
+	t.Helper()
+	var spec v1.PodSpec
+	if err := yaml.UnmarshalStrict([]byte(strings.Join(lines, "\n")), &spec); err != nil {
+		t.Fatal(err)
+	}
+	if spec.RestartPolicy == "" {
+		spec.RestartPolicy = v1.RestartPolicyAlways
+	}
+	for _, list := range [][]v1.Container{spec.InitContainers, spec.Containers} {
+		for i := range list {
+			if list[i].Image == "" {
+				list[i].Image = "img"
+			}
+		}
+	}
+	return spec
+}
+
+func (x *script) newPod(t *testing.T, lines []string) string {
+	x.pod = &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p", UID: "u", Generation: 1}, Spec: x.spec(t, lines)}
+	x.s = pod.New(x.pod, []string{"192.0.2.1"}, x.now)
+	return ""
+}
+
+func (x *script) edit(t *testing.T, lines []string) {
+	p := x.pod.DeepCopy()
+	p.Generation++
+	p.Spec = x.spec(t, lines)
+	x.set(p)
+}
+
+func (x *script) set(p *v1.Pod) {
+	x.pod = p
+	x.s.SetPod(p, x.now)
+}
+
+func (x *script) plan(t *testing.T, begin bool) string {
+	t.Helper()
+	var out strings.Builder
+	actions, wake := x.s.Plan(x.now)
+	for _, a := range actions {
+		fmt.Fprintln(&out, a)
+		if begin {
+			x.s.Begin(a, x.now)
+			x.begun = append(x.begun, a)
+		}
+	}
+	if !wake.IsZero() {
+		fmt.Fprintf(&out, "wake +%s\n", wake.Sub(x.now))
+	}
+	return out.String()
+}
+
+func (x *script) goOn(t *testing.T, rounds int) string {
+	t.Helper()
+	var out strings.Builder
+	for range rounds {
+		got := x.plan(t, true)
+		out.WriteString(got)
+		if len(x.begun) == 0 {
+			break
+		}
+		out.WriteString(x.perform(t, ""))
+	}
+	return out.String()
+}
+
+// perform carries out what was begun and matches prefix.
+func (x *script) perform(t *testing.T, prefix string) string {
+	t.Helper()
+	var out strings.Builder
+	var left []pod.Action
+	for _, a := range x.begun {
+		if !strings.HasPrefix(a.String(), prefix) {
+			left = append(left, a)
+			continue
+		}
+		if a.Verb == pod.Report {
+			continue
+		}
+		key := strings.TrimSpace(string(a.Verb) + " " + a.Container)
+		err := x.fails[key]
+		delete(x.fails, key)
+		if err == nil {
+			x.effect(t, a)
+		} else {
+			fmt.Fprintf(&out, "  %s failed\n", key)
+			var f *pod.Failure
+			if errors.As(err, &f) && a.Verb == pod.Start && f.Reason == "RunContainerError" {
+				x.runs++
+				x.s.ObserveRun(a.Container, pod.Run{ID: fmt.Sprintf("%s-%d", a.Container, x.runs), Sandbox: x.s.Sandbox.ID, Attempt: a.Attempt,
+					State: cri.ContainerState_CONTAINER_EXITED, ExitCode: 128, Reason: "StartError", Created: x.now, Finished: x.now})
+			}
+		}
+		x.s.End(a, err, x.now)
+	}
+	x.begun = left
+	return out.String()
+}
+
+// effect is what a step does to the world.
+func (x *script) effect(t *testing.T, a pod.Action) {
+	t.Helper()
+	switch a.Verb {
+	case pod.RunSandbox:
+		x.sandboxes++
+		x.s.ObserveSandbox(pod.SandboxInfo{ID: fmt.Sprintf("sb%d", x.sandboxes), Attempt: uint32(a.Attempt), Ready: true,
+			IPs: []string{fmt.Sprintf("10.42.0.%d", x.sandboxes)}, Created: x.now})
+	case pod.StopSandbox:
+		x.s.ObserveSandbox(pod.SandboxInfo{ID: a.ID, Attempt: x.s.Sandbox.Attempt})
+	case pod.RemoveSandbox:
+		x.s.ForgetSandbox(a.ID)
+	case pod.RemoveContainer:
+		x.s.ForgetRun(a.ID)
+	case pod.Start:
+		x.runs++
+		c := x.s.Containers[a.Container]
+		x.s.ObserveRun(a.Container, pod.Run{ID: fmt.Sprintf("%s-%d", a.Container, x.runs), Sandbox: x.s.Sandbox.ID, Attempt: a.Attempt,
+			State: cri.ContainerState_CONTAINER_RUNNING, Created: x.now, Started: x.now, Asked: c.Spec.Image, Image: c.Spec.Image, Backoff: c.Backoff.Delay})
+	case pod.Kill:
+		if x.s.Containers[a.Container].Running() != nil {
+			x.exit(t, a.Container, 143, "")
+		}
+	}
+}
+
+func (x *script) exit(t *testing.T, container string, code int, reason string) {
+	t.Helper()
+	c := x.s.Containers[container]
+	if c == nil || c.Running() == nil {
+		t.Fatalf("container %s does not run", container)
+	}
+	r := *c.Running()
+	r.State, r.ExitCode, r.Finished, r.Reason = cri.ContainerState_CONTAINER_EXITED, int32(code), x.now, reason
+	x.s.ObserveRun(container, r)
+}
+
+// restart hands over to a new agent.
+func (x *script) restart() {
+	p := x.pod.DeepCopy()
+	p.Status = *x.s.Status(x.now)
+	old := x.s
+	x.pod = p
+	x.s = pod.New(p, []string{"192.0.2.1"}, x.now)
+	if sb := old.Sandbox; sb.ID != "" {
+		x.s.ObserveSandbox(pod.SandboxInfo{ID: sb.ID, Attempt: sb.Attempt, Ready: sb.Ready, IPs: sb.IPs, Created: sb.CreatedAt})
+	}
+	for name, c := range old.Containers {
+		for _, r := range c.Runs {
+			x.s.ObserveRun(name, *r)
+		}
+	}
+	x.s.Adopt()
+	x.begun = nil
+}
+
+// status prints the status, and then, if asked for, its conditions.
+func (x *script) status(conditions bool) string {
+	var out strings.Builder
+	st := x.s.Status(x.now)
+	// What is reported is what the object shows next.
+	p := x.pod.DeepCopy()
+	p.Status = *st
+	x.set(p)
+	fmt.Fprintf(&out, "%s", st.Phase)
+	if st.Reason != "" {
+		fmt.Fprintf(&out, " reason=%s message=%q", st.Reason, st.Message)
+	}
+	if st.PodIP != "" {
+		fmt.Fprintf(&out, " ip=%s", st.PodIP)
+	}
+	out.WriteString("\n")
+	for _, cs := range slices.Concat(st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses) {
+		fmt.Fprintf(&out, "  %s: %s", cs.Name, stateText(cs.State))
+		if last := stateText(cs.LastTerminationState); last != "-" {
+			fmt.Fprintf(&out, " last=%s", last)
+		}
+		if cs.RestartCount > 0 {
+			fmt.Fprintf(&out, " restarts=%d", cs.RestartCount)
+		}
+		if cs.Started != nil && *cs.Started {
+			out.WriteString(" started")
+		}
+		if cs.Ready {
+			out.WriteString(" ready")
+		}
+		out.WriteString("\n")
+	}
+	if conditions {
+		for _, c := range st.Conditions {
+			fmt.Fprintf(&out, "  %s=%s", c.Type, c.Status)
+			if c.Reason != "" {
+				fmt.Fprintf(&out, " %s", c.Reason)
+			}
+			if c.Message != "" {
+				fmt.Fprintf(&out, " %q", c.Message)
+			}
+			if !c.LastTransitionTime.IsZero() {
+				fmt.Fprintf(&out, " since +%s", c.LastTransitionTime.Sub(x.start))
+			}
+			fmt.Fprintf(&out, " gen=%d\n", c.ObservedGeneration)
+		}
+	}
+	return out.String()
+}
+
+func stateText(s v1.ContainerState) string {
+	switch {
+	case s.Running != nil:
+		return "running"
+	case s.Terminated != nil:
+		text := fmt.Sprintf("terminated(%s %d", s.Terminated.Reason, s.Terminated.ExitCode)
+		if s.Terminated.Message != "" {
+			text += fmt.Sprintf(" %q", s.Terminated.Message)
+		}
+		return text + ")"
+	case s.Waiting != nil:
+		if s.Waiting.Message != "" {
+			return fmt.Sprintf("waiting(%s %q)", s.Waiting.Reason, s.Waiting.Message)
+		}
+		return "waiting(" + s.Waiting.Reason + ")"
+	}
+	return "-"
+}
