@@ -44,6 +44,7 @@ var scheme = sync.OnceValue(func() *runtime.Scheme {
 		rbacv1.AddToScheme,
 		schedulingv1.AddToScheme,
 		metav1.AddMetaToScheme,
+		addOptions,
 	} {
 		utilruntime.Must(add(s))
 	}

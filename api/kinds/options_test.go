@@ -1,0 +1,45 @@
+package kinds
+
+import (
+	"net/url"
+	"reflect"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/utils/ptr"
+)
+
+func TestConnectOptionsFromQuery(t *testing.T) {
+	for query, want := range map[string]runtime.Object{
+		"container=a&follow=true&tailLines=5&timestamps=0&previous=false": &corev1.PodLogOptions{Container: "a", Follow: true, TailLines: ptr.To[int64](5)},
+		"command=sh&command=-c&command=ls&stdin=true&stdout=1&tty":        &corev1.PodExecOptions{Command: []string{"sh", "-c", "ls"}, Stdin: true, Stdout: true, TTY: true},
+		"ports=80&ports=443": &corev1.PodPortForwardOptions{Ports: []int32{80, 443}},
+		"path=a/b":           &corev1.ServiceProxyOptions{Path: "a/b"},
+	} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := reflect.New(reflect.TypeOf(want).Elem()).Interface().(runtime.Object)
+		if err := runtime.NewParameterCodec(Scheme()).DecodeParameters(q, corev1.SchemeGroupVersion, got); err != nil {
+			t.Errorf("%s: %v", query, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: -want +got\n%s", query, diff)
+		}
+	}
+}
+
+func TestConnectOptionsRefuseGarbage(t *testing.T) {
+	for _, query := range []string{"tailLines=x", "sinceTime=yesterday", "limitBytes=1.5"} {
+		q, err := url.ParseQuery(query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := runtime.NewParameterCodec(Scheme()).DecodeParameters(q, corev1.SchemeGroupVersion, &corev1.PodLogOptions{}); err == nil {
+			t.Errorf("%s was taken", query)
+		}
+	}
+}
