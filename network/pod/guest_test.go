@@ -339,7 +339,9 @@ func TestTakenDownCleanly(t *testing.T) {
 				if err := m.Close(); err != nil {
 					t.Fatal(err)
 				}
-				if m, err = New(c); err != nil { // knows only what is on disk
+				// Knows only what is on disk, and not even the ranges.
+				err = Teardown(Config{Instance: c.Instance, Dir: c.Dir, Socket: c.Socket})
+				if err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -400,6 +402,25 @@ func TestLedger(t *testing.T) {
 	if _, err := netlink.LinkByName(linkName(instance, "b", "eth0")); !notFound(err) {
 		t.Errorf("link made without ledger: %v", err)
 	}
+}
+
+// Another run may have other ranges; nothing stays of the former ones.
+func TestRangesChange(t *testing.T) {
+	c := testConfig(t)
+	m := start(t, c)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.NodeCIDR, c.ClusterCIDR, c.ServiceCIDR = netipPrefix("10.52.0.0/24"), netipPrefix("10.52.0.0/16"), netipPrefix("10.53.0.0/16")
+	start(t, c)
+	for _, line := range snapshot(t) {
+		if strings.Contains(line, "10.42.") || strings.Contains(line, "10.43.") {
+			t.Error(line)
+		}
+	}
+	a, b := addPod(t, c, "a"), addPod(t, c, "b")
+	a.Serve(80, "a")
+	expect(t, b.NS, "tcp4", a.addr(80), "a "+b.IP.String())
 }
 
 // A range that the host uses otherwise is refused with a way out.

@@ -70,10 +70,14 @@ func hostMTU() (int, error) {
 	best := -1
 	mtu := fallbackMTU
 	for _, r := range routes {
-		if r.Dst != nil && !r.Dst.IP.IsUnspecified() || r.LinkIndex == 0 || best >= 0 && r.Priority >= best {
+		index := r.LinkIndex
+		if index == 0 && len(r.MultiPath) > 0 {
+			index = r.MultiPath[0].LinkIndex
+		}
+		if r.Dst != nil && !r.Dst.IP.IsUnspecified() || index == 0 || best >= 0 && r.Priority >= best {
 			continue
 		}
-		l, err := netlink.LinkByIndex(r.LinkIndex)
+		l, err := netlink.LinkByIndex(index)
 		if err != nil {
 			if notFound(err) {
 				continue
@@ -150,19 +154,42 @@ func ensureNodeLink(c Config) error {
 		return fmt.Errorf("set link %s up: %w", name, err)
 	}
 	addr := NodeAddress(c.NodeCIDR)
-	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(single(addr))}); err != nil {
-		return fmt.Errorf("set address %s of link %s: %w", addr, name, err)
-	}
-	routes := []*netlink.Route{
-		{LinkIndex: link.Attrs().Index, Dst: ipNet(c.ServiceCIDR.Masked()), Src: addr.AsSlice(), Scope: netlink.SCOPE_LINK, Protocol: routeProtocol},
-		{Dst: ipNet(c.NodeCIDR.Masked()), Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol},
+	if err := onlyAddress(link, single(addr)); err != nil {
+		return err
 	}
 	if err := c.record("route", c.NodeCIDR.Masked().String()); err != nil {
 		return err
 	}
-	for _, r := range routes {
+	wanted := map[string]bool{}
+	for _, r := range []*netlink.Route{
+		{LinkIndex: link.Attrs().Index, Dst: ipNet(c.ServiceCIDR.Masked()), Src: addr.AsSlice(), Scope: netlink.SCOPE_LINK, Protocol: routeProtocol},
+		{Dst: ipNet(c.NodeCIDR.Masked()), Type: unix.RTN_UNREACHABLE, Protocol: routeProtocol},
+	} {
 		if err := netlink.RouteReplace(r); err != nil {
 			return fmt.Errorf("set route %s: %w", r.Dst, err)
+		}
+		wanted[r.Dst.String()] = true
+	}
+	return removeRoutes(link.Attrs().Index, wanted)
+}
+
+// onlyAddress gives a link one IPv4 address and takes others away, which it
+// has from a run with another range.
+func onlyAddress(link netlink.Link, p netip.Prefix) error {
+	name := link.Attrs().Name
+	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
+		return fmt.Errorf("set address %s of link %s: %w", p, name, err)
+	}
+	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list addresses of link %s: %w", name, err)
+	}
+	for _, a := range addrs {
+		if a.IPNet.String() == ipNet(p).String() {
+			continue
+		}
+		if err := netlink.AddrDel(link, &a); err != nil {
+			return fmt.Errorf("delete address %s of link %s: %w", a.IPNet, name, err)
 		}
 	}
 	return nil
@@ -178,15 +205,18 @@ func quietIPv6(link netlink.Link) error {
 	return nil
 }
 
-// removeRoutes deletes the routes of ours that no link takes along.
-func removeRoutes(c Config) error {
+// removeRoutes deletes routes of ours that are not pods': those by the link of
+// that index, and those that no link takes along; but those to destinations in
+// keep stay.
+func removeRoutes(index int, keep map[string]bool) error {
 	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
 	var errs []error
 	for _, r := range routes {
-		if r.Type != unix.RTN_UNREACHABLE || r.Dst.String() != c.NodeCIDR.Masked().String() {
+		ours := r.Type == unix.RTN_UNREACHABLE || index != 0 && r.LinkIndex == index
+		if !ours || keep[r.Dst.String()] {
 			continue
 		}
 		if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, syscall.ESRCH) {

@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { nettest.Main(m, os.Args, os.Environ()) }
 
 const instance = "0a1b2c3d"
 
-func testConfig(t *testing.T) Config {
+func testConfig(t testing.TB) Config {
 	t.Helper()
 	run, err := os.MkdirTemp("", "hansa-pod-") // a socket's path must be short
 	if err != nil {

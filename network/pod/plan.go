@@ -55,6 +55,9 @@ func rules(c Config) *nft.State {
 			nft.Of(nft.IIFName(links), nft.DAddr(loopback), nft.Drop()),
 		}},
 		{Name: "mark", Hook: &nft.Hook{Point: nft.Forward, Kind: nft.Filter, Priority: prioMark}, Rules: []nft.Rule{
+			// Packets outside their connection's window are not translated back;
+			// a client would take such an answer for a stranger's and reset.
+			nft.Of(nft.IIFName(links), nft.Invalid(), nft.Drop()),
 			nft.Of(nft.IIFName(links), nft.SetMark(ForwardMark)),
 			nft.Of(nft.OIFName(links), nft.SetMark(ForwardMark)),
 		}},

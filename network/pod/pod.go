@@ -79,8 +79,7 @@ func isOwnTable(name string) bool { return strings.HasPrefix(name, ownTables) }
 
 // A Manager keeps one node's pod network.
 //
-//	New → Start → (CNI requests) → Close
-//	New → Teardown, in place of Start or after Close
+//	New → Start → (CNI requests) → Close or Teardown
 //
 // Invariants: a record is on disk before the address it holds is used, and
 // until everything made for it is gone; the table's elements are those of the
@@ -231,25 +230,29 @@ func (m *Manager) program() error {
 
 func (m *Manager) statePath() string { return filepath.Join(m.cfg.Dir, stateFile) }
 
-// Teardown removes everything of the instance from the host: all pods' links,
+// Teardown closes the Manager and removes everything of the instance from the
+// host, as the function of that name does.
+func (m *Manager) Teardown() error { return errors.Join(m.Close(), Teardown(m.cfg)) }
+
+// Teardown removes everything of an instance from the host: all pods' links,
 // the node's link and routes, the table, accept rules in foreign chains, the
-// records; and it restores the former sysctls. It needs no earlier Start, is
-// idempotent, and goes on after errors, which it returns joined.
-func (m *Manager) Teardown() error {
+// records and the socket; and it restores the former sysctls. It needs of the
+// configuration only Instance, Dir and Socket, and no Manager. It is
+// idempotent and goes on after errors, which it returns joined.
+func Teardown(c Config) error {
 	errs := []error{
-		m.Close(),
 		removeAccept(),
-		m.table.Delete(),
-		removeLinks(m.cfg.Instance),
-		removeRoutes(m.cfg),
-		restoreForwarding(m.statePath()),
+		nft.NewTable(c.tableName()).Delete(),
+		removeLinks(c.Instance),
+		removeRoutes(0, nil),
+		restoreForwarding(filepath.Join(c.Dir, stateFile)),
 	}
-	records, err := m.files.load()
+	records, err := files{c.Dir}.load()
 	errs = append(errs, err)
 	for _, r := range records {
-		errs = append(errs, m.files.remove(r.ContainerID))
+		errs = append(errs, files{c.Dir}.remove(r.ContainerID))
 	}
-	if err := os.Remove(m.cfg.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(c.Socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("remove CNI socket: %w", err))
 	}
 	if err := errors.Join(errs...); err != nil {

@@ -134,7 +134,7 @@ func TestTerms(t *testing.T) {
 		nft.Prerouting: {
 			nft.IIFName("eth*"), nft.IIFName("eth0"), nft.SAddr(four), nft.SAddr(six), nft.NotSAddr(host), nft.DAddr(six), nft.NotDAddr(four),
 			nft.ToLocal(), nft.FromLocal(), nft.NotFromLocal(), nft.NoReversePath(), nft.MarkSet(1), nft.SetMark(1), nft.ClearMark(1),
-			nft.NewConnection(), nft.WasDNATed(), nft.RedirectMessage(), nft.Drop(), nft.Reject(), nft.Jump("other"), nft.Goto("other"),
+			nft.NewConnection(), nft.Invalid(), nft.WasDNATed(), nft.RedirectMessage(), nft.Drop(), nft.Reject(), nft.Jump("other"), nft.Goto("other"),
 			nft.VerdictMap("to-chain", nft.DstIPv4), nft.InSet("addrs", nft.SrcIPv4), nft.Remember("clients", nft.SrcIPv4, time.Minute),
 			nft.VerdictRandom("slot-chains", 3),
 		},

@@ -201,6 +201,9 @@ func ctBits(text string, k expr.CtKey, bits uint32) Term {
 // NewConnection matches the first packet of a connection.
 func NewConnection() Term { return ctBits("ct state new", expr.CtKeySTATE, expr.CtStateBitNEW) }
 
+// Invalid matches packets that belong to no connection as tracking sees it.
+func Invalid() Term { return ctBits("ct state invalid", expr.CtKeySTATE, expr.CtStateBitINVALID) }
+
 // WasDNATed matches connections whose destination was translated.
 func WasDNATed() Term {
 	const ipsDstNAT = 1 << 5 // IPS_DST_NAT of the kernel's nf_conntrack_common.h
