@@ -14,37 +14,55 @@ import (
 // anew.
 func (s *Store) follow(ctx context.Context, stream Stream) {
 	defer s.running.Done()
-	for delay := time.Duration(0); ; {
+	delay := time.Duration(0)
+	for {
+		before := s.snap.Load().revision
 		err := s.drain(ctx, stream)
-		s.lost.Store(true)
 		stream.Close()
 		if ctx.Err() != nil {
 			return
 		}
-		var broken *brokenError
-		if errors.As(err, &broken) {
-			s.fail(err)
-			return
-		}
+		s.lost.Store(true)
 		s.opts.Logger.Warn("the store lost its watch and starts another", "revision", s.snap.Load().revision, "error", err)
+		if s.snap.Load().revision > before {
+			delay = 0
+		}
 		for stream = nil; stream == nil; {
-			select {
-			case <-ctx.Done():
+			var broken *brokenError
+			if errors.As(err, &broken) {
+				s.fail(err)
 				return
-			case <-s.opts.Clock.After(delay):
+			}
+			if !s.pause(ctx, delay) {
+				return
 			}
 			delay = min(2*delay+50*time.Millisecond, 2*time.Second)
-			var gone *CompactedError
-			if errors.As(err, &gone) {
-				err = s.reload(ctx)
-			}
-			if !errors.As(err, &gone) {
-				stream, err = s.engine.Watch(ctx, s.snap.Load().revision+1, false)
-			}
+			stream, err = s.restart(ctx, err)
 		}
 		s.lost.Store(false)
-		delay = 0
 	}
+}
+
+// pause is false when the context ended.
+func (s *Store) pause(ctx context.Context, d time.Duration) bool {
+	if d > 0 {
+		select {
+		case <-s.opts.Clock.After(d):
+		case <-ctx.Done():
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// restart opens the stream anew after one that ended with an error.
+func (s *Store) restart(ctx context.Context, ended error) (Stream, error) {
+	var gone *CompactedError
+	if errors.As(ended, &gone) {
+		if err := s.reload(ctx); err != nil {
+			return nil, errors.Join(ended, err)
+		}
+	}
+	return s.engine.Watch(ctx, s.snap.Load().revision+1, false)
 }
 
 func (s *Store) drain(ctx context.Context, stream Stream) error {

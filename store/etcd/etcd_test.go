@@ -1,13 +1,18 @@
 package etcd_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hansa.dev/hansa/store"
 	"hansa.dev/hansa/store/etcd"
@@ -53,32 +58,32 @@ func embedded(t testing.TB, dir string) store.Engine {
 	return e
 }
 
-// external starts etcd as a process of its own and gives a way to get an
-// engine over it, empty each time.
-func external(t *testing.T) func(t *testing.T) store.Engine {
-	dir := t.TempDir()
-	client := "unix://" + filepath.Join(dir, "client")
+// startServer starts etcd as a process of its own on a directory, until it is
+// stopped.
+func startServer(t *testing.T, dir string) (endpoint string, stop func()) {
+	endpoint = "unix://" + filepath.Join(dir, "client")
 	peer := "unix://" + filepath.Join(dir, "peer")
 	cmd := self(t, "etcd", "--data-dir", filepath.Join(dir, "data"), "--log-level", "error",
-		"--listen-client-urls", client, "--advertise-client-urls", client,
+		"--listen-client-urls", endpoint, "--advertise-client-urls", endpoint,
 		"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer, "--initial-cluster", "default="+peer)
 	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		// It was told to end; how it says that it did is of no interest.
+	return endpoint, sync.OnceFunc(func() {
+		// It is told to end; how it says that it did is of no interest.
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return func(t *testing.T) store.Engine {
-		e, err := etcd.Connect(t.Context(), etcd.ExternalOptions{Endpoints: []string{client}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		wipe(t, e)
-		return e
+}
+
+// connect gives an engine over a server.
+func connect(t *testing.T, endpoint string) store.Engine {
+	e, err := etcd.Connect(t.Context(), etcd.ExternalOptions{Endpoints: []string{endpoint}})
+	if err != nil {
+		t.Fatal(err)
 	}
+	return e
 }
 
 func wipe(t *testing.T, e store.Engine) {
@@ -98,7 +103,55 @@ func TestEmbedded(t *testing.T) {
 }
 
 func TestExternal(t *testing.T) {
-	storetest.Run(t, external(t))
+	endpoint, stop := startServer(t, t.TempDir())
+	t.Cleanup(stop)
+	storetest.Run(t, func(t *testing.T) store.Engine {
+		e := connect(t, endpoint)
+		wipe(t, e)
+		return e
+	})
+}
+
+// A store outlives its server: when that is back, the copy goes on where it was.
+func TestExternalRestart(t *testing.T) {
+	dir := t.TempDir()
+	endpoint, stop := startServer(t, dir)
+	reg := storetest.Registry()
+	configmaps := reg.Must("", "configmaps")
+	s, err := store.Open(t.Context(), connect(t, endpoint), reg, store.Options{DetectMutations: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	w, err := s.Watch(t.Context(), store.Query{Resource: configmaps}, store.WatchOptions{ResourceVersion: s.Revision()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	for i := range 2 {
+		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprint("cm-", i)}}
+		for {
+			_, err = s.Create(t.Context(), configmaps, cm.DeepCopy(), store.WriteOptions{})
+			if err == nil || apierrors.IsAlreadyExists(err) {
+				break
+			}
+			if t.Context().Err() != nil {
+				t.Fatal(err)
+			}
+		}
+		events, err := w.Next(t.Context())
+		if err != nil || len(events) != 1 || events[0].Object.GetName() != cm.Name {
+			t.Fatalf("events %v, %v; want %s", events, err, cm.Name)
+		}
+		stop()
+		if i == 0 {
+			_, stop = startServer(t, dir)
+		}
+	}
 }
 
 func TestDirectory(t *testing.T) {
