@@ -118,11 +118,7 @@ func (m *metrics) begin(info *request.Info, t target, r *http.Request, q url.Val
 	gauge.Inc()
 	return func(w *response, took time.Duration) {
 		gauge.Dec()
-		code := w.status
-		if w.hijacked {
-			code = http.StatusSwitchingProtocols
-		}
-		m.count(o, k, code)
+		m.count(o, k, w.status)
 		if !long {
 			o.duration.Observe(took.Seconds())
 			o.size.Observe(float64(w.size))

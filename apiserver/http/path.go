@@ -48,6 +48,14 @@ func (s *Server) servePath(w *response, r *http.Request) {
 }
 
 func (s *Server) pathHandler(path string) http.HandlerFunc {
+	if h := s.Paths[path]; h != nil {
+		return h.ServeHTTP
+	}
+	for root, h := range s.Paths {
+		if strings.HasSuffix(root, "/") && strings.HasPrefix(path, root) {
+			return h.ServeHTTP
+		}
+	}
 	path = strings.TrimSuffix(path, "/")
 	switch path {
 	case "":
@@ -99,6 +107,9 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 	paths = append(paths, "/metrics", "/version")
 	if s.OpenAPI != nil {
 		paths = append(paths, "/openapi/v2", "/openapi/v3")
+	}
+	for path := range s.Paths {
+		paths = append(paths, path)
 	}
 	sort.Strings(paths)
 	writeJSON(w, map[string][]string{"paths": paths})

@@ -7,10 +7,13 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -42,7 +45,7 @@ func (s *Server) dispatch(w *response, r *http.Request, info *request.Info, t ta
 	if connector := s.connector(info); connector != nil {
 		return s.connect(w, r, info, t, connector)
 	}
-	if !allows(info, r.Method) {
+	if !s.allows(info) {
 		return apierrors.NewMethodNotSupported(schema.GroupResource{Group: t.group, Resource: t.plural}, strings.ToLower(r.Method))
 	}
 	c := &call{Server: s, w: w, r: r, info: info, q: q}
@@ -64,16 +67,16 @@ func (s *Server) dispatch(w *response, r *http.Request, info *request.Info, t ta
 }
 
 // allows says whether discovery offers what is asked for.
-func allows(info *request.Info, method string) bool {
+func (s *Server) allows(info *request.Info) bool {
 	row := info.Served.Resource
 	verb := info.Verb
 	if info.Subresource != "" {
-		for _, v := range row.Subresources[info.Subresource].Verbs {
-			if v == verb {
-				return true
-			}
+		sub := row.Subresources[info.Subresource]
+		// Nobody connects to it here, nor answers what is posted to it.
+		if sub.Connect && s.Hooks[request.HookName(row.GroupResource(), info.Subresource)] == nil {
+			return false
 		}
-		return false
+		return slices.Contains(sub.Verbs, verb)
 	}
 	switch {
 	case verb == "create" && info.Name != "":
@@ -189,6 +192,15 @@ func (c *call) listOptions() (*metav1.ListOptions, error) {
 		return nil, err
 	}
 	c.info.FieldSelector, c.info.LabelSelector = opts.FieldSelector, opts.LabelSelector
+	if c.info.Verb == "deletecollection" || c.info.Name != "" || !strings.Contains(opts.FieldSelector, "metadata.name") {
+		return opts, nil
+	}
+	// Who asks for one object by its name may be allowed just that.
+	if selector, err := fields.ParseSelector(opts.FieldSelector); err == nil {
+		if name, ok := selector.RequiresExactMatch("metadata.name"); ok && len(content.IsPathSegmentName(name)) == 0 {
+			c.info.Name = name
+		}
+	}
 	return opts, nil
 }
 
@@ -231,11 +243,7 @@ func (c *call) update() error {
 func (c *call) patch() error {
 	name, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
 	kind := types.PatchType(strings.TrimSpace(name))
-	known := false
-	for _, t := range request.PatchTypes {
-		known = known || t == kind
-	}
-	if !known {
+	if !slices.Contains(request.PatchTypes, kind) {
 		return unsupportedMedia(request.PatchTypes)
 	}
 	opts := &metav1.PatchOptions{}

@@ -1,9 +1,11 @@
 package http
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"runtime/debug"
@@ -11,8 +13,9 @@ import (
 	"sync"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/net"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apiserver/pkg/authentication/user"
 
@@ -45,9 +48,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // response notes what was sent, for metrics and for panics.
 type response struct {
 	http.ResponseWriter
-	status   int
-	size     int
-	hijacked bool
+	status int
+	size   int
 
 	mu       sync.Mutex
 	warnings []string
@@ -78,6 +80,15 @@ func (w *response) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// Hijack gives the connection away, for upgrades.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	if err == nil {
+		w.status = http.StatusSwitchingProtocols
+	}
+	return conn, rw, err
+}
+
 // Flush sends what was written so far.
 func (w *response) Flush() { _ = http.NewResponseController(w.ResponseWriter).Flush() }
 
@@ -86,7 +97,7 @@ const maxWarnings = 4 << 10
 
 // warn adds a Warning header, once for each text.
 func (w *response) warn(text string) {
-	header, err := net.NewWarningHeader(299, "-", text)
+	header, err := utilnet.NewWarningHeader(299, "-", text)
 	if err != nil {
 		return
 	}
@@ -138,6 +149,9 @@ var anonymous = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.Al
 func (s *Server) authenticate(r *http.Request) (user.Info, error) {
 	answer, ok, err := s.Authenticator.AuthenticateRequest(r)
 	if err == nil && ok {
+		if as := impersonated(r.Header); as != nil {
+			return s.Impersonate(r.Context(), answer.User, as)
+		}
 		return answer.User, nil
 	}
 	if err == nil && anonymousPath(r.URL.Path) {
@@ -147,6 +161,34 @@ func (s *Server) authenticate(r *http.Request) (user.Info, error) {
 		s.Logger.Debug("authentication failed", "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
 	}
 	return nil, apierrors.NewUnauthorized("Unauthorized")
+}
+
+const impersonateExtra = authenticationv1.ImpersonateUserExtraHeaderPrefix
+
+// impersonated is whom the client wants to be taken for, nil for itself.
+func impersonated(h http.Header) *user.DefaultInfo {
+	as := &user.DefaultInfo{
+		Name:   h.Get(authenticationv1.ImpersonateUserHeader),
+		UID:    h.Get(authenticationv1.ImpersonateUIDHeader),
+		Groups: h[authenticationv1.ImpersonateGroupHeader],
+	}
+	for name, values := range h {
+		if !strings.HasPrefix(name, impersonateExtra) {
+			continue
+		}
+		key := strings.ToLower(strings.TrimPrefix(name, impersonateExtra))
+		if plain, err := url.PathUnescape(key); err == nil {
+			key = plain
+		}
+		if as.Extra == nil {
+			as.Extra = map[string][]string{}
+		}
+		as.Extra[key] = append(as.Extra[key], values...)
+	}
+	if as.Name == "" && as.UID == "" && len(as.Groups) == 0 && as.Extra == nil {
+		return nil
+	}
+	return as
 }
 
 // query parses the query once, and not at all when there is none.

@@ -35,6 +35,9 @@ type Config struct {
 	Connectors map[string]Connector
 	// OpenAPI is nil when no documents are served.
 	OpenAPI *OpenAPI
+	// Paths are further paths of the server, read like any other: the keys of
+	// tokens, profiles. A path ends in a slash when it stands for all below it.
+	Paths map[string]http.Handler
 	// Checks are what health is made of, beside "ping" and "etcd".
 	Checks []Check
 	// Metrics is where the server registers its own and whose all it serves.

@@ -40,7 +40,7 @@ import (
 type Config struct {
 	Store      *store.Store
 	Registry   *api.Registry
-	Codec      *codec.Codec // nil: one of its own, with a small cache
+	Codec      *codec.Codec // nil: one of its own
 	Authorizer authorizer.Authorizer
 	Admission  admission.Chain
 	// Converter gives the merge schemas of all kinds. It is called at the first
@@ -95,6 +95,9 @@ type Handler struct {
 	allocating map[schema.GroupResource]*sync.Mutex
 }
 
+// defaultCache is the size of the cache of encodings, in bytes.
+const defaultCache = 8 << 20
+
 // New checks the configuration and fills in what may be left out.
 func New(c Config) (*Handler, error) {
 	switch {
@@ -102,7 +105,7 @@ func New(c Config) (*Handler, error) {
 		return nil, errors.New("request: Store, Registry, Authorizer and Converter must be set")
 	}
 	if c.Codec == nil {
-		c.Codec = codec.New(c.Registry, 1<<20)
+		c.Codec = codec.New(c.Registry, defaultCache)
 	}
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}

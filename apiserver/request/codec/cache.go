@@ -20,16 +20,20 @@ type cacheKey struct {
 // young one is full it becomes the old one, and what was in the old one is
 // forgotten. What is found in the old one moves to the young one.
 //
-// Invariant: size is the sum of the bytes in young, at most limit/2 plus one entry.
+// Invariant: size and oldSize are what young and old cost, each at most limit/2.
 type cache struct {
-	mu         sync.Mutex
-	limit      int
-	size       int
-	young, old map[cacheKey]Body
+	mu            sync.Mutex
+	limit         int
+	size, oldSize int
+	young, old    map[cacheKey]Body
 }
 
 // entryOverhead is about what an entry costs beside its bytes.
 const entryOverhead = 128
+
+// maxShare is the part of the cache that one object may take: a larger one
+// would push out too many.
+const maxShare = 16
 
 func newCache(limit int) *cache {
 	return &cache{limit: limit, young: map[cacheKey]Body{}}
@@ -49,8 +53,7 @@ func (c *cache) get(key cacheKey) (Body, bool) {
 }
 
 func (c *cache) put(key cacheKey, body Body) {
-	// An object larger than a sixteenth of the cache would push out too many.
-	if len(body) > c.limit/16 {
+	if len(body) > c.limit/maxShare {
 		return
 	}
 	c.mu.Lock()
@@ -61,9 +64,17 @@ func (c *cache) put(key cacheKey, body Body) {
 }
 
 func (c *cache) add(key cacheKey, body Body) {
-	if c.size > c.limit/2 {
-		c.old, c.young, c.size = c.young, make(map[cacheKey]Body, len(c.young)), 0
+	if c.size+len(body)+entryOverhead > c.limit/2 {
+		c.old, c.young = c.young, make(map[cacheKey]Body, len(c.young))
+		c.oldSize, c.size = c.size, 0
 	}
 	c.young[key] = body
 	c.size += len(body) + entryOverhead
+}
+
+// CacheBytes is about what the encodings remembered cost.
+func (c *Codec) CacheBytes() int {
+	c.cache.mu.Lock()
+	defer c.cache.mu.Unlock()
+	return c.cache.size + c.cache.oldSize
 }
