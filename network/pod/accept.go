@@ -13,6 +13,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -117,8 +118,20 @@ func acceptRule() []expr.Any {
 	}
 }
 
+// isOurs knows our rules by their comment: as we write it, and as iptables
+// does when it saves and restores them.
 func isOurs(r *nftables.Rule) bool {
-	return bytes.Equal(r.UserData, userdata.AppendString(nil, userdata.TypeComment, acceptComment))
+	if bytes.Equal(r.UserData, userdata.AppendString(nil, userdata.TypeComment, acceptComment)) {
+		return true
+	}
+	return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool {
+		m, ok := e.(*expr.Match)
+		if !ok || m.Name != "comment" {
+			return false
+		}
+		c, ok := m.Info.(*xt.Comment)
+		return ok && strings.TrimRight(string(*c), "\x00") == acceptComment
+	})
 }
 
 // dropsAll reports whether a rule drops or rejects whatever reaches it.

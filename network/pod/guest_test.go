@@ -15,6 +15,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
+	"github.com/google/nftables/xt"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -162,6 +163,30 @@ func TestBesideDocker(t *testing.T) {
 				t.Errorf("comments after teardown: %q, want %q", got, others)
 			}
 		})
+	}
+}
+
+// A rule of ours that iptables has saved and restored has its comment in
+// another form; it is still one of ours, so that there are not two, and none
+// after teardown.
+func TestRestoredByIptables(t *testing.T) {
+	c := testConfig(t)
+	d := newDocker(t, false)
+	comment := xt.Comment("hansa")
+	n := conn(t)
+	n.AddRule(&nftables.Rule{Table: d.table, Chain: d.forward, Exprs: []expr.Any{
+		&expr.Match{Name: "comment", Info: &comment}, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept},
+	}})
+	flush(t, n)
+	m := start(t, c)
+	if got := comments(t, d.forward); len(got) != 1 {
+		t.Errorf("rules: %q, want the restored one alone", got)
+	}
+	if err := m.Teardown(); err != nil {
+		t.Fatal(err)
+	}
+	if got := comments(t, d.forward); len(got) != 0 {
+		t.Errorf("rules after teardown: %q", got)
 	}
 }
 

@@ -150,7 +150,7 @@ func NoReversePath() Term {
 		Text: "fib saddr . iif oif missing",
 		Exprs: []expr.Any{
 			&expr.Fib{Register: reg, ResultOIF: true, FlagSADDR: true, FlagIIF: true, FlagPRESENT: true},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{0}},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: make([]byte, 4)},
 		},
 	}
 }
