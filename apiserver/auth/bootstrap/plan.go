@@ -84,19 +84,20 @@ func Plan(reg *api.Registry, view View) ([]Write, error) {
 }
 
 // aggregate brings the rules of all aggregated roles up to date. It goes on
-// until nothing changes, since one may gather another.
+// until nothing changes, since one may gather another. Roles that gather one
+// another in a circle need not settle; then all are left as they are.
 func aggregate(roles map[string]*rbacv1.ClusterRole, changed map[string]bool) error {
+	work, touched := maps.Clone(roles), map[string]bool{}
 	inOrder := func(yield func(*rbacv1.ClusterRole) bool) {
-		for _, name := range slices.Sorted(maps.Keys(roles)) {
-			if !yield(roles[name]) {
+		for _, name := range slices.Sorted(maps.Keys(work)) {
+			if !yield(work[name]) {
 				return
 			}
 		}
 	}
-	// Rules pass from role to role: the longest chain has as many steps as there
-	// are roles. Roles that gather one another need not settle; they are left to
-	// the aggregation loop.
-	for range len(roles) {
+	// Rules pass from role to role: the longest way has as many steps as there
+	// are roles, and one more pass sees that nothing changes.
+	for range len(work) + 1 {
 		settled := true
 		for r := range inOrder {
 			if r.AggregationRule == nil {
@@ -111,11 +112,13 @@ func aggregate(roles map[string]*rbacv1.ClusterRole, changed map[string]bool) er
 			}
 			next := r.DeepCopy()
 			next.Rules = rules
-			roles[r.Name], changed[r.Name] = next, true
+			work[r.Name], touched[r.Name] = next, true
 			settled = false
 		}
 		if settled {
-			break
+			maps.Copy(roles, work)
+			maps.Copy(changed, touched)
+			return nil
 		}
 	}
 	return nil
