@@ -6,6 +6,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"hansa.dev/hansa/api"
@@ -17,12 +18,18 @@ import (
 // Fields that somebody else has set to another value are conflicts, unless the
 // applier forces them.
 func (p *patch) apply(cur api.Object) (api.Object, error) {
-	if sub := p.info.sub(); sub != nil && sub.Put != nil {
-		return nil, apierrors.NewMethodNotSupported(p.info.resource(), "apply to "+p.info.Subresource)
-	}
 	applied := &unstructured.Unstructured{Object: map[string]any{}}
 	if err := yaml.Unmarshal(p.data, &applied.Object); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	if sub := p.info.sub(); sub != nil && sub.Put != nil {
+		if cur == nil {
+			return nil, apierrors.NewNotFound(p.info.resource(), p.info.Name)
+		}
+		var err error
+		if applied, err = p.scaled(applied, sub.Kind); err != nil {
+			return nil, err
+		}
 	}
 	m, err := p.h.fieldManager(p.info)
 	if err != nil {
@@ -53,4 +60,20 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 		}
 	}
 	return obj, nil
+}
+
+// scaled is what applying a Scale claims of the object itself: its replicas,
+// which all kinds have at the same place as the Scale.
+func (p *patch) scaled(applied *unstructured.Unstructured, kind schema.GroupVersionKind) (*unstructured.Unstructured, error) {
+	if applied.GroupVersionKind() != kind || kind.Kind != "Scale" {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid object type: %v", applied.GroupVersionKind()))
+	}
+	own := &unstructured.Unstructured{Object: map[string]any{"metadata": applied.Object["metadata"]}}
+	own.SetGroupVersionKind(p.info.Served.Version.WithKind(p.info.Served.Kind))
+	if replicas, ok, err := unstructured.NestedFieldNoCopy(applied.Object, "spec", "replicas"); err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	} else if ok {
+		own.Object["spec"] = map[string]any{"replicas": replicas}
+	}
+	return own, nil
 }

@@ -5,11 +5,14 @@ import (
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	testingclock "k8s.io/utils/clock/testing"
 
 	"hansa.dev/hansa/apiserver/request"
@@ -193,5 +196,68 @@ func TestDeleteCollection(t *testing.T) {
 	left, err := f.List(t.Context(), requesttest.Info("list", "v1", "configmaps", "default", ""), &metav1.ListOptions{})
 	if err != nil || len(left.Items) != 1 || left.Items[0].GetName() != "b" {
 		t.Errorf("left are %v, %v", left.Items, err)
+	}
+}
+
+// https://kubernetes.io/docs/reference/using-api/server-side-apply/
+func TestScale(t *testing.T) {
+	f := newFixture(t, nil)
+	one := int32(1)
+	info := func(verb, sub string) *request.Info {
+		i := requesttest.Info(verb, "apps/v1", "deployments", "default", "d")
+		i.Subresource = sub
+		return i
+	}
+	labels := map[string]string{"a": "b"}
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "d"}, Spec: appsv1.DeploymentSpec{
+		Replicas: &one, Selector: &metav1.LabelSelector{MatchLabels: labels},
+		Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		},
+	}}
+	create := requesttest.Info("create", "apps/v1", "deployments", "default", "")
+	if _, err := f.Create(t.Context(), create, request.Body{Object: d}, &metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	out, err := f.Get(t.Context(), info("get", "scale"), &metav1.GetOptions{})
+	scale, ok := out.(*autoscalingv1.Scale)
+	if err != nil || !ok || scale.Spec.Replicas != 1 {
+		t.Fatalf("scale is %v, %v", out, err)
+	}
+	scale = scale.DeepCopy()
+	scale.Spec.Replicas = 2
+	if _, _, err = f.Update(t.Context(), info("update", "scale"), request.Body{Object: scale}, &metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = f.Update(t.Context(), info("update", "scale"), request.Body{Object: scale.DeepCopy()}, &metav1.UpdateOptions{}); !apierrors.IsConflict(err) {
+		t.Errorf("updating an old scale gave %v, want Conflict", err)
+	}
+	patch := func(kind types.PatchType, text string, opts metav1.PatchOptions) (*autoscalingv1.Scale, error) {
+		out, _, err := f.Patch(t.Context(), info("patch", "scale"), kind, func() ([]byte, error) { return []byte(text), nil }, &opts)
+		s, _ := out.(*autoscalingv1.Scale)
+		return s, err
+	}
+	if s, err := patch(types.MergePatchType, `{"spec":{"replicas":3}}`, metav1.PatchOptions{}); err != nil || s.Spec.Replicas != 3 {
+		t.Errorf("merge gave %v, %v", s, err)
+	}
+	apply := `{"apiVersion":"autoscaling/v1","kind":"Scale","metadata":{"name":"d"},"spec":{"replicas":4}}`
+	if _, err := patch(types.ApplyYAMLPatchType, apply, metav1.PatchOptions{FieldManager: "hpa"}); !apierrors.IsConflict(err) {
+		t.Errorf("apply gave %v, want Conflict", err)
+	}
+	force := true
+	if s, err := patch(types.ApplyYAMLPatchType, apply, metav1.PatchOptions{FieldManager: "hpa", Force: &force}); err != nil || s.Spec.Replicas != 4 {
+		t.Errorf("forced apply gave %v, %v", s, err)
+	}
+	obj, err := f.Get(t.Context(), info("get", ""), &metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	owned := false
+	for _, m := range obj.(*appsv1.Deployment).ManagedFields {
+		owned = owned || m.Manager == "hpa" && m.Subresource == "scale" && m.Operation == metav1.ManagedFieldsOperationApply
+	}
+	if !owned || obj.(*appsv1.Deployment).Generation != 4 {
+		t.Errorf("deployment is %+v", obj.(*appsv1.Deployment).ObjectMeta)
 	}
 }

@@ -115,18 +115,28 @@ func TestGenerateNameTriesAgain(t *testing.T) {
 	}
 }
 
-func TestRefusals(t *testing.T) {
-	f := newFixture(t, nil)
-	have := f.mustCreate(requesttest.ConfigMap("have", "k", "v"))
-	change := func(edit func(*corev1.ConfigMap)) *corev1.ConfigMap {
-		cm := have.DeepCopy()
-		edit(cm)
-		return cm
+// refusal is a request and what its error contains.
+type refusal struct {
+	do   func() error
+	want string
+}
+
+func checkRefusals(t *testing.T, refusals map[string]refusal) {
+	t.Helper()
+	for name, r := range refusals {
+		t.Run(name, func(t *testing.T) {
+			err := r.do()
+			if err == nil || !strings.Contains(err.Error(), r.want) {
+				t.Errorf("error is\n  %v\nwant\n  %s", err, r.want)
+			}
+		})
 	}
-	for name, c := range map[string]struct {
-		do   func() error
-		want string
-	}{
+}
+
+func TestRefusedCreates(t *testing.T) {
+	f := newFixture(t, nil)
+	f.mustCreate(requesttest.ConfigMap("have", "k", "v"))
+	checkRefusals(t, map[string]refusal{
 		"create what exists": {
 			func() error { _, err := f.create(requesttest.ConfigMap("have")); return err },
 			`configmaps "have" already exists`,
@@ -157,6 +167,18 @@ func TestRefusals(t *testing.T) {
 			func() error { _, err := f.create(requesttest.ConfigMap("A_")); return err },
 			`ConfigMap "A_" is invalid: metadata.name: Invalid value: "A_": a lowercase RFC 1123 subdomain must consist of`,
 		},
+	})
+}
+
+func TestRefusedChanges(t *testing.T) {
+	f := newFixture(t, nil)
+	have := f.mustCreate(requesttest.ConfigMap("have", "k", "v"))
+	change := func(edit func(*corev1.ConfigMap)) *corev1.ConfigMap {
+		cm := have.DeepCopy()
+		edit(cm)
+		return cm
+	}
+	checkRefusals(t, map[string]refusal{
 		"update what is not there": {
 			func() error { _, err := f.update(requesttest.ConfigMap("gone")); return err },
 			`configmaps "gone" not found`,
@@ -212,14 +234,7 @@ func TestRefusals(t *testing.T) {
 			},
 			`configmaps "x" is forbidden: User "u" cannot get resource "configmaps" in API group "" in the namespace "default"`,
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			err := c.do()
-			if err == nil || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error is\n  %v\nwant\n  %s", err, c.want)
-			}
-		})
-	}
+	})
 	if now := f.get("have"); now.ResourceVersion != have.ResourceVersion {
 		t.Error("a refused write changed the object")
 	}
