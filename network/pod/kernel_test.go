@@ -3,6 +3,7 @@ package pod
 import (
 	"encoding/json"
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -80,33 +82,44 @@ func TestLinksCarryOurName(t *testing.T) {
 	}
 }
 
-// A pod cannot send with an address that is not its own (RFC 3704).
+// A pod cannot send with an address that is not its own (RFC 3704): of two
+// packets, the one with a foreign source first, only the second arrives.
 func TestSourceAddressesAreChecked(t *testing.T) {
 	c := testConfig(t)
 	start(t, c)
 	a, b := addPod(t, c, "a"), addPod(t, c, "b")
-	stranger := netip.MustParseAddr("203.0.113.9")
-	a.Must(func() error {
-		lo, err := netlink.LinkByName("lo")
+	for _, foreign := range []netip.Addr{netipAddr("203.0.113.9"), b.IP} {
+		a.Must(func() error {
+			lo, err := netlink.LinkByName("lo")
+			if err != nil {
+				return err
+			}
+			return netlink.AddrAdd(lo, &netlink.Addr{IPNet: ipNet(single(foreign))})
+		})
+		node := NodeAddress(c.NodeCIDR).String()
+		l, err := net.ListenPacket("udp4", node+":0")
 		if err != nil {
-			return err
+			t.Fatal(err)
 		}
-		return netlink.AddrAdd(lo, &netlink.Addr{IPNet: ipNet(single(stranger))})
-	})
-	b.Must(func() error { // b would answer the stranger by the same way
-		return netlink.RouteReplace(&netlink.Route{Dst: ipNet(single(stranger)), Gw: gateway.AsSlice()})
-	})
-	host := nettest.Host(t)
-	host.Serve(8080, "host")
-	node := NodeAddress(c.NodeCIDR).String() + ":8080"
-	if c, err := a.Dial("tcp4", node, stranger); err == nil {
-		c.Close()
-		t.Error("a packet with a foreign source passed")
-	}
-	if c, err := a.Dial("tcp4", node, a.IP); err != nil {
-		t.Errorf("a packet with the pod's own source: %v", err)
-	} else {
-		c.Close()
+		defer l.Close()
+		for _, source := range []netip.Addr{foreign, a.IP} {
+			a.Must(func() error {
+				conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: source.AsSlice()}, l.LocalAddr().(*net.UDPAddr))
+				if err != nil {
+					return err
+				}
+				defer conn.Close()
+				_, err = conn.Write([]byte("hello"))
+				return err
+			})
+		}
+		if err := l.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		_, from, err := l.ReadFrom(make([]byte, 16))
+		if err != nil || netip.MustParseAddrPort(from.String()).Addr() != a.IP {
+			t.Errorf("the first packet that arrived is from %v, %v; want %s", from, err, a.IP)
+		}
 	}
 }
 
