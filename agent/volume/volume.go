@@ -159,30 +159,6 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// Uses says whether a pod's volumes or environment show an object.
-func Uses(p *v1.Pod, configMaps, secrets func(name string)) {
-	for i := range p.Spec.Volumes {
-		v := &p.Spec.Volumes[i]
-		if v.ConfigMap != nil {
-			configMaps(v.ConfigMap.Name)
-		}
-		if v.Secret != nil {
-			secrets(v.Secret.SecretName)
-		}
-		if v.Projected == nil {
-			continue
-		}
-		for _, s := range v.Projected.Sources {
-			if s.ConfigMap != nil {
-				configMaps(s.ConfigMap.Name)
-			}
-			if s.Secret != nil {
-				secrets(s.Secret.Name)
-			}
-		}
-	}
-}
-
 // Unmount takes away all mounts below a pod's directory, then its volumes. It
 // needs no object: what is there is what is taken away.
 func (m *Manager) Unmount(uid types.UID) error {
