@@ -145,6 +145,7 @@ func (a *acknowledged) note(line string) error {
 
 // A server killed at any moment has lost nothing that it answered.
 func TestKilled(t *testing.T) {
+	t.Parallel()
 	const rounds = 50
 	dir := filepath.Join(t.TempDir(), "etcd")
 	var acked acknowledged
@@ -243,6 +244,7 @@ func verify(t *testing.T, dir string, acked *acknowledged) {
 // log that has the object's marker, and a sync of that file which began after
 // that write and ended before the answer.
 func TestSyncedBeforeAnswer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	trace := filepath.Join(dir, "trace")
 	child := self(t, "writer", filepath.Join(dir, "etcd"), "20")

@@ -99,10 +99,12 @@ func wipe(t *testing.T, e store.Engine) {
 }
 
 func TestEmbedded(t *testing.T) {
+	t.Parallel()
 	storetest.Run(t, func(t *testing.T) store.Engine { return embedded(t, t.TempDir()) })
 }
 
 func TestExternal(t *testing.T) {
+	t.Parallel()
 	endpoint, stop := startServer(t, t.TempDir())
 	t.Cleanup(stop)
 	storetest.Run(t, func(t *testing.T) store.Engine {
@@ -114,6 +116,7 @@ func TestExternal(t *testing.T) {
 
 // A store outlives its server: when that is back, the copy goes on where it was.
 func TestExternalRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	endpoint, stop := startServer(t, dir)
 	reg := storetest.Registry()
