@@ -6,6 +6,7 @@ import (
 	"net/netip"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -15,6 +16,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/auth/bootstrap"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/network/pod"
 )
 
 // ensureObjects makes the objects that every cluster has: namespaces, roles,
@@ -45,7 +47,10 @@ func ensureObjects(ctx context.Context, c client.Interface, cfg Config, port int
 	if err := ensure(ctx, c, c.Registry().Must("discovery.k8s.io", "endpointslices"), slice, sameEndpoints); err != nil {
 		return err
 	}
-	return ensureService(ctx, c, dnsService(cfg))
+	if err := ensureService(ctx, c, dnsService(cfg)); err != nil {
+		return err
+	}
+	return ensure(ctx, c, c.Registry().Must("discovery.k8s.io", "endpointslices"), dnsEndpoints(cfg), sameEndpoints)
 }
 
 // carryOut does the writes of one plan in few transactions.
@@ -85,6 +90,26 @@ func dnsService(cfg Config) *corev1.Service {
 				{Name: "dns-tcp", Protocol: corev1.ProtocolTCP, Port: 53, TargetPort: intstr.FromInt32(53)},
 			},
 		},
+	}
+}
+
+// dnsEndpoints says that this node answers DNS.
+func dnsEndpoints(cfg Config) *discoveryv1.EndpointSlice {
+	port := func(name string, protocol corev1.Protocol) discoveryv1.EndpointPort {
+		return discoveryv1.EndpointPort{Name: &name, Protocol: &protocol, Port: ptr.To[int32](dnsPort)}
+	}
+	return &discoveryv1.EndpointSlice{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: metav1.NamespaceSystem, Name: "kube-dns-" + cfg.NodeName,
+			Labels: map[string]string{discoveryv1.LabelServiceName: "kube-dns", discoveryv1.LabelManagedBy: "hansa.dev"},
+		},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints: []discoveryv1.Endpoint{{
+			Addresses:  []string{pod.NodeAddress(cfg.nodeRange()).String()},
+			Conditions: discoveryv1.EndpointConditions{Ready: ptr.To(true), Serving: ptr.To(true), Terminating: ptr.To(false)},
+			NodeName:   &cfg.NodeName,
+		}},
+		Ports: []discoveryv1.EndpointPort{port("dns", corev1.ProtocolUDP), port("dns-tcp", corev1.ProtocolTCP)},
 	}
 }
 

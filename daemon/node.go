@@ -53,11 +53,7 @@ func startPodNetwork(ctx context.Context, l *lifecycle, c Config, book *ledger.L
 }
 
 // startAgent runs the node's pods and serves the node's own API.
-func startAgent(l *lifecycle, c Config, a *pki.Authority, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt runtime.Runtime, tree *cgroup.Tree, book *ledger.Ledger, log *slog.Logger) (*agent.Agent, error) {
-	host, err := hostResolver("/etc/resolv.conf")
-	if err != nil {
-		return nil, err
-	}
+func startAgent(l *lifecycle, c Config, a *pki.Authority, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt runtime.Runtime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort("", fmt.Sprint(nodePort)))
 	if err != nil {
 		return nil, fmt.Errorf("listen for the node API: port %d is in use by another program: %w", nodePort, err)

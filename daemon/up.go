@@ -17,6 +17,7 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/klog/v2"
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/api"
@@ -30,6 +31,7 @@ import (
 func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	began := time.Now()
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: c.LogLevel}))
+	quietLibraries(log)
 	if err := preflight(thisHost()); err != nil {
 		return err
 	}
@@ -78,7 +80,14 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		return err
 	}
 	nodeClient := p.as(pki.NodePrefix+c.NodeName, "kubelet", pki.NodesGroup)
-	if _, err := startAgent(l, c, p.authority, p.authorize, nodeClient, rt, tree, book, log); err != nil {
+	resolver, err := hostResolver("/etc/resolv.conf")
+	if err != nil {
+		return err
+	}
+	if err := startServices(l.ctx, l, c, p.registry, nodeClient.View(), book, resolver, log); err != nil {
+		return err
+	}
+	if _, err := startAgent(l, c, p.authority, p.authorize, nodeClient, rt, tree, book, resolver, log); err != nil {
 		return err
 	}
 	if !awaitNode(l.ctx, p, c.NodeName, began) {
@@ -207,3 +216,31 @@ func firstAddress(link netlink.Link) (netip.Addr, bool) {
 	}
 	return netip.Addr{}, false
 }
+
+// quietLibraries takes what Kubernetes' libraries log, at level debug: they
+// call an error what a client that hung up is.
+func quietLibraries(log *slog.Logger) {
+	klog.SetSlogLogger(slog.New(demoted{log.Handler()}))
+}
+
+// demoted makes everything a message of level debug.
+type demoted struct{ slog.Handler }
+
+func (d demoted) Enabled(ctx context.Context, _ slog.Level) bool {
+	return d.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+func (d demoted) Handle(ctx context.Context, r slog.Record) error {
+	// klog does not ask before it hands a record over.
+	if !d.Enabled(ctx, r.Level) {
+		return nil
+	}
+	r.Level = slog.LevelDebug
+	return d.Handler.Handle(ctx, r)
+}
+
+func (d demoted) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return demoted{d.Handler.WithAttrs(attrs)}
+}
+
+func (d demoted) WithGroup(name string) slog.Handler { return demoted{d.Handler.WithGroup(name)} }
