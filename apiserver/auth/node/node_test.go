@@ -82,27 +82,54 @@ func pod() *corev1.Pod {
 	}
 }
 
-// The rules are those of Kubernetes' reference, "Using Node Authorization".
-func TestAuthorize(t *testing.T) {
+const (
+	core, none = "", ""
+	unrelated  = "no relationship found between node 'n1' and this object"
+)
+
+// request is one that n1 makes, and what is said to it.
+type request struct {
+	a       authorizer.AttributesRecord
+	allowed bool
+	reason  string
+}
+
+func ask(group, resource, sub, verb, namespace, name string) authorizer.AttributesRecord {
+	return authorizer.AttributesRecord{Verb: verb, APIGroup: group, Resource: resource, Subresource: sub,
+		Namespace: namespace, Name: name, ResourceRequest: true}
+}
+
+// setup is a cluster with a pod of n1, a mirror pod of n1, and a pod of n2.
+func setup(t *testing.T) (*node.Authorizer, *authtest.View) {
 	mirror := pod()
 	mirror.Name, mirror.Namespace = "mirror", "mirrors"
 	mirror.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "x"}
 	elsewhere := pod()
 	elsewhere.Name, elsewhere.Namespace, elsewhere.Spec.NodeName = "other", "shop2", "n2"
 	view := authtest.New(t, pod(), mirror, elsewhere)
-	z := node.New(view.Registry, view, bootstrap.NodeRules())
+	return node.New(view.Registry, view, bootstrap.NodeRules()), view
+}
 
-	const core, none = "", ""
-	ask := func(group, resource, sub, verb, namespace, name string) authorizer.AttributesRecord {
-		return authorizer.AttributesRecord{Verb: verb, APIGroup: group, Resource: resource, Subresource: sub,
-			Namespace: namespace, Name: name, ResourceRequest: true}
+func check(t *testing.T, requests []request) {
+	t.Helper()
+	z, _ := setup(t)
+	for _, r := range requests {
+		r.a.User = nodeUser("n1")
+		decision, reason, err := z.Authorize(t.Context(), r.a)
+		want := authorizer.DecisionNoOpinion
+		if r.allowed {
+			want = authorizer.DecisionAllow
+		}
+		if decision != want || reason != r.reason || err != nil {
+			what := fmt.Sprintf("%s %s/%s/%s %s/%s", r.a.Verb, r.a.APIGroup, r.a.Resource, r.a.Subresource, r.a.Namespace, r.a.Name)
+			t.Errorf("%s: %v, %q, %v; want %v, %q", what, decision, reason, err, want, r.reason)
+		}
 	}
-	type request struct {
-		a       authorizer.AttributesRecord
-		allowed bool
-		reason  string
-	}
-	const unrelated = "no relationship found between node 'n1' and this object"
+}
+
+// The rules are those of Kubernetes' reference, "Using Node Authorization".
+
+func TestSecretsAndConfigMaps(t *testing.T) {
 	requests := []request{
 		{ask(core, "secrets", none, "get", "shop", "unused"), false, unrelated},
 		{ask(core, "secrets", none, "get", "shop2", "pull"), false, unrelated},
@@ -116,7 +143,18 @@ func TestAuthorize(t *testing.T) {
 		{ask(core, "secrets", none, "delete", "shop", "volume"), false, "can only read resources of this type"},
 		{ask(core, "secrets", "status", "get", "shop", "volume"), false, "cannot read subresource"},
 		{ask(core, "configmaps", none, "get", "shop", "csi"), false, unrelated},
+	}
+	for _, name := range []string{"pull", "init-env", "init-from", "main-env", "main-from", "debug-env", "debug-from", "volume", "projected", "csi"} {
+		requests = append(requests, request{ask(core, "secrets", none, "get", "shop", name), true, ""})
+	}
+	for _, name := range []string{"init-env", "init-from", "main-env", "main-from", "debug-env", "debug-from", "volume", "projected"} {
+		requests = append(requests, request{ask(core, "configmaps", none, "get", "shop", name), true, ""})
+	}
+	check(t, requests)
+}
 
+func TestClaims(t *testing.T) {
+	check(t, []request{
 		{ask(core, "persistentvolumeclaims", none, "get", "shop", "data"), true, ""},
 		{ask(core, "persistentvolumeclaims", none, "get", "shop", "web-scratch"), true, ""},
 		{ask(core, "persistentvolumeclaims", none, "get", "shop", "other"), false, unrelated},
@@ -124,7 +162,11 @@ func TestAuthorize(t *testing.T) {
 		{ask(core, "persistentvolumeclaims", "status", "patch", "shop", "data"), true, ""},
 		{ask(core, "persistentvolumeclaims", "status", "get", "shop", "data"), false, "can only get/update/patch this type"},
 		{ask(core, "persistentvolumes", none, "get", "", "pv"), false, unrelated},
+	})
+}
 
+func TestServiceAccounts(t *testing.T) {
+	check(t, []request{
 		{ask(core, "serviceaccounts", "token", "create", "shop", "robot"), true, ""},
 		{ask(core, "serviceaccounts", "token", "create", "shop", "default"), false, unrelated},
 		{ask(core, "serviceaccounts", "token", "create", "shop2", "robot"), false, unrelated},
@@ -132,7 +174,11 @@ func TestAuthorize(t *testing.T) {
 		{ask(core, "serviceaccounts", none, "get", "shop", "default"), false, unrelated},
 		{ask(core, "serviceaccounts", none, "list", "shop", ""), false, "can only create tokens for individual service accounts"},
 		{ask(core, "serviceaccounts", none, "create", "shop", "x"), false, "can only create token subresource of serviceaccount"},
+	})
+}
 
+func TestNodes(t *testing.T) {
+	check(t, []request{
 		{ask(core, "nodes", none, "get", "", "n1"), true, ""},
 		{ask(core, "nodes", none, "watch", "", "n1"), true, ""},
 		{ask(core, "nodes", none, "get", "", "n2"), false, "node 'n1' cannot read 'n2', only its own Node object"},
@@ -141,7 +187,11 @@ func TestAuthorize(t *testing.T) {
 		{ask(core, "nodes", none, "delete", "", "n1"), false, ""},
 		{ask(core, "nodes", "status", "patch", "", "n1"), true, ""},
 		{ask(core, "nodes", "proxy", "create", "", "n1"), false, ""},
+	})
+}
 
+func TestPods(t *testing.T) {
+	requests := []request{
 		{ask(core, "pods", none, "get", "shop", "web"), true, ""},
 		{ask(core, "pods", none, "get", "mirrors", "mirror"), true, ""},
 		{ask(core, "pods", none, "get", "shop2", "other"), false, unrelated},
@@ -155,28 +205,6 @@ func TestAuthorize(t *testing.T) {
 		{ask(core, "pods", "eviction", "create", "shop", "web"), true, ""},
 		{ask(core, "pods", "exec", "create", "shop", "web"), false, ""},
 		{ask(core, "pods", "binding", "create", "shop", "web"), false, ""},
-
-		{ask("coordination.k8s.io", "leases", none, "update", "kube-node-lease", "n1"), true, ""},
-		{ask("coordination.k8s.io", "leases", none, "create", "kube-node-lease", ""), true, ""},
-		{ask("coordination.k8s.io", "leases", none, "update", "kube-node-lease", "n2"), false, "can only access node lease with the same name as the requesting node"},
-		{ask("coordination.k8s.io", "leases", none, "get", "kube-system", "n1"), false, `can only access leases in the "kube-node-lease" system namespace`},
-		{ask("coordination.k8s.io", "leases", none, "list", "kube-node-lease", ""), false, "can only get, create, update, patch, or delete a node lease"},
-		{ask("storage.k8s.io", "csinodes", none, "get", "", "n1"), true, ""},
-		{ask("storage.k8s.io", "csinodes", none, "get", "", "n2"), false, "can only access CSINode with the same name as the requesting node"},
-
-		{ask(core, "services", none, "watch", "", ""), true, ""},
-		{ask(core, "events", none, "create", "shop", ""), true, ""},
-		{ask(core, "events", none, "list", "shop", ""), false, ""},
-		{ask("apps", "deployments", none, "list", "shop", ""), false, ""},
-		{ask("rbac.authorization.k8s.io", "clusterroles", none, "get", "", "admin"), false, ""},
-		{ask("authentication.k8s.io", "tokenreviews", none, "create", "", ""), true, ""},
-		{authorizer.AttributesRecord{Verb: "get", Path: "/metrics"}, false, ""},
-	}
-	for _, name := range []string{"pull", "init-env", "init-from", "main-env", "main-from", "debug-env", "debug-from", "volume", "projected", "csi"} {
-		requests = append(requests, request{ask(core, "secrets", none, "get", "shop", name), true, ""})
-	}
-	for _, name := range []string{"init-env", "init-from", "main-env", "main-from", "debug-env", "debug-from", "volume", "projected"} {
-		requests = append(requests, request{ask(core, "configmaps", none, "get", "shop", name), true, ""})
 	}
 	selected := func(selector string, allowed bool, reason string) {
 		a := ask(core, "pods", none, "list", "", "")
@@ -189,20 +217,35 @@ func TestAuthorize(t *testing.T) {
 	selected("spec.nodeName=n2", false, unselected)
 	selected("spec.nodeName!=n1", false, unselected)
 	selected("metadata.name=n1", false, unselected)
+	check(t, requests)
+}
 
-	for _, r := range requests {
-		r.a.User = nodeUser("n1")
-		decision, reason, err := z.Authorize(t.Context(), r.a)
-		want := authorizer.DecisionNoOpinion
-		if r.allowed {
-			want = authorizer.DecisionAllow
-		}
-		if decision != want || reason != r.reason || err != nil {
-			what := fmt.Sprintf("%s %s/%s/%s %s/%s", r.a.Verb, r.a.APIGroup, r.a.Resource, r.a.Subresource, r.a.Namespace, r.a.Name)
-			t.Errorf("%s: %v, %q, %v; want %v, %q", what, decision, reason, err, want, r.reason)
-		}
-	}
+func TestLeases(t *testing.T) {
+	check(t, []request{
+		{ask("coordination.k8s.io", "leases", none, "update", "kube-node-lease", "n1"), true, ""},
+		{ask("coordination.k8s.io", "leases", none, "create", "kube-node-lease", ""), true, ""},
+		{ask("coordination.k8s.io", "leases", none, "update", "kube-node-lease", "n2"), false, "can only access node lease with the same name as the requesting node"},
+		{ask("coordination.k8s.io", "leases", none, "get", "kube-system", "n1"), false, `can only access leases in the "kube-node-lease" system namespace`},
+		{ask("coordination.k8s.io", "leases", none, "list", "kube-node-lease", ""), false, "can only get, create, update, patch, or delete a node lease"},
+		{ask("storage.k8s.io", "csinodes", none, "get", "", "n1"), true, ""},
+		{ask("storage.k8s.io", "csinodes", none, "get", "", "n2"), false, "can only access CSINode with the same name as the requesting node"},
+	})
+}
 
+func TestOthers(t *testing.T) {
+	check(t, []request{
+		{ask(core, "services", none, "watch", "", ""), true, ""},
+		{ask(core, "events", none, "create", "shop", ""), true, ""},
+		{ask(core, "events", none, "list", "shop", ""), false, ""},
+		{ask("apps", "deployments", none, "list", "shop", ""), false, ""},
+		{ask("rbac.authorization.k8s.io", "clusterroles", none, "get", "", "admin"), false, ""},
+		{ask("authentication.k8s.io", "tokenreviews", none, "create", "", ""), true, ""},
+		{authorizer.AttributesRecord{Verb: "get", Path: "/metrics"}, false, ""},
+	})
+}
+
+func TestWhoAsks(t *testing.T) {
+	z, view := setup(t)
 	secret := ask(core, "secrets", none, "get", "shop", "volume")
 	for _, c := range []struct {
 		user   user.Info
