@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -407,7 +408,14 @@ func TestLedger(t *testing.T) {
 	c := testConfig(t)
 	setSysctl(t, ipForward, "0")
 	newDocker(t, true)
-	c.Ledger = func(kind, name string) error { seen = append(seen, kind+" "+name); return nil }
+	var mu sync.Mutex
+	var full error
+	c.Ledger = func(kind, name string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		seen = append(seen, kind+" "+name)
+		return full
+	}
 	m := start(t, c)
 	addPod(t, c, "a")
 	link := linkName(instance, "a", "eth0")
@@ -415,10 +423,12 @@ func TestLedger(t *testing.T) {
 		"sysctl net.ipv4.ip_forward", "link hansa-" + instance, "route 10.42.0.0/24",
 		"table hansa-" + instance, "rule ip filter DOCKER-USER", "link " + link,
 	}
+	mu.Lock()
 	if !slices.Equal(seen, want) {
 		t.Errorf("ledger\n%q\nwant\n%q", seen, want)
 	}
-	m.cfg.Ledger = func(kind, name string) error { return errors.New("disk full") }
+	full = errors.New("disk full")
+	mu.Unlock()
 	q := request("ADD", "b", nettest.New(t))
 	r := m.handle(t.Context(), &q)
 	if r.Error == nil || !strings.Contains(r.Error.Details, "disk full") {

@@ -260,13 +260,11 @@ func TestExternalAddresses(t *testing.T) {
 // Service.spec.internalTrafficPolicy Local.
 func TestInternalTrafficPolicyLocal(t *testing.T) {
 	w := newWorld(t)
-	l := corev1.ServiceInternalTrafficPolicyLocal
-	local := func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = &l }
-	w.web(local, aIP, bIP+" remote")
+	w.web(internalLocal, aIP, bIP+" remote")
 	if seen := w.spread(w.pod["c"], "10.43.0.5:80", 20); seen["a"] != 20 {
 		t.Errorf("connections went to %v", seen)
 	}
-	w.web(local, bIP+" remote")
+	w.web(internalLocal, bIP+" remote")
 	if got, err := w.pod["c"].Ask("tcp4", "10.43.0.5:80"); !isTimeout(err) {
 		t.Errorf("no local endpoint: %q, %v; want silence", got, err)
 	}

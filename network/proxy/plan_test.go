@@ -70,106 +70,122 @@ func balancer(ips ...string) func(*corev1.Service) {
 	}
 }
 
+// A step is one change of a plan test.
+type step struct {
+	what string
+	do   func(p *Proxy)
+}
+
+func set(s *corev1.Service) func(*Proxy) { return func(p *Proxy) { p.SetService(s) } }
+
+// web sets the endpoints of service web.
+func web(eps ...ep) func(*Proxy) {
+	return func(p *Proxy) { p.SetSlice(slice("web", "web-1", 8080, corev1.ProtocolTCP, eps...)) }
+}
+
+// dns sets the endpoints of service dns.
+func dns(eps ...ep) func(*Proxy) {
+	return func(p *Proxy) { p.SetSlice(slice("dns", "dns-1", 5353, corev1.ProtocolUDP, eps...)) }
+}
+
+func internalLocal(s *corev1.Service) {
+	l := corev1.ServiceInternalTrafficPolicyLocal
+	s.Spec.InternalTrafficPolicy = &l
+}
+
+var udp53 = corev1.ServicePort{Port: 53, Protocol: corev1.ProtocolUDP}
+
+var planCases = []struct {
+	name  string
+	steps []step
+}{
+	{"clusterip", []step{
+		{"a service without endpoints", set(service("web", "10.43.0.5", nil))},
+		{"its first endpoints", web("10.42.0.2", "10.42.0.3", "10.42.0.4")},
+		{"the first goes", web("10.42.0.3", "10.42.0.4")},
+		{"another comes", web("10.42.0.3", "10.42.0.4", "10.42.0.9")},
+		{"nothing changes", web("10.42.0.3", "10.42.0.4", "10.42.0.9")},
+		{"one is not ready", web("10.42.0.3", "10.42.0.4 notready", "10.42.0.9")},
+		{"all terminate, one still serves", web("10.42.0.3 terminating serving", "10.42.0.4 terminating notready")},
+		{"all are gone", web()},
+		{"the service goes", func(p *Proxy) { p.DeleteService(Key{"default", "web"}) }},
+	}},
+	{"nodeport", []step{
+		{"policy Cluster", func(p *Proxy) {
+			set(service("web", "10.43.0.5", nodePort(30080)))(p)
+			web("10.42.0.2", "10.42.1.3 remote")(p)
+		}},
+		{"policy Local", set(service("web", "10.43.0.5", all(nodePort(30080), localPolicy)))},
+		{"no local endpoint", web("10.42.1.3 remote")},
+		{"no endpoint", web()},
+	}},
+	{"affinity", []step{
+		{"an hour", func(p *Proxy) {
+			set(service("web", "10.43.0.5", affine(3600)))(p)
+			web("10.42.0.2", "10.42.0.3")(p)
+		}},
+		{"one endpoint less", web("10.42.0.3")},
+		{"a minute", set(service("web", "10.43.0.5", affine(60)))},
+		{"none", set(service("web", "10.43.0.5", nil))},
+	}},
+	{"internal-local", []step{
+		{"both kinds of endpoints", func(p *Proxy) {
+			set(service("web", "10.43.0.5", internalLocal))(p)
+			web("10.42.0.2", "10.42.1.3 remote")(p)
+		}},
+		{"none here", web("10.42.1.3 remote")},
+	}},
+	{"loadbalancer", []step{
+		{"two addresses, one external", func(p *Proxy) {
+			set(service("web", "10.43.0.5", all(balancer("198.51.100.7", "198.51.100.8"), nodePort(30080), balancer(), func(s *corev1.Service) {
+				s.Spec.ExternalIPs = []string{"198.51.100.9"}
+			})))(p)
+			web("10.42.0.2")(p)
+		}},
+		{"source ranges, local, with health check", set(service("web", "10.43.0.5", all(nodePort(30080), balancer("198.51.100.7"), localPolicy, func(s *corev1.Service) {
+			s.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24", "192.0.2.1/32"}
+			s.Spec.HealthCheckNodePort = 31000
+		})))},
+		{"a balancer that translates itself", set(service("web", "10.43.0.5", all(nodePort(30080), balancer("198.51.100.7"), func(s *corev1.Service) {
+			mode := corev1.LoadBalancerIPModeProxy
+			s.Status.LoadBalancer.Ingress[0].IPMode = &mode
+		})))},
+	}},
+	{"udp", []step{
+		{"without endpoints", set(service("dns", "10.43.0.10", nodePort(30053), udp53))},
+		{"the first", dns("10.42.0.2", "10.42.0.3")},
+		{"one goes", dns("10.42.0.3")},
+		{"the service goes", func(p *Proxy) { p.DeleteService(Key{"default", "dns"}) }},
+	}},
+	{"not-ours", []step{
+		{"headless, by name, and another proxy's", func(p *Proxy) {
+			set(service("headless", corev1.ClusterIPNone, nil))(p)
+			set(service("name", "", func(s *corev1.Service) {
+				s.Spec.Type = corev1.ServiceTypeExternalName
+				s.Spec.ExternalName = "example.com"
+			}))(p)
+			set(service("other", "10.43.0.7", func(s *corev1.Service) {
+				s.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": "x"}
+			}))(p)
+			p.SetSlice(slice("headless", "h", 80, corev1.ProtocolTCP, "10.42.0.2"))
+		}},
+	}},
+	{"conflict", []step{
+		{"b has an external address", func(p *Proxy) {
+			set(service("b", "10.43.0.6", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.9"} }))(p)
+			p.SetSlice(slice("b", "b", 80, corev1.ProtocolTCP, "10.42.0.6"))
+		}},
+		{"a wants the same", func(p *Proxy) {
+			set(service("a", "10.43.0.5", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.9"} }))(p)
+			p.SetSlice(slice("a", "a", 80, corev1.ProtocolTCP, "10.42.0.5"))
+		}},
+		{"a goes", func(p *Proxy) { p.DeleteService(Key{"default", "a"}) }},
+	}},
+}
+
 // What each kind of service becomes, and how little each change sends.
 func TestPlans(t *testing.T) {
-	const tcp, udp = corev1.ProtocolTCP, corev1.ProtocolUDP
-	udp53 := corev1.ServicePort{Port: 53, Protocol: udp}
-	internalLocal := corev1.ServiceInternalTrafficPolicyLocal
-	type step struct {
-		what string
-		do   func(p *Proxy)
-	}
-	web := func(eps ...ep) func(p *Proxy) {
-		return func(p *Proxy) { p.SetSlice(slice("web", "web-1", 8080, tcp, eps...)) }
-	}
-	set := func(s *corev1.Service) func(p *Proxy) { return func(p *Proxy) { p.SetService(s) } }
-	for _, tc := range []struct {
-		name  string
-		steps []step
-	}{
-		{"clusterip", []step{
-			{"a service without endpoints", set(service("web", "10.43.0.5", nil))},
-			{"its first endpoints", web("10.42.0.2", "10.42.0.3", "10.42.0.4")},
-			{"the first goes", web("10.42.0.3", "10.42.0.4")},
-			{"another comes", web("10.42.0.3", "10.42.0.4", "10.42.0.9")},
-			{"nothing changes", web("10.42.0.3", "10.42.0.4", "10.42.0.9")},
-			{"one is not ready", web("10.42.0.3", "10.42.0.4 notready", "10.42.0.9")},
-			{"all terminate, one still serves", web("10.42.0.3 terminating serving", "10.42.0.4 terminating notready")},
-			{"all are gone", web()},
-			{"the service goes", func(p *Proxy) { p.DeleteService(Key{"default", "web"}) }},
-		}},
-		{"nodeport", []step{
-			{"policy Cluster", func(p *Proxy) {
-				set(service("web", "10.43.0.5", nodePort(30080)))(p)
-				web("10.42.0.2", "10.42.1.3 remote")(p)
-			}},
-			{"policy Local", set(service("web", "10.43.0.5", all(nodePort(30080), localPolicy)))},
-			{"no local endpoint", web("10.42.1.3 remote")},
-			{"no endpoint", web()},
-		}},
-		{"affinity", []step{
-			{"an hour", func(p *Proxy) {
-				set(service("web", "10.43.0.5", affine(3600)))(p)
-				web("10.42.0.2", "10.42.0.3")(p)
-			}},
-			{"one endpoint less", web("10.42.0.3")},
-			{"a minute", set(service("web", "10.43.0.5", affine(60)))},
-			{"none", set(service("web", "10.43.0.5", nil))},
-		}},
-		{"internal-local", []step{
-			{"both kinds of endpoints", func(p *Proxy) {
-				set(service("web", "10.43.0.5", func(s *corev1.Service) { s.Spec.InternalTrafficPolicy = &internalLocal }))(p)
-				web("10.42.0.2", "10.42.1.3 remote")(p)
-			}},
-			{"none here", web("10.42.1.3 remote")},
-		}},
-		{"loadbalancer", []step{
-			{"two addresses, one external", func(p *Proxy) {
-				set(service("web", "10.43.0.5", all(balancer("198.51.100.7", "198.51.100.8"), nodePort(30080), balancer(), func(s *corev1.Service) {
-					s.Spec.ExternalIPs = []string{"198.51.100.9"}
-				})))(p)
-				web("10.42.0.2")(p)
-			}},
-			{"source ranges, local, with health check", set(service("web", "10.43.0.5", all(nodePort(30080), balancer("198.51.100.7"), localPolicy, func(s *corev1.Service) {
-				s.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24", "192.0.2.1/32"}
-				s.Spec.HealthCheckNodePort = 31000
-			})))},
-			{"a balancer that translates itself", set(service("web", "10.43.0.5", all(nodePort(30080), balancer("198.51.100.7"), func(s *corev1.Service) {
-				mode := corev1.LoadBalancerIPModeProxy
-				s.Status.LoadBalancer.Ingress[0].IPMode = &mode
-			})))},
-		}},
-		{"udp", []step{
-			{"without endpoints", set(service("dns", "10.43.0.10", nodePort(30053), udp53))},
-			{"the first", func(p *Proxy) { p.SetSlice(slice("dns", "dns-1", 5353, udp, "10.42.0.2", "10.42.0.3")) }},
-			{"one goes", func(p *Proxy) { p.SetSlice(slice("dns", "dns-1", 5353, udp, "10.42.0.3")) }},
-			{"the service goes", func(p *Proxy) { p.DeleteService(Key{"default", "dns"}) }},
-		}},
-		{"not-ours", []step{
-			{"headless, by name, and another proxy's", func(p *Proxy) {
-				set(service("headless", corev1.ClusterIPNone, nil))(p)
-				set(service("name", "", func(s *corev1.Service) {
-					s.Spec.Type = corev1.ServiceTypeExternalName
-					s.Spec.ExternalName = "example.com"
-				}))(p)
-				set(service("other", "10.43.0.7", func(s *corev1.Service) {
-					s.Labels = map[string]string{"service.kubernetes.io/service-proxy-name": "x"}
-				}))(p)
-				p.SetSlice(slice("headless", "h", 80, tcp, "10.42.0.2"))
-			}},
-		}},
-		{"conflict", []step{
-			{"b has an external address", func(p *Proxy) {
-				set(service("b", "10.43.0.6", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.9"} }))(p)
-				p.SetSlice(slice("b", "b", 80, tcp, "10.42.0.6"))
-			}},
-			{"a wants the same", func(p *Proxy) {
-				set(service("a", "10.43.0.5", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.9"} }))(p)
-				p.SetSlice(slice("a", "a", 80, tcp, "10.42.0.5"))
-			}},
-			{"a goes", func(p *Proxy) { p.DeleteService(Key{"default", "a"}) }},
-		}},
-	} {
+	for _, tc := range planCases {
 		t.Run(tc.name, func(t *testing.T) {
 			k := &fakeKernel{}
 			p := New(testConfig(), k)
