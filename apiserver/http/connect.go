@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -53,6 +54,14 @@ func (s *Server) connector(info *request.Info) Connector {
 
 // connect hands a request to its connector.
 func (s *Server) connect(w *response, r *http.Request, info *request.Info, t target, connector Connector) error {
+	sub := info.Served.Subresources[info.Subresource]
+	q := query(r)
+	switch {
+	case !slices.Contains(sub.Verbs, info.Verb):
+		return notOffered(info, r)
+	case len(q["dryRun"]) > 0:
+		return apierrors.NewBadRequest("dryRun is not supported")
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	go func() {
@@ -63,9 +72,8 @@ func (s *Server) connect(w *response, r *http.Request, info *request.Info, t tar
 		}
 	}()
 	c := &Connection{Info: info, Path: t.rest}
-	if sub := info.Served.Subresources[info.Subresource]; sub.New != nil {
+	if sub.New != nil {
 		c.Options = sub.New()
-		q := query(r)
 		if t.rest != "" {
 			if q == nil {
 				q = url.Values{}

@@ -286,7 +286,7 @@ func TestWatchOfSelectedObjectsLosesThemAsDeleted(t *testing.T) {
 	}
 }
 
-func TestWatchFromTheForgottenPastIsExpired(t *testing.T) {
+func TestWatchFromNonsense(t *testing.T) {
 	c := newCluster(t, nil)
 	c.createConfigMap("a")
 	a := c.do(call{path: configMaps + "?watch=1&resourceVersion=abc"})

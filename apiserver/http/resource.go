@@ -46,7 +46,7 @@ func (s *Server) dispatch(w *response, r *http.Request, info *request.Info, t ta
 		return s.connect(w, r, info, t, connector)
 	}
 	if !s.allows(info) {
-		return apierrors.NewMethodNotSupported(schema.GroupResource{Group: t.group, Resource: t.plural}, strings.ToLower(r.Method))
+		return notOffered(info, r)
 	}
 	c := &call{Server: s, w: w, r: r, info: info, q: q}
 	if info.Verb == "watch" {
@@ -64,6 +64,11 @@ func (s *Server) dispatch(w *response, r *http.Request, info *request.Info, t ta
 		return err
 	}
 	return c.run()
+}
+
+func notOffered(info *request.Info, r *http.Request) error {
+	gr := schema.GroupResource{Group: info.Served.Version.Group, Resource: info.Served.Plural}
+	return apierrors.NewMethodNotSupported(gr, strings.ToLower(r.Method))
 }
 
 // allows says whether discovery offers what is asked for.
@@ -106,7 +111,7 @@ func (c *call) run() error {
 	case "deletecollection":
 		return c.deleteCollection()
 	}
-	return apierrors.NewMethodNotSupported(schema.GroupResource{Group: c.info.Served.Version.Group, Resource: c.info.Served.Plural}, c.info.Verb)
+	return notOffered(c.info, c.r)
 }
 
 // decodeQuery reads options from the query.
