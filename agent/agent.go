@@ -174,7 +174,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keepWeights(ctx) })
 	g.Go(func() error { return a.rotateLogs(ctx) })
 	g.Go(func() error {
-		return a.Runtime.Events(ctx, a.runtimeEvent, func() { a.post(a.lookAgain) })
+		return a.Runtime.Events(ctx, a.runtimeEvent, func() { a.reconnected(ctx) })
 	})
 	g.Go(func() error { return a.loop(ctx) })
 	err := g.Wait()

@@ -123,24 +123,38 @@ func (a *Agent) removeOrphan(ctx context.Context, uid types.UID, k work.Known) {
 	}
 }
 
+// reconnected looks at everything at once, and once more a moment later: a
+// stream of events may begin only after the call that opened it has returned.
+func (a *Agent) reconnected(ctx context.Context) {
+	a.post(a.lookAgain)
+	a.running.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-a.Clock.After(lookPause):
+			a.post(a.lookAgain)
+		}
+	})
+}
+
 // lookAgain tells every worker what there is, after events may have been lost.
 func (a *Agent) lookAgain(ctx context.Context) {
 	a.keeper.Poke()
 	known, err := a.look(ctx)
-	if err != nil {
-		if ctx.Err() == nil {
-			a.Log.Warn("runtime not looked at yet", "err", err)
-			a.running.Go(func() {
-				select {
-				case <-ctx.Done():
-				case <-a.Clock.After(lookPause):
-					a.post(a.lookAgain)
-				}
-			})
+	if err == nil {
+		for uid, w := range a.workers {
+			w.Look(ctx, known[uid])
 		}
 		return
 	}
-	for uid, w := range a.workers {
-		w.Look(known[uid])
+	if ctx.Err() != nil {
+		return
 	}
+	a.Log.Warn("runtime not looked at yet", "err", err)
+	a.running.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-a.Clock.After(lookPause):
+			a.post(a.lookAgain)
+		}
+	})
 }

@@ -128,26 +128,6 @@ func (s *State) ForgetRun(id string) {
 	}
 }
 
-// Vanish notes, after a full look at the runtime, that of this pod only the
-// runs and sandboxes named are left.
-func (s *State) Vanish(runs, sandboxes map[string]bool) {
-	for _, c := range s.Containers {
-		for _, r := range slices.Clone(c.Runs) {
-			if !runs[r.ID] {
-				s.ForgetRun(r.ID)
-			}
-		}
-	}
-	if s.Sandbox.ID != "" && !sandboxes[s.Sandbox.ID] {
-		s.ForgetSandbox(s.Sandbox.ID)
-	}
-	for id := range s.Garbage {
-		if !sandboxes[id] {
-			delete(s.Garbage, id)
-		}
-	}
-}
-
 // Adopt is called once after the first look at the runtime. What runs was
 // started by a former agent, which also ran its postStart hook; what the runtime
 // does not know of restarts and last states is in the object's status.

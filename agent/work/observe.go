@@ -2,8 +2,11 @@ package work
 
 import (
 	"context"
+	"errors"
 	"io"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 
 	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/runtime"
 )
 
 // Labels and annotations of what we give to the runtime. The labels are the
@@ -40,15 +44,35 @@ type Known struct {
 	SandboxOf map[string]string
 }
 
-func (k Known) ids() (runs, sandboxes map[string]bool) {
-	runs, sandboxes = map[string]bool{}, map[string]bool{}
-	for _, c := range k.Containers {
-		runs[c.Id] = true
+// verify forgets what is in the state and neither in known nor, when asked for
+// by its ID, in the runtime: it may have been made since known was gathered.
+func (w *Worker) verify(ctx context.Context, known Known) {
+	listed := map[string]bool{}
+	for _, c := range known.Containers {
+		listed[c.Id] = true
 	}
-	for _, s := range k.Sandboxes {
-		sandboxes[s.Id] = true
+	for _, s := range known.Sandboxes {
+		listed[s.Id] = true
 	}
-	return runs, sandboxes
+	check := func(id string, look func() error, forget func()) {
+		if id == "" || listed[id] {
+			return
+		}
+		go func() {
+			if errors.Is(look(), runtime.ErrNotFound) {
+				w.post(func(time.Time) { forget() })
+			}
+		}()
+	}
+	for _, c := range w.state.Containers {
+		for _, r := range c.Runs {
+			id := r.ID
+			check(id, func() error { _, err := w.node.Runtime.ContainerStatus(ctx, id); return err }, func() { w.state.ForgetRun(id) })
+		}
+	}
+	for _, id := range append(slices.Collect(maps.Keys(w.state.Garbage)), w.state.Sandbox.ID) {
+		check(id, func() error { _, err := w.node.Runtime.SandboxStatus(ctx, id); return err }, func() { w.state.ForgetSandbox(id) })
+	}
 }
 
 func (w *Worker) observe(known Known) {

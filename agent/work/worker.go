@@ -120,13 +120,12 @@ func (w *Worker) Event(e *cri.ContainerEventResponse) {
 	w.post(func(time.Time) { w.event(e) })
 }
 
-// Look tells all that the runtime has of the pod, after events may have been
-// lost.
-func (w *Worker) Look(known Known) {
+// Look tells all that the runtime had of the pod a moment ago, after events may
+// have been lost.
+func (w *Worker) Look(ctx context.Context, known Known) {
 	w.post(func(time.Time) {
 		w.observe(known)
-		runs, sandboxes := known.ids()
-		w.state.Vanish(runs, sandboxes)
+		w.verify(ctx, known)
 	})
 }
 

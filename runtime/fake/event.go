@@ -52,7 +52,8 @@ func (r *Runtime) Reconnect() {
 	}
 }
 
-// Events delivers until the context ends.
+// Events delivers until the context ends. It is connected at once, and tells so
+// as a connection does.
 func (r *Runtime) Events(ctx context.Context, handle func(*cri.ContainerEventResponse), reconnected func()) error {
 	w := &watcher{wake: make(chan struct{}, 1)}
 	r.mu.Lock()
@@ -65,6 +66,7 @@ func (r *Runtime) Events(ctx context.Context, handle func(*cri.ContainerEventRes
 		delete(r.watchers, key)
 		r.mu.Unlock()
 	}()
+	reconnected()
 	for {
 		w.mu.Lock()
 		queue := w.queue
