@@ -6,10 +6,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/utils/clock"
 
+	"hansa.dev/hansa/agent"
+	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/network/pod"
+	"hansa.dev/hansa/network/proxy"
 	"hansa.dev/hansa/runtime/containerd"
 )
 
@@ -27,7 +32,7 @@ func Down(ctx context.Context, c Config, purge bool) error {
 	if err != nil {
 		return err
 	}
-	if err := containerd.Down(ctx, containerdConfig(c, ""), clock.RealClock{}); err != nil {
+	if err := clearHost(ctx, c); err != nil {
 		return errors.Join(err, held.release())
 	}
 	if purge {
@@ -36,6 +41,32 @@ func Down(ctx context.Context, c Config, purge bool) error {
 		}
 	}
 	return held.release()
+}
+
+// clearHost removes everything that an instance made on the host. It goes on
+// after errors, so that a second try has less to do.
+func clearHost(ctx context.Context, c Config) error {
+	i := c.instance()
+	errs := []error{
+		containerd.Down(ctx, containerdConfig(c, ""), clock.RealClock{}),
+		proxy.NewLinux(i.id).Teardown(),
+		pod.Teardown(pod.Config{Instance: i.id, Dir: i.attachedDir(), Socket: i.cniSocket()}),
+	}
+	layout, err := cgroup.Detect("/sys/fs/cgroup")
+	if err == nil {
+		err = agent.Cleanup(c.DataDir, layout, i.cgroup())
+	}
+	errs = append(errs, err)
+	if err := os.Remove(filepath.Dir(i.runDir())); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
+		errs = append(errs, fmt.Errorf("remove runtime directory: %w", err))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if err := os.Remove(i.ledgerFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("close ledger: %w", err)
+	}
+	return nil
 }
 
 // stopDaemon asks a running daemon to end, waits for it and takes the lock.
