@@ -118,8 +118,8 @@ func (s *Store) apply(events []RawEvent) error {
 	s.expose(revision)
 	s.publish(changes)
 	s.delivered.Store(revision)
+	s.notify(changes) // first: a writer's answer may rely on what subscribers keep
 	s.reached.advance(revision)
-	s.notify(changes)
 	return nil
 }
 

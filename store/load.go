@@ -129,8 +129,8 @@ func (s *Store) reload(ctx context.Context) error {
 		t.reset(lastOf(revision))
 	}
 	s.delivered.Store(revision)
+	s.notify(changes) // first: a writer's answer may rely on what subscribers keep
 	s.reached.advance(revision)
-	s.notify(changes)
 	return nil
 }
 
