@@ -51,10 +51,13 @@ func pods() *api.Resource {
 			"spec.hostNetwork", "status.phase", "status.podIP", "status.podIPs", "status.nominatedNodeName",
 		},
 		Fields: selects(podFields),
-		Indexes: []api.Index{{
-			Name:   api.IndexNode,
-			Values: func(obj api.Object) []string { return []string{obj.(*corev1.Pod).Spec.NodeName} },
-		}},
+		Indexes: []api.Index{
+			{
+				Name:   api.IndexNode,
+				Values: func(obj api.Object) []string { return []string{obj.(*corev1.Pod).Spec.NodeName} },
+			},
+			orphanIndex(),
+		},
 		Subresources: podSubresources(gv),
 	})
 }

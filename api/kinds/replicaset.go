@@ -79,10 +79,12 @@ func replicaSet() *api.Resource {
 					age(rs.CreationTimestamp, now), names, images, metav1.FormatLabelSelector(rs.Spec.Selector)}
 			}),
 		},
+		Indexes:     []api.Index{orphanIndex()},
 		FieldLabels: []string{"status.replicas"},
 		Fields: selects(func(rs *appsv1.ReplicaSet) fields.Set {
 			return fields.Set{"status.replicas": strconv.Itoa(int(rs.Status.Replicas))}
 		}),
+		Indexes: []api.Index{orphanIndex},
 		Subresources: map[string]*api.Subresource{
 			"status": {
 				Verbs:          updateVerbs,
