@@ -2,7 +2,6 @@ package http
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -347,7 +346,12 @@ func (c *call) send(code int, obj runtime.Object) error {
 		c.writeValue(c.w, c.r, code, metadataOf(stored), c.out.as, c.out)
 		return nil
 	}
-	return errors.New("you requested " + c.out.as.Kind + ", but the requested object is not a list")
+	return c.notAList(c.out.as.Kind)
+}
+
+func (c *call) notAList(kind string) error {
+	return statusError(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+		fmt.Sprintf("you requested %s, but the requested object is not a list type (%s)", kind, c.info.Served.Kind))
 }
 
 func (c *call) sendList(list store.List) error {

@@ -142,7 +142,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t TLS, grace time.Du
 }
 
 // Stop makes the server unready and ends its long-running requests. It may be
-// called more than once, by one goroutine.
+// called more than once.
 func (s *Server) Stop() {
 	if s.stopping.CompareAndSwap(false, true) {
 		close(s.ending)

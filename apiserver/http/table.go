@@ -3,7 +3,6 @@ package http
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -105,9 +104,6 @@ func (c *call) sendTable(code int, list store.List) error {
 	t, err := c.table(list.Items, meta, include, true)
 	if err != nil {
 		return err
-	}
-	if code == 0 {
-		code = http.StatusOK
 	}
 	c.writeValue(c.w, c.r, code, t, c.metaKind("Table"), c.out)
 	return nil

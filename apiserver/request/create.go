@@ -241,7 +241,7 @@ func (c *creation) exists(cur api.Object) error {
 
 // decode reads the body of a create or update and fills in its defaults.
 func (h *Handler) decode(info *Info, body Body, fieldValidation string) (runtime.Object, error) {
-	form := info.form()
+	form := info.Form()
 	obj := body.Object
 	if obj == nil {
 		data, media, err := body.Read()

@@ -79,9 +79,9 @@ func (i *Info) storedNamespace() string {
 	return i.Namespace
 }
 
-// form is what a body of this request is: the subresource's own kind, or the
-// resource's.
-func (i *Info) form() codec.Form {
+// Form is what a body of this request and its answer are: the subresource's own
+// kind, or the resource's.
+func (i *Info) Form() codec.Form {
 	if sub := i.sub(); sub != nil && sub.New != nil {
 		gvk := sub.Kind
 		if gvk.Empty() {
@@ -91,9 +91,6 @@ func (i *Info) form() codec.Form {
 	}
 	return codec.FormOf(i.Served)
 }
-
-// Form is the kind of the request's body and answer.
-func (i *Info) Form() codec.Form { return i.form() }
 
 func (i *Info) attributes(verb string) *authorizer.AttributesRecord {
 	a := &authorizer.AttributesRecord{

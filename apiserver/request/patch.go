@@ -111,7 +111,7 @@ func (p *patch) nextOfBody(cur api.Object, sub *api.Subresource) (api.Object, er
 	if err != nil {
 		return nil, err
 	}
-	next, err := p.patched(body, p.info.form())
+	next, err := p.patched(body, p.info.Form())
 	if err != nil {
 		return nil, err
 	}
