@@ -84,7 +84,6 @@ func replicaSet() *api.Resource {
 		Fields: selects(func(rs *appsv1.ReplicaSet) fields.Set {
 			return fields.Set{"status.replicas": strconv.Itoa(int(rs.Status.Replicas))}
 		}),
-		Indexes: []api.Index{orphanIndex},
 		Subresources: map[string]*api.Subresource{
 			"status": {
 				Verbs:          updateVerbs,
