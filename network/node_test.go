@@ -154,7 +154,7 @@ func (n *node) pod(name string) (*nettest.NS, string) {
 
 // resolve asks the cluster's name server from a namespace.
 func resolve(from *nettest.NS, network, name string) ([]string, error) {
-	conn, err := from.Dial(network+"4", dnsIP.String()+":53", netip.Addr{})
+	conn, err := from.Dial(network+"4", dnsIP.String()+":53")
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
+	"hansa.dev/hansa/network/internal/dump"
 	"hansa.dev/hansa/network/internal/nft"
 )
 
@@ -159,7 +160,9 @@ func (m *Manager) closePorts(r *Record) error {
 		filter.AddIP(netlink.ConntrackReplySrcIP, r.IPs[0].AsSlice()),
 		filter.AddProtocol(unix.IPPROTO_UDP))
 	if err == nil {
-		_, err = netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter)
+		_, err = dump.Whole(func() (uint, error) {
+			return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, filter)
+		})
 	}
 	if err != nil {
 		return fmt.Errorf("end UDP connections of pod %s: %w", r.podName(), err)

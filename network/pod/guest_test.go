@@ -20,6 +20,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"hansa.dev/hansa/network/internal/dump"
 	"hansa.dev/hansa/network/internal/nettest"
 )
 
@@ -229,8 +230,8 @@ func TestOthersAreStillDropped(t *testing.T) {
 		return netlink.RouteAdd(&netlink.Route{Dst: ipNet(single(netipAddr("198.51.100.2"))), Gw: []byte{192, 0, 2, 1}})
 	})
 	outside.Serve(80, "outside")
-	if got, err := stranger.Ask("tcp4", "192.0.2.2:80"); err == nil {
-		t.Errorf("a foreign packet was accepted: %q", got)
+	if err := stranger.Silent("192.0.2.2:80"); err != nil {
+		t.Errorf("a foreign packet was accepted: %v", err)
 	}
 }
 
@@ -282,26 +283,28 @@ func TestBesideAnotherInstance(t *testing.T) {
 func snapshot(t *testing.T) []string {
 	t.Helper()
 	var out []string
-	all, err := netlink.LinkList()
+	all, err := dump.Whole(netlink.LinkList)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, l := range all {
-		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
+		addrs, err := dump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
 		if err != nil {
 			t.Fatal(err)
 		}
 		out = append(out, fmt.Sprintf("link %s %s %v", l.Attrs().Name, l.Attrs().Flags, addrs))
 	}
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		routes, err := dump.Whole(func() ([]netlink.Route, error) {
+			return netlink.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range routes {
 			out = append(out, "route "+r.String())
 		}
-		rules, err := netlink.RuleList(family)
+		rules, err := dump.Whole(func() ([]netlink.Rule, error) { return netlink.RuleList(family) })
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"hansa.dev/hansa/network/internal/dump"
 	"hansa.dev/hansa/network/internal/nettest"
 )
 
@@ -63,7 +64,7 @@ func TestLinksCarryOurName(t *testing.T) {
 	c := testConfig(t)
 	start(t, c)
 	addPod(t, c, "web")
-	all, err := netlink.LinkList()
+	all, err := dump.Whole(netlink.LinkList)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,8 +215,8 @@ func TestLoopbackIsOutOfReach(t *testing.T) {
 			LinkIndex: eth0.Attrs().Index, Gw: gateway.AsSlice(), Dst: ipNet(netip.MustParsePrefix("127.0.0.0/8")),
 		})
 	})
-	if got, err := a.Ask("tcp4", "127.0.0.1:8080"); err == nil {
-		t.Errorf("a pod reached the host's loopback: %q", got)
+	if err := a.Silent("127.0.0.1:8080"); err != nil {
+		t.Errorf("a pod reached the host's loopback: %v", err)
 	}
 }
 
@@ -331,7 +332,7 @@ func TestRestart(t *testing.T) {
 	cut := addPod(t, c, "cut")
 	a.Serve(80, "a")
 	host := nettest.Host(t)
-	conn, err := host.Dial("tcp4", a.addr(80), netip.Addr{})
+	conn, err := host.Dial("tcp4", a.addr(80))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"hansa.dev/hansa/network/internal/dump"
 )
 
 // gateway is the next hop of every pod: link-local and nobody's.
@@ -60,10 +62,17 @@ func notFound(err error) bool {
 	return errors.As(err, &missing) || errors.Is(err, syscall.ENODEV)
 }
 
+// routesBy lists IPv4 routes, those that agree with like in the fields of mask.
+func routesBy(like *netlink.Route, mask uint64) ([]netlink.Route, error) {
+	return dump.Whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_V4, like, mask)
+	})
+}
+
 // hostMTU is the size of packets that can leave the host: that of the default
 // route's link, or of an Ethernet if there is no default route.
 func hostMTU() (int, error) {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := routesBy(&netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return 0, fmt.Errorf("list routes: %w", err)
 	}
@@ -95,7 +104,7 @@ func hostMTU() (int, error) {
 // conflict finds a foreign route inside one of our ranges: its destinations
 // would be out of reach for us, or ours for the host.
 func conflict(instance string, ranges ...netip.Prefix) error {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	routes, err := routesBy(&netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -180,7 +189,7 @@ func onlyAddress(link netlink.Link, p netip.Prefix) error {
 	if err := netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(p)}); err != nil {
 		return fmt.Errorf("set address %s of link %s: %w", p, name, err)
 	}
-	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
+	addrs, err := dump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list addresses of link %s: %w", name, err)
 	}
@@ -209,7 +218,7 @@ func quietIPv6(link netlink.Link) error {
 // that index, and those that no link takes along; but those to destinations in
 // keep stay.
 func removeRoutes(index int, keep map[string]bool) error {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
+	routes, err := routesBy(&netlink.Route{Protocol: routeProtocol}, netlink.RT_FILTER_PROTOCOL)
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -360,8 +369,7 @@ func verify(r *Record, ns netns.NsHandle) error {
 		return fmt.Errorf("link %s is down", r.Link)
 	}
 	for _, ip := range r.IPs {
-		routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4,
-			&netlink.Route{LinkIndex: host.Attrs().Index, Dst: ipNet(single(ip))}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
+		routes, err := routesBy(&netlink.Route{LinkIndex: host.Attrs().Index, Dst: ipNet(single(ip))}, netlink.RT_FILTER_OIF|netlink.RT_FILTER_DST)
 		if err != nil {
 			return fmt.Errorf("list routes of link %s: %w", r.Link, err)
 		}
@@ -378,7 +386,7 @@ func verify(r *Record, ns netns.NsHandle) error {
 	if err != nil {
 		return fmt.Errorf("find %s in %s: %w", r.IfName, r.Netns, err)
 	}
-	addrs, err := h.AddrList(link, netlink.FAMILY_V4)
+	addrs, err := dump.Whole(func() ([]netlink.Addr, error) { return h.AddrList(link, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list addresses of %s in %s: %w", r.IfName, r.Netns, err)
 	}
@@ -396,7 +404,7 @@ func verify(r *Record, ns netns.NsHandle) error {
 
 // removeLinks deletes every link of the instance, known or not.
 func removeLinks(instance string) error {
-	all, err := netlink.LinkList()
+	all, err := dump.Whole(netlink.LinkList)
 	if err != nil {
 		return fmt.Errorf("list links: %w", err)
 	}

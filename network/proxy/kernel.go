@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"hansa.dev/hansa/network/internal/dump"
 	"hansa.dev/hansa/network/internal/nft"
 )
 
@@ -58,7 +59,7 @@ func (l *Linux) Forget(flows []Flows) error {
 	for _, f := range flows {
 		m.keep[f.Dst] = f.Keep // the latest of an address counts
 	}
-	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := dump.Whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_V4) })
 	if err != nil {
 		return fmt.Errorf("list addresses of the host: %w", err)
 	}
@@ -67,7 +68,10 @@ func (l *Linux) Forget(flows []Flows) error {
 			m.local[ip.Unmap()] = true
 		}
 	}
-	if _, err := netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, m); err != nil {
+	_, err = dump.Whole(func() (uint, error) {
+		return netlink.ConntrackDeleteFilters(netlink.ConntrackTable, unix.AF_INET, m)
+	})
+	if err != nil {
 		return fmt.Errorf("forget UDP flows to %d addresses: %w", len(flows), err)
 	}
 	return nil

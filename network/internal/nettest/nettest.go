@@ -274,12 +274,18 @@ func (n *NS) Serve(port int, name string) (stop func()) {
 
 func host(a net.Addr) string { return netip.MustParseAddrPort(a.String()).Addr().String() }
 
+// patience bounds what should succeed; silence is how long what should not is
+// given to.
+const (
+	patience = 15 * time.Second
+	silence  = time.Second
+)
+
 // Dial connects from the namespace.
-func (n *NS) Dial(network, addr string, local netip.Addr) (c net.Conn, err error) {
-	d := net.Dialer{Timeout: 3 * time.Second}
-	if local.IsValid() {
-		d.LocalAddr = &net.TCPAddr{IP: local.AsSlice()}
-	}
+func (n *NS) Dial(network, addr string) (net.Conn, error) { return n.dial(network, addr, patience) }
+
+func (n *NS) dial(network, addr string, wait time.Duration) (c net.Conn, err error) {
+	d := net.Dialer{Timeout: wait}
 	err = n.Do(func() error {
 		c, err = d.DialContext(context.Background(), network, addr)
 		return err
@@ -289,7 +295,7 @@ func (n *NS) Dial(network, addr string, local netip.Addr) (c net.Conn, err error
 
 // Ask connects from the namespace, sends a line and returns the answer.
 func (n *NS) Ask(network, addr string) (string, error) {
-	c, err := n.Dial(network, addr, netip.Addr{})
+	c, err := n.Dial(network, addr)
 	if err != nil {
 		return "", err
 	}
@@ -297,9 +303,24 @@ func (n *NS) Ask(network, addr string) (string, error) {
 	return AskOn(c)
 }
 
+// Silent ends in an error unless packets for a TCP address are dropped: no
+// connection, and no refusal either.
+func (n *NS) Silent(addr string) error {
+	c, err := n.dial("tcp4", addr, silence)
+	if err == nil {
+		c.Close()
+		return fmt.Errorf("%s answers", addr)
+	}
+	var timeout net.Error
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		return fmt.Errorf("%s is not silent: %w", addr, err)
+	}
+	return nil
+}
+
 // AskOn sends a line on a connection and returns the answer.
 func AskOn(c net.Conn) (string, error) {
-	if err := c.SetDeadline(wall.Now().Add(3 * time.Second)); err != nil {
+	if err := c.SetDeadline(wall.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	if _, err := io.WriteString(c, "hello\n"); err != nil {
@@ -322,11 +343,11 @@ func Run(t testing.TB, name string, args ...string) string {
 	return out.String()
 }
 
-// Eventually polls until ok returns no error, or ends the test after ten
+// Eventually polls until ok returns no error, or ends the test after fifteen
 // seconds with the last one.
 func Eventually(t testing.TB, what string, ok func() error) {
 	t.Helper()
-	deadline := wall.After(10 * time.Second)
+	deadline := wall.After(patience)
 	tick := wall.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
