@@ -37,8 +37,8 @@ type Cluster struct {
 	nominated   map[int][]*Pod
 	nominatedAt map[types.UID]int
 
-	// nodesVersion counts the changes that the log does not tell: those of
-	// nodes and namespaces.
+	// nodesVersion counts the changes that classes cannot catch up with: those of
+	// nodes and namespaces, and promises to pods that mind others.
 	nodesVersion   uint64
 	log            placementLog
 	classes        classCache
@@ -253,7 +253,16 @@ func (c *Cluster) Nominate(p *Pod, node string) {
 	s := c.slot(node)
 	c.nominated[s] = append(c.nominated[s], p)
 	c.nominatedAt[p.UID()] = s
+	c.promised(p)
+}
+
+// promised notes that a promise was made or taken back. If the pod has opinions
+// on others, it may matter to classes that no topology concerned before.
+func (c *Cluster) promised(p *Pod) {
 	c.log.touch()
+	if p.terms != nil {
+		c.nodesVersion++
+	}
 }
 
 // Withdraw takes back what was promised to a pod, if anything was, and answers
@@ -264,12 +273,12 @@ func (c *Cluster) Withdraw(uid types.UID) (node string) {
 		return ""
 	}
 	node = c.names[s]
-	c.nominated[s] = slices.DeleteFunc(c.nominated[s], func(o *Pod) bool { return o.UID() == uid })
-	if len(c.nominated[s]) == 0 {
+	i := slices.IndexFunc(c.nominated[s], func(o *Pod) bool { return o.UID() == uid })
+	c.promised(c.nominated[s][i])
+	if c.nominated[s] = slices.Delete(c.nominated[s], i, i+1); len(c.nominated[s]) == 0 {
 		delete(c.nominated, s)
 	}
 	delete(c.nominatedAt, uid)
-	c.log.touch()
 	c.release(s)
 	return node
 }

@@ -98,6 +98,11 @@ func (c *Cluster) newTopology(cl *class) *topology {
 			}
 		}
 	}
+	for _, promised := range c.nominated {
+		for _, p := range promised {
+			minded = minded || p.terms != nil && c.mindsClass(p, cl)
+		}
+	}
 	if !all && !minded {
 		return nil
 	}
