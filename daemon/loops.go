@@ -23,6 +23,7 @@ import (
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/tainteviction"
+	"hansa.dev/hansa/scheduler"
 )
 
 // startLoops runs every control loop as its own identity.
@@ -34,6 +35,7 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 		l.run(name+" events", recorder.Run)
 		l.run(name, (&controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers}).Run)
 	}
+	startScheduler(l, p, log)
 	run("service-account-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return serviceaccount.New(c) })
 	run("root-ca-cert-publisher", 1, func(c client.Interface, _ events.Recorder) controller.Loop {
 		return rootca.New(c, p.authority.API.PEM())
@@ -47,6 +49,15 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	run("node-controller", 2, func(c client.Interface, r events.Recorder) controller.Loop { return nodelifecycle.New(c, r) })
 	run("taint-eviction-controller", 2, func(c client.Interface, r events.Recorder) controller.Loop { return tainteviction.New(c, r) })
 	run("pod-garbage-collector", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return podgc.New(c) })
+}
+
+// startScheduler places pods.
+func startScheduler(l *lifecycle, p *controlPlane, log *slog.Logger) {
+	clk := clock.RealClock{}
+	c := p.as("system:kube-scheduler", "kube-scheduler")
+	recorder := events.New(c, clk, "default-scheduler", "", log)
+	l.run("scheduler events", recorder.Run)
+	l.run("scheduler", scheduler.New(scheduler.Config{Client: c, Events: recorder, Clock: clk, Log: log}).Run)
 }
 
 func sameEndpoints(have, want api.Object) bool {

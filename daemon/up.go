@@ -52,6 +52,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 
 	listener, err := freePort(c.Listen)
 	if err != nil {
+		forgetUnused(i)
 		return err
 	}
 	book, err := ledger.Open(i.ledgerFile())
@@ -95,6 +96,13 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	}
 	fmt.Fprintf(out, "hansa: ready in %.2fs, node %s, kubeconfig %s\n", time.Since(began).Seconds(), c.NodeName, i.kubeconfig())
 	return l.wait()
+}
+
+// forgetUnused removes a data directory in which there is nothing but our lock.
+func forgetUnused(i instance) {
+	if entries, err := os.ReadDir(i.dir); err == nil && len(entries) == 1 && os.Remove(i.lockFile()) == nil {
+		os.Remove(i.dir) //nolint:errcheck // it was no more than an empty directory
+	}
 }
 
 // startPlane starts everything that is not of the node: the API, the objects

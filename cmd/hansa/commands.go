@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -68,7 +69,9 @@ func newImage() *cobra.Command {
 		Use:   "image",
 		Short: "Images on this node",
 		Args:  noCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+
+		SuggestionsMinimumDistance: 2,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	s.dataDirFlags(cmd.PersistentFlags())
 	images := func(cmd *cobra.Command, do func(context.Context, *daemon.Images) error) error {
@@ -152,18 +155,24 @@ func newKubectl() *cobra.Command {
 	}
 }
 
-// kubectlArgs takes our own --data-dir from the front of kubectl's arguments.
+// kubectlArgs takes our own flags from the front of kubectl's arguments; the
+// rest is kubectl's.
 func kubectlArgs(args []string) (daemon.Config, []string, error) {
 	var s settings
 	ours := &cobra.Command{Use: "kubectl"}
 	s.dataDirFlags(ours.Flags())
 	n := 0
-	for n < len(args) && (args[n] == "--data-dir" || args[n] == "--config") && n+1 < len(args) {
-		n += 2
-	}
-	for n < len(args) && (len(args[n]) > 11 && args[n][:11] == "--data-dir=" || len(args[n]) > 9 && args[n][:9] == "--config=") {
+	for n < len(args) {
+		name, _, joined := strings.Cut(args[n], "=")
+		if name != "--data-dir" && name != "--config" {
+			break
+		}
 		n++
+		if !joined {
+			n++
+		}
 	}
+	n = min(n, len(args))
 	if err := ours.ParseFlags(args[:n]); err != nil {
 		return daemon.Config{}, nil, usageError{err}
 	}

@@ -1,0 +1,185 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+
+	"hansa.dev/hansa/daemon"
+)
+
+// parse is what `hansa up` makes of its arguments, without running anything.
+func parse(args ...string) (daemon.Config, error) {
+	var s settings
+	cmd := &cobra.Command{Use: "up", SilenceErrors: true, SilenceUsage: true}
+	s.clusterFlags(cmd.Flags())
+	if err := cmd.ParseFlags(args); err != nil {
+		return daemon.Config{}, err
+	}
+	if err := s.load(cmd); err != nil {
+		return daemon.Config{}, err
+	}
+	return s.clusterConfig()
+}
+
+func write(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestDefaults(t *testing.T) {
+	c, err := parse("--config", write(t, ""), "--node-name", "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"/var/lib/hansa", "0.0.0.0:6443", "10.42.0.0/16", "10.43.0.0/16", "cluster.local", "WARN"}
+	got := []string{c.DataDir, c.Listen, c.ClusterCIDR.String(), c.ServiceCIDR.String(), c.ClusterDomain, c.LogLevel.String()}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+// A flag wins over the environment, and that over the file.
+func TestPrecedence(t *testing.T) {
+	file := write(t, "listen: 127.0.0.1:1\nnode-name: from-file\ncluster-domain: from.file\n")
+	t.Setenv("HANSA_CONFIG", file)
+	t.Setenv("HANSA_LISTEN", "127.0.0.1:2")
+	t.Setenv("HANSA_NODE_NAME", "from-environment")
+	c, err := parse("--listen", "127.0.0.1:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{c.Listen, c.NodeName, c.ClusterDomain}
+	if diff := cmp.Diff([]string{"127.0.0.1:3", "from-environment", "from.file"}, got); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+}
+
+func TestListsInFile(t *testing.T) {
+	c, err := parse("--config", write(t, "node-label: [a=b, c=d]\nnode-taint: [k=v:NoSchedule]\netcd-endpoints: [https://a:2379]\nnode-ip: 192.0.2.7\n"), "--node-name", "n1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]string{"a": "b", "c": "d"}, c.NodeLabels); diff != "" {
+		t.Errorf("labels: %s", diff)
+	}
+	if diff := cmp.Diff([]corev1.Taint{{Key: "k", Value: "v", Effect: corev1.TaintEffectNoSchedule}}, c.NodeTaints); diff != "" {
+		t.Errorf("taints: %s", diff)
+	}
+	if c.NodeIP != netip.MustParseAddr("192.0.2.7") || len(c.EtcdEndpoints) != 1 {
+		t.Errorf("config = %+v", c)
+	}
+}
+
+func TestWrongSettingsNameTheirFlag(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"--listen=x", "--listen: \"x\" is not ADDRESS:PORT"},
+		{"--listen=0.0.0.0:99999", "--listen: \"99999\" is not a port"},
+		{"--listen=host:1", "--listen: \"host\" is not an address"},
+		{"--node-ip=x", "--node-ip: \"x\" is not an address"},
+		{"--cluster-cidr=10.42.0.1/16", "--cluster-cidr: "},
+		{"--cluster-cidr=10.42.0.0/25", "--cluster-cidr: a node needs a /24"},
+		{"--cluster-cidr=fd00::/48", "--cluster-cidr: "},
+		{"--service-cidr=10.42.0.0/16", "--service-cidr: 10.42.0.0/16 overlaps"},
+		{"--service-cidr=10.43.0.0/25", "--service-cidr: 10.43.0.0/25 is too small"},
+		{"--node-name=A_b", "--node-name: "},
+		{"--cluster-domain=a_b", "--cluster-domain: "},
+		{"--node-label=x", "--node-label: \"x\" is not KEY=VALUE"},
+		{"--node-taint=x", "--node-taint: \"x\" is not KEY=VALUE:EFFECT"},
+		{"--node-taint=x:Never", "--node-taint: effect \"Never\""},
+		{"--feature-gates=Foo=true", "--feature-gates: \"Foo\" is not a feature"},
+		{"--log-level=loud", "--log-level: \"loud\" is not"},
+	} {
+		_, err := parse("--config", write(t, ""), c.args)
+		var usage usageError
+		if !errors.As(err, &usage) || !strings.HasPrefix(err.Error(), c.want) {
+			t.Errorf("%s: %v, want usage error %q", c.args, err, c.want)
+		}
+	}
+}
+
+func TestWrongFiles(t *testing.T) {
+	for text, want := range map[string]string{
+		"listn: x":               `"listn" is not a setting`,
+		"listen: {a: b}":         "listen: a text, number or list is expected",
+		"listen: a\nlisten: b\n": "listen",
+		"[":                      "configuration file",
+	} {
+		_, err := parse("--config", write(t, text))
+		var usage usageError
+		if !errors.As(err, &usage) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := parse("--config", "/no/such/file"); err == nil {
+		t.Error("a missing file that was asked for is no error")
+	}
+}
+
+func TestKubectlArguments(t *testing.T) {
+	t.Setenv("HANSA_CONFIG", write(t, ""))
+	for _, c := range []struct {
+		args, rest []string
+		dir        string
+	}{
+		{[]string{"get", "pods", "--data-dir", "x"}, []string{"get", "pods", "--data-dir", "x"}, "/var/lib/hansa"},
+		{[]string{"--data-dir", "/d", "get"}, []string{"get"}, "/d"},
+		{[]string{"--data-dir=/d", "get"}, []string{"get"}, "/d"},
+		{nil, []string{}, "/var/lib/hansa"},
+	} {
+		config, rest, err := kubectlArgs(c.args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if config.DataDir != c.dir || strings.Join(rest, " ") != strings.Join(c.rest, " ") {
+			t.Errorf("%v: %s, %v", c.args, config.DataDir, rest)
+		}
+	}
+	if _, _, err := kubectlArgs([]string{"--data-dir"}); err == nil {
+		t.Error("--data-dir without a value was taken")
+	}
+}
+
+func TestExitStatus(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"version"}, 0},
+		{[]string{"--help"}, 0},
+		{[]string{"upp"}, 2},
+		{[]string{"up", "--foo"}, 2},
+		{[]string{"up", "extra"}, 2},
+		{[]string{"image", "import"}, 2},
+		{[]string{"image", "lst"}, 2},
+		{[]string{"version", "-o", "xml"}, 2},
+		{[]string{"status", "--data-dir", "/no/such/dir"}, 1},
+		{[]string{"kubectl", "--data-dir", "/no/such/dir", "get", "pods"}, 1},
+	} {
+		if got := run(context.Background(), c.args); got != c.want {
+			t.Errorf("hansa %s: exit status %d, want %d", strings.Join(c.args, " "), got, c.want)
+		}
+	}
+}
+
+func TestATypoGetsASuggestion(t *testing.T) {
+	for typo, want := range map[string]string{"dwon": "down", "stauts": "status", "imgae": "image"} {
+		root := newRoot()
+		root.SetArgs([]string{typo})
+		if err := root.Execute(); err == nil || !strings.Contains(err.Error(), `did you mean "`+want+`"?`) {
+			t.Errorf("%s: %v", typo, err)
+		}
+	}
+}
