@@ -230,7 +230,7 @@ func mkdir(dir string) error {
 
 func write(dir, file, value string) error {
 	// No O_CREATE: a file that is not there is a controller that is not on.
-	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY, 0)
+	f, err := os.OpenFile(filepath.Join(dir, file), os.O_WRONLY|os.O_TRUNC, 0)
 	if err != nil {
 		return err
 	}

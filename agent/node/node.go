@@ -5,6 +5,7 @@ package node
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
@@ -224,13 +227,52 @@ func (k *Keeper) report(ctx context.Context) error {
 	if !due && equality.Semantic.DeepEqual(stripHeartbeats(&old.Status), stripHeartbeats(st)) {
 		return nil
 	}
-	n := old.DeepCopy()
-	n.Status = *st
-	if _, err := k.Client.Update(ctx, k.nodes, n, "status"); err != nil {
+	patch, err := statusPatch(old, st)
+	if err != nil {
+		return err
+	}
+	ref := api.Ref{Resource: k.nodes, Name: k.Name}
+	if _, err := k.Client.Patch(ctx, ref, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status"); err != nil {
 		return err
 	}
 	k.reported = now
 	return nil
+}
+
+// statusPatch changes the status to st. A patch says what this agent wants to
+// change and nothing else: others write to the object, too. The addresses are
+// replaced as a whole, for a merge by type cannot take one away.
+func statusPatch(old *v1.Node, st *v1.NodeStatus) ([]byte, error) {
+	before, err := json.Marshal(&v1.Node{Status: old.Status})
+	if err != nil {
+		return nil, fmt.Errorf("encode node: %w", err)
+	}
+	after, err := json.Marshal(&v1.Node{Status: *st})
+	if err != nil {
+		return nil, fmt.Errorf("encode node: %w", err)
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, v1.Node{})
+	if err != nil {
+		return nil, fmt.Errorf("make patch of node status: %w", err)
+	}
+	if equality.Semantic.DeepEqual(old.Status.Addresses, st.Addresses) {
+		return patch, nil
+	}
+	var tree map[string]any
+	if err := json.Unmarshal(patch, &tree); err != nil {
+		return nil, fmt.Errorf("make patch of node status: %w", err)
+	}
+	addresses := []any{map[string]any{"$patch": "replace"}}
+	for _, a := range st.Addresses {
+		addresses = append(addresses, a)
+	}
+	status := tree["status"].(map[string]any)
+	status["addresses"] = addresses
+	delete(status, "$setElementOrder/addresses")
+	if patch, err = json.Marshal(tree); err != nil {
+		return nil, fmt.Errorf("make patch of node status: %w", err)
+	}
+	return patch, nil
 }
 
 func stripHeartbeats(st *v1.NodeStatus) *v1.NodeStatus {

@@ -1,0 +1,277 @@
+package cgroup
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// recorded makes a directory tree as a kernel would show it: the files that are
+// written to exist, with the content that they have on a fresh group.
+func recorded(t *testing.T, files map[string]string) string {
+	t.Helper()
+	root := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+func read(t *testing.T, parts ...string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(parts...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+func v1Files(group string) map[string]string {
+	return map[string]string{
+		"cpu" + group + "/cpu.shares":                   "1024",
+		"cpu" + group + "/cpu.cfs_quota_us":             "-1",
+		"cpu" + group + "/cpu.cfs_period_us":            "100000",
+		"cpuacct" + group + "/cpuacct.usage":            "1500000000",
+		"cpuset/cpuset.cpus":                            "0-1",
+		"cpuset/cpuset.mems":                            "0",
+		"cpuset" + group + "/cpuset.cpus":               "",
+		"cpuset" + group + "/cpuset.mems":               "",
+		"memory" + group + "/memory.limit_in_bytes":     "9223372036854771712",
+		"memory" + group + "/memory.usage_in_bytes":     "5000",
+		"memory" + group + "/memory.stat":               "cache 1\ntotal_inactive_file 2000\n",
+		"pids" + group + "/pids.max":                    "max",
+		"pids" + group + "/pids.current":                "3",
+		"devices" + group + "/devices.list":             "a *:* rwm",
+		"freezer" + group + "/freezer.state":            "THAWED",
+		"systemd" + group + "/cgroup.procs":             "",
+		"unified" + group + "/cgroup.procs":             "",
+		"blkio" + group + "/blkio.throttle.io_serviced": "",
+	}
+}
+
+// A host with version 1 hierarchies and the unified one beside them.
+func TestLegacy(t *testing.T) {
+	root := recorded(t, v1Files("/g"))
+	l, err := newLegacy(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(l.Roots()); n != 10 {
+		t.Errorf("%d hierarchies: %v", n, l.Roots())
+	}
+	if err := l.Set("/g", Limits{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 1 << 20, Pids: -1}); err != nil {
+		t.Fatal(err)
+	}
+	got := strings.Join([]string{read(t, root, "cpu/g/cpu.shares"), read(t, root, "cpu/g/cpu.cfs_quota_us"), read(t, root, "memory/g/memory.limit_in_bytes"), read(t, root, "pids/g/pids.max")}, " ")
+	if got != "512 50000 1048576 max" {
+		t.Errorf("limits: %s", got)
+	}
+	u, err := l.Usage("/g")
+	if err != nil || u != (Usage{CPUNanos: 1500000000, Memory: 5000, WorkingSet: 3000, Pids: 3}) {
+		t.Errorf("usage: %+v %v", u, err)
+	}
+	// cpu and cpuacct in one hierarchy, as most distributions had it.
+	files := v1Files("/g")
+	for name, content := range files {
+		if rest, ok := strings.CutPrefix(name, "cpu/"); ok {
+			files["cpu,cpuacct/"+rest] = content
+		} else if rest, ok := strings.CutPrefix(name, "cpuacct/"); ok {
+			files["cpu,cpuacct/"+rest] = content
+		} else {
+			continue
+		}
+		delete(files, name)
+	}
+	l, err = newLegacy(recorded(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u, err := l.Usage("/g"); err != nil || u.CPUNanos != 1500000000 {
+		t.Errorf("usage: %+v %v", u, err)
+	}
+	delete(files, "pids/g/pids.max")
+	delete(files, "pids/g/pids.current")
+	if _, err := newLegacy(recorded(t, files)); err == nil || !strings.Contains(err.Error(), `the control group controller "pids" is not available`) {
+		t.Errorf("without pids: %v", err)
+	}
+}
+
+func v2Files() map[string]string {
+	return map[string]string{
+		"cgroup.controllers":         "cpuset cpu io memory hugetlb pids rdma",
+		"cgroup.subtree_control":     "cpu memory",
+		"a/cgroup.controllers":       "cpu memory pids",
+		"a/cgroup.subtree_control":   "",
+		"a/g/cpu.weight":             "100",
+		"a/g/cpu.max":                "max 100000",
+		"a/g/memory.max":             "max",
+		"a/g/pids.max":               "max",
+		"a/g/cpu.stat":               "usage_usec 7\nuser_usec 3\n",
+		"a/g/memory.current":         "5000",
+		"a/g/memory.stat":            "anon 1\ninactive_file 2000\n",
+		"a/g/pids.current":           "3",
+		"a/g/cgroup.controllers":     "cpu memory pids",
+		"a/g/cgroup.subtree_control": "",
+	}
+}
+
+// A host with the unified hierarchy alone.
+func TestUnified(t *testing.T) {
+	root := recorded(t, v2Files())
+	u, err := newUnified(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{"/a", "/a/g"} {
+		if err := u.Make(group); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := read(t, root, "cgroup.subtree_control"); got != "+cpuset +io +pids +hugetlb" {
+		t.Errorf("switched on in the root: %q", got)
+	}
+	if got := read(t, root, "a/cgroup.subtree_control"); got != "+cpu +memory +pids" {
+		t.Errorf("switched on in /a: %q", got)
+	}
+	if err := u.Set("/a/g", Limits{CPUShares: 1024, CPUQuota: 50000, CPUPeriod: 100000, Memory: 1 << 20, Pids: 100}); err != nil {
+		t.Fatal(err)
+	}
+	for file, want := range map[string]string{"cpu.weight": "39", "cpu.max": "50000 100000", "memory.max": "1048576", "pids.max": "100"} {
+		if got := read(t, root, "a/g", file); got != want {
+			t.Errorf("%s: %q, want %q", file, got, want)
+		}
+	}
+	use, err := u.Usage("/a/g")
+	if err != nil || use != (Usage{CPUNanos: 7000, Memory: 5000, WorkingSet: 3000, Pids: 3}) {
+		t.Errorf("usage: %+v %v", use, err)
+	}
+	files := v2Files()
+	files["cgroup.controllers"] = "cpu cpuset pids"
+	if _, err := newUnified(recorded(t, files)); err == nil || !strings.Contains(err.Error(), `"memory" is not available`) {
+		t.Errorf("without memory: %v", err)
+	}
+}
+
+// On the kernel that runs the test: groups are made, recorded first, limit what
+// is in them, and are removed with their processes.
+func TestKernel(t *testing.T) {
+	layout, err := Detect("/sys/fs/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := "/hansa-test-" + strings.ToLower(rand.Text()[:8])
+	var recorded []string
+	tree := New(layout, base, func(kind, name string) error { recorded = append(recorded, kind+" "+name); return nil })
+	t.Cleanup(func() {
+		if err := RemoveBase(layout, base); err != nil {
+			t.Error(err)
+		}
+	})
+	group := PodGroup(v1.PodQOSBurstable, "uid")
+	for range 2 {
+		if err := tree.Ensure(group, Limits{CPUShares: 256, CPUQuota: 20000, CPUPeriod: Period, Memory: 64 << 20, Pids: 50}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := []string{"cgroup " + base + "/pods/burstable/uid"}; !slices.Equal(recorded, want) {
+		t.Errorf("recorded %v", recorded)
+	}
+	if err := tree.Ensure(group, Limits{Pids: -1}); err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range layout.Roots() {
+		if _, err := os.Stat(filepath.Join(root, base, group)); err != nil {
+			t.Error(err)
+		}
+	}
+	// A process that was left in the group.
+	cmd := exec.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range layout.Roots() {
+		if err := write(filepath.Join(root, base, group), "cgroup.procs", fmt.Sprint(cmd.Process.Pid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if u, err := tree.Usage(group); err != nil || u.Pids != 1 {
+		t.Errorf("usage %+v: %v", u, err)
+	}
+	if names, err := tree.Children("pods/burstable"); err != nil || !slices.Equal(names, []string{"uid"}) {
+		t.Errorf("children %v: %v", names, err)
+	}
+	for range 2 {
+		// The processes are killed by the first call; the group may be busy
+		// until they are gone.
+		err = tree.Remove(group)
+		_ = cmd.Wait()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, root := range layout.Roots() {
+		if _, err := os.Stat(filepath.Join(root, base, group)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("left: %v", err)
+		}
+	}
+}
+
+// "Resource management": quantities in the kernel's units.
+func TestConversions(t *testing.T) {
+	for milli, want := range map[int64]uint64{0: 2, 1: 2, 100: 102, 1000: 1024, 1_000_000: 262144} {
+		if got := Shares(milli); got != want {
+			t.Errorf("Shares(%d) = %d, want %d", milli, got, want)
+		}
+	}
+	for milli, want := range map[int64]int64{0: 0, 1: 1000, 100: 10000, 1500: 150000} {
+		if got := Quota(milli); got != want {
+			t.Errorf("Quota(%d) = %d, want %d", milli, got, want)
+		}
+	}
+	for shares, want := range map[uint64]uint64{2: 1, 1024: 39, 262144: 10000} {
+		if got := Weight(shares); got != want {
+			t.Errorf("Weight(%d) = %d, want %d", shares, got, want)
+		}
+	}
+}
+
+func TestPodLimits(t *testing.T) {
+	container := func(cpuLimit, memoryLimit, cpuRequest string) v1.Container {
+		r := v1.ResourceRequirements{Limits: v1.ResourceList{}, Requests: v1.ResourceList{v1.ResourceCPU: resource.MustParse(cpuRequest)}}
+		if cpuLimit != "" {
+			r.Limits[v1.ResourceCPU] = resource.MustParse(cpuLimit)
+		}
+		if memoryLimit != "" {
+			r.Limits[v1.ResourceMemory] = resource.MustParse(memoryLimit)
+		}
+		return v1.Container{Resources: r}
+	}
+	for _, c := range []struct {
+		containers []v1.Container
+		want       Limits
+	}{
+		{[]v1.Container{container("1", "64Mi", "500m"), container("1", "64Mi", "500m")}, Limits{CPUShares: 1024, CPUQuota: 200000, CPUPeriod: Period, Memory: 128 << 20, Pids: 10}},
+		{[]v1.Container{container("1", "64Mi", "500m"), container("", "64Mi", "500m")}, Limits{CPUShares: 1024, Memory: 128 << 20, Pids: 10}},
+		{[]v1.Container{container("", "", "0")}, Limits{CPUShares: 2, Pids: 10}},
+	} {
+		if got := PodLimits(&v1.Pod{Spec: v1.PodSpec{Containers: c.containers}}, 10); got != c.want {
+			t.Errorf("got %+v, want %+v", got, c.want)
+		}
+	}
+}

@@ -1,0 +1,226 @@
+package node_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clocktesting "k8s.io/utils/clock/testing"
+
+	"hansa.dev/hansa/agent/node"
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/client/direct"
+	"hansa.dev/hansa/client/events"
+)
+
+type rig struct {
+	t      *testing.T
+	client *direct.Client
+	clock  *clocktesting.FakeClock
+	ready  atomic.Pointer[error]
+	keeper *node.Keeper
+	nodes  *api.Resource
+}
+
+func newRig(t *testing.T) *rig {
+	r := &rig{
+		t: t, client: direct.New(requesttest.Handler(t, nil), requesttest.Admin, "test"),
+		clock: clocktesting.NewFakeClock(time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)), nodes: kinds.Registry().Must("", "nodes"),
+	}
+	create(t, r.client, "namespaces", &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1.NamespaceNodeLease}})
+	r.keeper = node.New(node.Config{
+		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Port: 10250, PodCIDR: "10.42.0.0/24", Version: "v1.37.2",
+		RuntimeVersion: func(context.Context) (string, error) { return "fake://1", nil },
+		Labels:         map[string]string{"own": "yes"}, Taints: []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoSchedule}},
+		Capacity:    v1.ResourceList{v1.ResourceCPU: resource.MustParse("2")},
+		Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1")},
+		Ready: func(context.Context) error {
+			if err := r.ready.Load(); err != nil {
+				return *err
+			}
+			return nil
+		},
+		Pressure: func() (node.Pressure, error) { return node.Pressure{Disk: true}, nil },
+		Images: func(context.Context) ([]v1.ContainerImage, error) {
+			return []v1.ContainerImage{{Names: []string{"small"}, SizeBytes: 1}, {Names: []string{"large"}, SizeBytes: 2}}, nil
+		},
+		Client: r.client, Clock: r.clock, Events: events.Discard, Log: slog.Default(),
+	})
+	return r
+}
+
+func create(t *testing.T, c *direct.Client, plural string, obj api.Object) {
+	t.Helper()
+	if _, err := c.Create(t.Context(), kinds.Registry().Must("", plural), obj, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.keeper.Run(ctx) }()
+	r.t.Cleanup(func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			r.t.Error(err)
+		}
+	})
+}
+
+func (r *rig) wait(what string, ok func(*v1.Node) bool) *v1.Node {
+	r.t.Helper()
+	timeout := time.After(20 * time.Second)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		n, _ := r.client.View().Get(r.nodes, api.Key{Name: "n1"}).(*v1.Node)
+		if n != nil && ok(n) {
+			return n
+		}
+		select {
+		case <-tick.C:
+		case <-timeout:
+			r.t.Fatalf("waited for %s in vain: %+v", what, n)
+		}
+	}
+}
+
+func condition(n *v1.Node, t v1.NodeConditionType) v1.NodeCondition {
+	i := slices.IndexFunc(n.Status.Conditions, func(c v1.NodeCondition) bool { return c.Type == t })
+	if i < 0 {
+		return v1.NodeCondition{}
+	}
+	return n.Status.Conditions[i]
+}
+
+func is(status v1.ConditionStatus) func(*v1.Node) bool {
+	return func(n *v1.Node) bool { return condition(n, v1.NodeReady).Status == status }
+}
+
+// "Node status": what a node reports, and that it keeps what others add.
+func TestReport(t *testing.T) {
+	r := newRig(t)
+	r.run()
+	n := r.wait("Ready", is(v1.ConditionTrue))
+	if n.Labels["own"] != "yes" || n.Labels[v1.LabelHostname] != "n1" || n.Labels[v1.LabelOSStable] != "linux" ||
+		n.Spec.PodCIDR != "10.42.0.0/24" || len(n.Spec.Taints) == 0 || n.Status.DaemonEndpoints.KubeletEndpoint.Port != 10250 {
+		t.Errorf("node: %+v", n)
+	}
+	if c := condition(n, v1.NodeDiskPressure); c.Status != v1.ConditionTrue || c.Reason != "KubeletHasDiskPressure" {
+		t.Errorf("disk pressure: %+v", c)
+	}
+	if c := condition(n, v1.NodeMemoryPressure); c.Status != v1.ConditionFalse || c.Reason != "KubeletHasSufficientMemory" {
+		t.Errorf("memory pressure: %+v", c)
+	}
+	if len(n.Status.Images) != 2 || n.Status.Images[0].Names[0] != "large" {
+		t.Errorf("images: %v", n.Status.Images)
+	}
+
+	// Somebody announces a resource and a condition; the runtime goes away.
+	other := n.DeepCopy()
+	other.Status.Capacity["example.com/x"] = resource.MustParse("3")
+	other.Status.Conditions = append(other.Status.Conditions, v1.NodeCondition{Type: "Other", Status: v1.ConditionTrue})
+	if _, err := r.client.Update(t.Context(), r.nodes, other, "status"); err != nil {
+		t.Fatal(err)
+	}
+	gone := errors.New("container runtime is down")
+	r.ready.Store(&gone)
+	r.keeper.Poke()
+	n = r.wait("NotReady", is(v1.ConditionFalse))
+	if c := condition(n, v1.NodeReady); c.Reason != "KubeletNotReady" || c.Message != "container runtime is down" {
+		t.Errorf("not ready: %+v", c)
+	}
+	if q := n.Status.Capacity["example.com/x"]; q.Value() != 3 || condition(n, "Other").Status != v1.ConditionTrue {
+		t.Errorf("what others wrote is lost: %+v", n.Status)
+	}
+	r.ready.Store(nil)
+	r.keeper.Poke()
+	r.wait("Ready again", is(v1.ConditionTrue))
+}
+
+// "Heartbeats": the lease every ten seconds, the status only when it changes
+// and every five minutes.
+func TestHeartbeat(t *testing.T) {
+	r := newRig(t)
+	r.run()
+	leases := kinds.Registry().Must("coordination.k8s.io", "leases")
+	renewed := func(after time.Time) *coordinationv1.Lease {
+		t.Helper()
+		timeout := time.After(20 * time.Second)
+		for {
+			l, _ := r.client.View().Get(leases, api.Key{Namespace: v1.NamespaceNodeLease, Name: "n1"}).(*coordinationv1.Lease)
+			if l != nil && l.Spec.RenewTime.After(after) && r.clock.HasWaiters() {
+				return l
+			}
+			select {
+			case <-time.After(time.Millisecond):
+			case <-timeout:
+				t.Fatalf("the lease was not renewed: %+v", l)
+			}
+		}
+	}
+	first := renewed(time.Time{})
+	if *first.Spec.LeaseDurationSeconds != 40 || *first.Spec.HolderIdentity != "n1" || len(first.OwnerReferences) != 1 {
+		t.Errorf("lease: %+v", first)
+	}
+	version := r.wait("Ready", is(v1.ConditionTrue)).ResourceVersion
+	last := first.Spec.RenewTime.Time
+	for range 3 {
+		r.clock.Step(10 * time.Second)
+		last = renewed(last).Spec.RenewTime.Time
+	}
+	n := r.wait("Ready", is(v1.ConditionTrue))
+	if n.ResourceVersion != version {
+		t.Errorf("the status was written without a change")
+	}
+	r.clock.Step(5 * time.Minute)
+	r.wait("a report", func(n *v1.Node) bool { return n.ResourceVersion != version })
+}
+
+// A node that somebody deletes registers again.
+func TestDeleted(t *testing.T) {
+	r := newRig(t)
+	r.run()
+	before := r.wait("Ready", is(v1.ConditionTrue))
+	if err := r.client.Delete(t.Context(), api.Ref{Resource: r.nodes, Name: "n1"}, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	r.keeper.Poke()
+	r.wait("a new node", func(n *v1.Node) bool { r.keeper.Poke(); return n.UID != before.UID && is(v1.ConditionTrue)(n) })
+}
+
+func TestHost(t *testing.T) {
+	h := node.Host{Root: "/", DataDir: t.TempDir()}
+	capacity, err := h.Capacity()
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := node.Allocatable(capacity, v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")})
+	cpu, memory := left[v1.ResourceCPU], left[v1.ResourceMemory]
+	total, totalMemory := capacity[v1.ResourceCPU], capacity[v1.ResourceMemory]
+	if total.MilliValue()-cpu.MilliValue() != 100 || totalMemory.Value()-memory.Value() < 100<<20 {
+		t.Errorf("capacity %v, allocatable %v", capacity, left)
+	}
+	info := h.Info()
+	if info.KernelVersion == "" || info.OSImage == "" || info.BootID == "" {
+		t.Errorf("info: %+v", info)
+	}
+	if _, err := h.Pressure(); err != nil {
+		t.Error(err)
+	}
+	if u, err := h.Usage(); err != nil || u.CPUNanos == 0 || u.WorkingSet == 0 {
+		t.Errorf("usage: %+v %v", u, err)
+	}
+}
