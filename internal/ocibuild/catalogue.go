@@ -93,10 +93,11 @@ func backend(version int) Spec {
 	}
 }
 
-// busybox is a shell with the usual small programs.
+// busybox is a shell with the usual small programs. It is the one that is linked
+// dynamically: a static glibc cannot look names up.
 func busybox() Spec {
 	return Spec{
-		Packages: []string{"busybox-static"},
+		Packages: []string{"busybox"},
 		Files: map[string]File{
 			"/etc/passwd":        {Content: passwd},
 			"/etc/group":         {Content: group},

@@ -1,0 +1,65 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+
+	"hansa.dev/hansa/internal/ocibuild"
+)
+
+// Images of the tests' containers.
+const (
+	shell     = ocibuild.Busybox
+	testimage = "hansa.local/testimage:1"
+)
+
+// imagesVariable hands the files of the images to the machines, from which
+// packages cannot be fetched.
+const imagesVariable = "HANSA_E2E_IMAGES"
+
+// buildImages builds the images and leaves their files in the environment.
+func buildImages() error {
+	ctx := context.Background()
+	b, err := ocibuild.New(ctx)
+	if err != nil {
+		return err
+	}
+	var files string
+	for name, spec := range map[string]ocibuild.Spec{
+		shell: ocibuild.Catalogue()[shell],
+		testimage: {
+			Programs: map[string]ocibuild.Program{"/testimage": {Package: "./e2e/testimage"}},
+			Dirs:     ocibuild.Catalogue()[shell].Dirs,
+			Config:   v1.Config{Entrypoint: []string{"/testimage"}, Cmd: []string{"serve"}},
+		},
+	} {
+		file, err := b.Build(ctx, name, spec)
+		if err != nil {
+			return err
+		}
+		files += string(filepath.ListSeparator) + file
+	}
+	return os.Setenv(imagesVariable, files[1:])
+}
+
+// hansaBinary is the binary under test: the machine's, once there is one.
+func hansaBinary() string {
+	if os.Getenv(roleVariable) == "" {
+		return "../bin/hansa"
+	}
+	return "/tmp/hansa"
+}
+
+// importImages gives the cluster's node the images.
+func (c *cluster) importImages() error {
+	for _, file := range filepath.SplitList(os.Getenv(imagesVariable)) {
+		if _, err := c.hansa("image", "import", "--data-dir", c.dir, file); err != nil {
+			return fmt.Errorf("import %s: %w", file, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,118 @@
+package e2e
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+// The machine's place in the world: one link to a namespace that plays
+// everything else, with a name server of its own.
+const (
+	nodeName      = "node-one"
+	nodeIP        = "198.51.100.2"
+	outsideIP     = "198.51.100.1"
+	outsideNS     = "outside"
+	outsideDomain = "example.test"
+)
+
+// ip runs the ip command.
+func ip(args string) error { return command("ip", strings.Fields(args)...) }
+
+// command runs a program of which only failure matters.
+func command(name string, args ...string) error {
+	var out bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, bytes.TrimSpace(out.Bytes()))
+	}
+	return nil
+}
+
+// connectMachine makes the outside and the link to it.
+func connectMachine() error {
+	for _, args := range []string{
+		"netns add " + outsideNS,
+		"link add eth0 type veth peer name eth0 netns " + outsideNS,
+		"link set lo up",
+		"link set eth0 up",
+		"addr add " + nodeIP + "/24 dev eth0",
+		"-n " + outsideNS + " link set lo up",
+		"-n " + outsideNS + " link set eth0 up",
+		"-n " + outsideNS + " addr add " + outsideIP + "/24 dev eth0",
+		"route add default via " + outsideIP,
+	} {
+		if err := ip(args); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// within runs f on a thread in a network namespace. What f opens stays there.
+func within(namespace string, f func() error) error {
+	errs := make(chan error)
+	go func() {
+		// Never unlocked: the thread ends with the goroutine.
+		runtime.LockOSThread()
+		fd, err := unix.Open("/run/netns/"+namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Setns(fd, unix.CLONE_NEWNET)
+			unix.Close(fd)
+		}
+		if err == nil {
+			err = f()
+		}
+		errs <- err
+	}()
+	if err := <-errs; err != nil {
+		return fmt.Errorf("in network namespace %s: %w", namespace, err)
+	}
+	return nil
+}
+
+// upstream counts what the outside's name server was asked.
+var upstream struct{ asked atomic.Int64 }
+
+// serveOutside answers DNS in the outside: every name of its domain but
+// "missing" has its address.
+func serveOutside() error {
+	return within(outsideNS, func() error {
+		packets, err := net.ListenPacket("udp", outsideIP+":53")
+		if err != nil {
+			return err
+		}
+		listener, err := net.Listen("tcp", outsideIP+":53")
+		if err != nil {
+			return err
+		}
+		handler := dns.HandlerFunc(answerOutside)
+		go (&dns.Server{PacketConn: packets, Handler: handler}).ActivateAndServe()
+		go (&dns.Server{Listener: listener, Handler: handler}).ActivateAndServe()
+		return nil
+	})
+}
+
+func answerOutside(w dns.ResponseWriter, q *dns.Msg) {
+	upstream.asked.Add(1)
+	m := new(dns.Msg).SetReply(q)
+	name := strings.ToLower(q.Question[0].Name)
+	switch {
+	case !strings.HasSuffix(name, "."+outsideDomain+".") || strings.HasPrefix(name, "missing."):
+		m.Rcode = dns.RcodeNameError
+	case q.Question[0].Qtype == dns.TypeA:
+		m.Answer = append(m.Answer, &dns.A{
+			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30},
+			A:   net.ParseIP(outsideIP),
+		})
+	}
+	_ = w.WriteMsg(m) // who asked asks again
+}
