@@ -3,7 +3,9 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -57,31 +59,37 @@ func Claim[T api.Object](owner metav1.Object, selector labels.Selector, candidat
 	return c
 }
 
+// Owner is the object that claims dependants.
+type Owner struct {
+	Resource *api.Resource
+	Kind     schema.GroupVersionKind
+	Object   api.Object
+	// Finalizer, unless empty, is put on what is adopted and taken from what is
+	// released.
+	Finalizer string
+}
+
+func (o Owner) ref() api.Ref { return api.RefTo(o.Resource, o.Object) }
+
 // Settle carries out what Claim decided, and answers with everything that is
 // owned then. What vanished meanwhile is left out.
 //
 // The owner is read anew before the first adoption: a stale view must not make
 // a deleted owner adopt.
-func Settle[T api.Object](ctx context.Context, c client.Interface, owner api.Ref, uid types.UID, ref *metav1.OwnerReference, r *api.Resource, claims Claims[T]) ([]T, error) {
+func Settle[T api.Object](ctx context.Context, c client.Interface, owner Owner, r *api.Resource, claims Claims[T]) ([]T, error) {
 	owned := claims.Owned
 	if len(claims.Adopt) > 0 {
-		now, err := c.Get(ctx, owner)
+		now, err := c.Get(ctx, owner.ref())
 		if err != nil {
 			return nil, fmt.Errorf("adopt %s: %w", r.Plural, err)
 		}
-		if now.GetUID() != uid || now.GetDeletionTimestamp() != nil {
-			return nil, fmt.Errorf("adopt %s: %s is being deleted or was made anew", r.Plural, owner)
+		if now.GetUID() != owner.Object.GetUID() || now.GetDeletionTimestamp() != nil {
+			return nil, fmt.Errorf("adopt %s: %s is being deleted or was made anew", r.Plural, owner.ref())
 		}
 	}
 	for _, o := range claims.Adopt {
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-			"uid": o.GetUID(), "ownerReferences": []*metav1.OwnerReference{ref},
-		}})
-		if err != nil {
-			return nil, err
-		}
-		got, err := c.Patch(ctx, api.RefTo(r, o), types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "")
-		if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) {
+		got, err := c.Patch(ctx, api.RefTo(r, o), types.StrategicMergePatchType, owner.adoption(o), metav1.PatchOptions{}, "")
+		if apierrors.IsNotFound(err) || apierrors.IsInvalid(err) || apierrors.IsConflict(err) {
 			continue // deleted, made anew, or adopted by somebody else
 		}
 		if err != nil {
@@ -92,18 +100,57 @@ func Settle[T api.Object](ctx context.Context, c client.Interface, owner api.Ref
 		}
 	}
 	for _, o := range claims.Release {
-		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-			"uid": o.GetUID(), "ownerReferences": []map[string]any{{"$patch": "delete", "uid": uid}},
-		}})
-		if err != nil {
-			return nil, err
-		}
-		_, err = c.Patch(ctx, api.RefTo(r, o), types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "")
-		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsInvalid(err) {
+		_, err := c.Patch(ctx, api.RefTo(r, o), types.StrategicMergePatchType, owner.release(o), metav1.PatchOptions{}, "")
+		if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) {
 			return nil, fmt.Errorf("release %s: %w", api.RefTo(r, o), err)
 		}
 	}
 	return owned, nil
+}
+
+// adoption is the patch that makes o the owner's; its uid makes it fail on an
+// object made anew.
+func (o Owner) adoption(of metav1.Object) []byte {
+	meta := map[string]any{"uid": of.GetUID(), "ownerReferences": []*metav1.OwnerReference{OwnerRef(o.Object, o.Kind)}}
+	if o.Finalizer != "" {
+		meta["finalizers"] = []string{o.Finalizer}
+	}
+	return metaPatch(meta)
+}
+
+func (o Owner) release(of metav1.Object) []byte {
+	meta := map[string]any{"uid": of.GetUID(), "ownerReferences": []map[string]any{{"$patch": "delete", "uid": o.Object.GetUID()}}}
+	if o.Finalizer != "" {
+		meta["$deleteFromPrimitiveList/finalizers"] = []string{o.Finalizer}
+	}
+	return metaPatch(meta)
+}
+
+// MetaPatch adds to a patch of an object's metadata.
+type MetaPatch func(meta map[string]any)
+
+// OfVersion makes a patch fail with a conflict unless the object is as it was
+// seen.
+func OfVersion(of metav1.Object) MetaPatch {
+	return func(meta map[string]any) { meta["resourceVersion"] = of.GetResourceVersion() }
+}
+
+// DropFinalizer is the strategic merge patch that takes a finalizer from an
+// object.
+func DropFinalizer(of metav1.Object, finalizer string, more ...MetaPatch) []byte {
+	meta := map[string]any{"uid": of.GetUID(), "$deleteFromPrimitiveList/finalizers": []string{finalizer}}
+	for _, add := range more {
+		add(meta)
+	}
+	return metaPatch(meta)
+}
+
+func metaPatch(meta map[string]any) []byte {
+	b, err := json.Marshal(map[string]any{"metadata": meta})
+	if err != nil {
+		panic(fmt.Sprintf("encode a patch of strings: %v", err)) // not possible
+	}
+	return b
 }
 
 // SlowStart calls f for 0 to n-1 in batches of 1, 2, 4, …, each batch at once
@@ -132,4 +179,24 @@ func SlowStart(ctx context.Context, n int, f func(ctx context.Context, i int) er
 		}
 	}
 	return done, nil
+}
+
+// together is how many calls AtOnce has under way.
+const together = 32
+
+// AtOnce calls f for 0 to n-1, many at a time, and answers with all errors
+// joined.
+func AtOnce(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
+	errs := make([]error, n)
+	var calls sync.WaitGroup
+	free := make(chan struct{}, together)
+	for i := range n {
+		free <- struct{}{}
+		calls.Go(func() {
+			defer func() { <-free }()
+			errs[i] = f(ctx, i)
+		})
+	}
+	calls.Wait()
+	return errors.Join(errs...)
 }

@@ -1,6 +1,8 @@
 package controller
 
 import (
+	"time"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -9,6 +11,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/internal/podstate"
 )
 
 // PodFromTemplate is a new pod that owner controls; it shares nothing with the
@@ -72,4 +75,32 @@ func KeysThatSelect(view client.View, owners *api.Resource, obj api.Object, sele
 		keys = append(keys, api.Key{Namespace: o.GetNamespace(), Name: o.GetName()})
 	}
 	return keys
+}
+
+// First compares two objects of which those that have a property come first.
+func First(a, b bool) int {
+	switch {
+	case a && !b:
+		return -1
+	case b && !a:
+		return 1
+	}
+	return 0
+}
+
+// ReadySince is since when a pod has been ready, or zero when it is not.
+func ReadySince(p *corev1.Pod) time.Time {
+	if c := podstate.Condition(p, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
+		return c.LastTransitionTime.Time
+	}
+	return time.Time{}
+}
+
+// Restarts is how often the pod's container that was restarted most was.
+func Restarts(p *corev1.Pod) int32 {
+	most := int32(0)
+	for _, c := range p.Status.ContainerStatuses {
+		most = max(most, c.RestartCount)
+	}
+	return most
 }

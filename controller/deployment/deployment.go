@@ -114,7 +114,8 @@ func (l *Loop) look(ctx context.Context, d *appsv1.Deployment) (snapshot, error)
 	for o := range view.ByIndex(l.sets, api.IndexOrphan, d.Namespace) {
 		candidates = append(candidates, o.(*appsv1.ReplicaSet))
 	}
-	sets, err := controller.Settle(ctx, l.client, api.RefTo(l.deployments, d), d.UID, controller.OwnerRef(d, kind), l.sets, controller.Claim(d, selector, candidates))
+	owner := controller.Owner{Resource: l.deployments, Kind: kind, Object: d}
+	sets, err := controller.Settle(ctx, l.client, owner, l.sets, controller.Claim(d, selector, candidates))
 	if err != nil {
 		return snapshot{}, err
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -54,27 +55,17 @@ func rank(pods []*corev1.Pod, now time.Time) {
 	}
 	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
 		return cmp.Or(
-			first(a.Spec.NodeName == "", b.Spec.NodeName == ""),
+			controller.First(a.Spec.NodeName == "", b.Spec.NodeName == ""),
 			cmp.Compare(phaseRank(a), phaseRank(b)),
-			first(!podstate.Ready(a), !podstate.Ready(b)),
+			controller.First(!podstate.Ready(a), !podstate.Ready(b)),
 			cmp.Compare(deletionCost(a), deletionCost(b)),
 			cmp.Compare(onNode[b.Spec.NodeName], onNode[a.Spec.NodeName]),
-			cmp.Compare(bucket(readySince(a), now), bucket(readySince(b), now)),
-			cmp.Compare(restarts(b), restarts(a)),
+			cmp.Compare(bucket(controller.ReadySince(a), now), bucket(controller.ReadySince(b), now)),
+			cmp.Compare(controller.Restarts(b), controller.Restarts(a)),
 			cmp.Compare(bucket(a.CreationTimestamp.Time, now), bucket(b.CreationTimestamp.Time, now)),
 			cmp.Compare(a.UID, b.UID),
 		)
 	})
-}
-
-func first(a, b bool) int {
-	switch {
-	case a && !b:
-		return -1
-	case b && !a:
-		return 1
-	}
-	return 0
 }
 
 func phaseRank(p *corev1.Pod) int {
@@ -95,13 +86,6 @@ func deletionCost(p *corev1.Pod) int {
 	return int(n)
 }
 
-func readySince(p *corev1.Pod) time.Time {
-	if c := podstate.Condition(p, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
-		return c.LastTransitionTime.Time
-	}
-	return time.Time{}
-}
-
 // bucket is the age's order of magnitude: among pods of like age, chance (their
 // uid) decides, so that one failure domain filled last is not emptied first.
 func bucket(t, now time.Time) int {
@@ -110,14 +94,6 @@ func bucket(t, now time.Time) int {
 		return -1
 	}
 	return int(math.Log2(float64(age)))
-}
-
-func restarts(p *corev1.Pod) int32 {
-	most := int32(0)
-	for _, c := range p.Status.ContainerStatuses {
-		most = max(most, c.RestartCount)
-	}
-	return most
 }
 
 // status is the replica set's status as its pods have it. after is when the

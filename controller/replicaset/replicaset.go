@@ -77,8 +77,8 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	for o := range view.ByIndex(l.pods, api.IndexOrphan, key.Namespace) {
 		candidates = append(candidates, o.(*corev1.Pod))
 	}
-	ref := controller.OwnerRef(rs, kind)
-	owned, err := controller.Settle(ctx, l.client, api.RefTo(l.sets, rs), rs.UID, ref, l.pods, controller.Claim(rs, selector, candidates))
+	owner := controller.Owner{Resource: l.sets, Kind: kind, Object: rs}
+	owned, err := controller.Settle(ctx, l.client, owner, l.pods, controller.Claim(rs, selector, candidates))
 	if err != nil {
 		return 0, err
 	}
