@@ -1,0 +1,139 @@
+package rig
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Target is where and as whom to speak to an API.
+type Target struct {
+	URL string
+	TLS *tls.Config
+}
+
+// Target is the cluster's API as its administrator sees it.
+func (c *Cluster) Target() (Target, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(c.Dir, "kubeconfig"))
+	if err != nil {
+		return Target{}, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	security, err := rest.TLSConfigFor(config)
+	if err != nil {
+		return Target{}, fmt.Errorf("read kubeconfig: %w", err)
+	}
+	return Target{URL: config.Host, TLS: security}, nil
+}
+
+// Client is one connection of HTTP/2.
+type Client struct {
+	target Target
+	http   *http.Client
+}
+
+// Connect gives a client with a connection of its own, made at the first call.
+func (t Target) Connect() *Client {
+	return &Client{target: t, http: &http.Client{Transport: &http.Transport{
+		TLSClientConfig: t.TLS.Clone(), ForceAttemptHTTP2: true, DisableCompression: true, MaxConnsPerHost: 1,
+	}}}
+}
+
+// Close ends the connection.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Open sends one request and returns the answer's body, which the caller
+// closes. An answer that is no success is an error.
+func (c *Client) Open(ctx context.Context, method, path, contentType string, body []byte) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.target.URL+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(io.LimitReader(resp.Body, 2000)) //nolint:errcheck // the status says enough
+		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, text)
+	}
+	if resp.ProtoMajor != 2 {
+		resp.Body.Close()
+		return nil, fmt.Errorf("%s %s was answered by %s, not HTTP/2", method, path, resp.Proto)
+	}
+	return resp.Body, nil
+}
+
+// Discard sends one request and reads the answer to its end, whose size in
+// bytes it returns.
+func (c *Client) Discard(ctx context.Context, method, path, contentType string, body []byte) (int64, error) {
+	answer, err := c.Open(ctx, method, path, contentType, body)
+	if err != nil {
+		return 0, err
+	}
+	defer answer.Close()
+	return io.Copy(io.Discard, answer)
+}
+
+// JSON is the content type of most bodies.
+const JSON = "application/json"
+
+// Call sends an object and reads the answer into another; either may be nil.
+func (c *Client) Call(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+	}
+	answer, err := c.Open(ctx, method, path, JSON, body)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	if out == nil {
+		_, err = io.Copy(io.Discard, answer)
+		return err
+	}
+	return json.NewDecoder(answer).Decode(out)
+}
+
+// Event is one line of a watch.
+type Event[T any] struct {
+	Type   string
+	Object T
+}
+
+// Watch calls see with every event of a watch, until it says that it has seen
+// enough. started is called once the watch stands; it may be nil.
+func Watch[T any](ctx context.Context, c *Client, path string, started func(), see func(Event[T]) (done bool, err error)) error {
+	answer, err := c.Open(ctx, http.MethodGet, path, "", nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	if started != nil {
+		started()
+	}
+	for d := json.NewDecoder(answer); ; {
+		var e Event[T]
+		if err := d.Decode(&e); err != nil {
+			return fmt.Errorf("watch %s: %w", path, err)
+		}
+		if done, err := see(e); done || err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package rig
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Process is one of those that a data directory started.
+type Process struct {
+	PID  int
+	Name string
+	PSS  int64 // proportional set size, bytes
+	Own  int64 // private pages, those of files too, bytes
+	Anon int64 // pages that are in no file, bytes
+	CPU  time.Duration
+}
+
+// Processes are the daemon, and whatever is in a cgroup of the instance or
+// descends from one of these: containerd, shims, containers.
+func (c *Cluster) Processes() ([]Process, error) {
+	parents, ours, err := c.survey()
+	if err != nil {
+		return nil, err
+	}
+	var ps []Process
+	for pid := range parents {
+		if !descends(pid, parents, ours) {
+			continue
+		}
+		p, err := inspect(pid)
+		if err != nil {
+			if _, statErr := os.Stat(fmt.Sprintf("/proc/%d", pid)); statErr != nil {
+				continue // it has ended meanwhile
+			}
+			return nil, err
+		}
+		ps = append(ps, p)
+	}
+	slices.SortFunc(ps, func(a, b Process) int { return a.PID - b.PID })
+	return ps, nil
+}
+
+// survey gives the parent of each process of the machine, and the processes
+// that are ours by themselves.
+func (c *Cluster) survey() (parents map[int]int, ours map[int]bool, err error) {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil, nil, err
+	}
+	// Names on the host follow from the path of the data directory; DESIGN.md
+	// says how.
+	sum := sha256.Sum256([]byte(c.Dir))
+	group := []byte(":/hansa/" + hex.EncodeToString(sum[:4]) + "/")
+	parents, ours = map[int]int{}, map[int]bool{c.PID(): true}
+	for _, dir := range dirs {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			continue
+		}
+		fields, err := stat(pid)
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		parents[pid], _ = strconv.Atoi(fields[1]) //nolint:errcheck // the kernel writes a number
+		if groups, err := os.ReadFile(dir + "/cgroup"); err == nil && bytes.Contains(groups, group) {
+			ours[pid] = true
+		}
+	}
+	return parents, ours, nil
+}
+
+func descends(pid int, parents map[int]int, ours map[int]bool) bool {
+	for ; pid > 1; pid = parents[pid] {
+		if ours[pid] {
+			return true
+		}
+	}
+	return false
+}
+
+// stat gives the fields of /proc/PID/stat (proc(5)) from the third, the state,
+// on: what stands before may contain spaces.
+func stat(pid int) ([]string, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil, err
+	}
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 13 {
+		return nil, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(fields))
+	}
+	return fields, nil
+}
+
+// tick is the unit of processor time in /proc: USER_HZ is 100 everywhere.
+const tick = 10 * time.Millisecond
+
+func inspect(pid int) (Process, error) {
+	p := Process{PID: pid}
+	fields, err := stat(pid)
+	if err != nil {
+		return p, err
+	}
+	for _, f := range fields[11:13] { // utime, stime
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return p, err
+		}
+		p.CPU += time.Duration(n) * tick
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return p, err
+	}
+	p.Name = strings.TrimSpace(string(name))
+	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return p, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		key, rest, _ := strings.Cut(lines.Text(), ":")
+		value, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		kib, err := strconv.ParseInt(value, 10, 64)
+		if err != nil {
+			continue // the head line
+		}
+		switch key {
+		case "Pss":
+			p.PSS = kib << 10
+		case "Private_Clean", "Private_Dirty":
+			p.Own += kib << 10
+		case "Anonymous":
+			p.Anon = kib << 10
+		}
+	}
+	return p, lines.Err()
+}
+
+// CPU is the processor time of all processes so far. Of one that has ended it
+// is no longer known.
+func CPU(ps []Process) (sum time.Duration) {
+	for _, p := range ps {
+		sum += p.CPU
+	}
+	return sum
+}
+
+// Wait lets time pass.
+func Wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
