@@ -16,6 +16,7 @@ import (
 	"hansa.dev/hansa/controller/endpoints"
 	"hansa.dev/hansa/controller/endpointslice"
 	"hansa.dev/hansa/controller/garbage"
+	"hansa.dev/hansa/controller/job"
 	"hansa.dev/hansa/controller/namespace"
 	"hansa.dev/hansa/controller/nodelifecycle"
 	"hansa.dev/hansa/controller/podgc"
@@ -23,6 +24,7 @@ import (
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/tainteviction"
+	"hansa.dev/hansa/controller/ttl"
 	"hansa.dev/hansa/scheduler"
 )
 
@@ -42,6 +44,8 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	})
 	run("deployment-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return deployment.New(c, r) })
 	run("replicaset-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return replicaset.New(c, r) })
+	run("job-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return job.New(c, r) })
+	run("ttl-after-finished-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return ttl.New(c) })
 	run("endpointslice-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpointslice.New(c) })
 	run("endpoint-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpoints.New(c) })
 	run("generic-garbage-collector", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return garbage.New(c) })
