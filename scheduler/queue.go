@@ -64,7 +64,7 @@ type item struct {
 // clock.
 type queue struct {
 	items   map[api.Key]*item
-	heaps   [states]itemHeap    // active: by priority, then by age; others: by until
+	heaps   [states]itemHeap    // active, woken: by priority, then by age; others: by until
 	classes map[string]*refused // waiting, by class
 	serial  uint64
 }
@@ -81,7 +81,7 @@ func newQueue() *queue {
 	for i := range q.heaps {
 		q.heaps[i].less = func(a, b *item) bool { return a.until.Before(b.until) }
 	}
-	q.heaps[active].less = byPriority
+	q.heaps[active].less, q.heaps[woken].less = byPriority, byPriority
 	return q
 }
 
@@ -179,7 +179,8 @@ func (q *queue) move(it *item, to state, now time.Time) {
 }
 
 // pop gives the pod to be decided on next, or nil. When no pod is active, one
-// that was woken before its backoff is over is better than idling.
+// that was woken before its backoff is over is better than idling; so backoff
+// costs a pod nothing but its turn.
 func (q *queue) pop(now time.Time) *item {
 	for _, s := range []state{waiting, woken, failed} {
 		for it := q.heaps[s].first(); it != nil && !it.until.After(now); it = q.heaps[s].first() {
@@ -274,7 +275,7 @@ func (q *queue) wakeOne(class *refused, now time.Time) {
 // next is when a pod will become active by itself; zero when none will.
 func (q *queue) next() time.Time {
 	var first time.Time
-	for _, s := range []state{waiting, woken, failed} {
+	for _, s := range []state{waiting, failed} {
 		if it := q.heaps[s].first(); it != nil && (first.IsZero() || it.until.Before(first)) {
 			first = it.until
 		}

@@ -130,7 +130,8 @@ func (s *Scheduler) syncAssigned(key api.Key, pod *corev1.Pod, now time.Time) {
 	}
 	s.cluster.Add(p, pod.Spec.NodeName)
 	if old != nil {
-		s.left(old, node, now)
+		// It may take less than before, or be on its way out.
+		s.queue.wakeIf(s.helped(core.Event{Gone: old, At: node}), now)
 	}
 	s.queue.wakeIf(s.helped(core.Event{Came: p, At: pod.Spec.NodeName}), now)
 }
