@@ -30,13 +30,13 @@ func (s *Store) List(ctx context.Context, q Query, o ListOptions) (List, error) 
 		if err := s.await(ctx, exact); err != nil {
 			return List{}, err
 		}
-		return s.listAt(ctx, sel, exact/slots, "", o.Limit)
+		return s.listAt(ctx, sel, exact, "", o.Limit)
 	}
 	if err := s.notOlder(ctx, o.ResourceVersion); err != nil {
 		return List{}, err
 	}
 	snap := s.snap.Load()
-	return page(sel, sel.scan(&snap.tables[sel.table.place], ""), snap.revision, o.Limit,
+	return page(sel, sel.scan(&snap.tables[sel.table.place], ""), lastOf(snap.revision), o.Limit,
 		func(e *entry) int64 { return countAfter(&snap.tables[sel.table.place], sel, e.key) }), nil
 }
 
@@ -76,16 +76,16 @@ func countAfter(v *tableView, sel *selector, key string) (n int64) {
 	return n
 }
 
-// page takes the entries that match, up to the limit.
-func page(sel *selector, from iter.Seq[*entry], revision, limit int64, after func(*entry) int64) List {
-	list := List{ResourceVersion: formatVersion(lastOf(revision))}
+// page takes the entries that match, up to the limit. They are of this version.
+func page(sel *selector, from iter.Seq[*entry], version, limit int64, after func(*entry) int64) List {
+	list := List{ResourceVersion: formatVersion(version)}
 	var last *entry
 	for e := range from {
 		if !sel.matches(e) {
 			continue
 		}
 		if limit > 0 && int64(len(list.Items)) == limit {
-			list.Continue = token{Revision: lastOf(revision), Start: last.key + "\x00"}.String()
+			list.Continue = token{Revision: version, Start: last.key + "\x00"}.String()
 			if sel.counts() {
 				n := after(last)
 				list.Remaining = &n
@@ -140,12 +140,12 @@ func (s *Store) listMore(ctx context.Context, sel *selector, o ListOptions) (Lis
 		if err := s.sync(ctx); err != nil {
 			return List{}, err
 		}
-		return s.listAt(ctx, sel, s.snap.Load().revision, t.Start, o.Limit)
+		return s.listAt(ctx, sel, lastOf(s.snap.Load().revision), t.Start, o.Limit)
 	}
 	if err := s.await(ctx, t.Revision); err != nil {
 		return List{}, err
 	}
-	list, err := s.listAt(ctx, sel, t.Revision/slots, t.Start, o.Limit)
+	list, err := s.listAt(ctx, sel, t.Revision, t.Start, o.Limit)
 	if apierrors.IsResourceExpired(err) {
 		return List{}, errTokenExpired(t)
 	}
@@ -163,23 +163,25 @@ func errTokenExpired(t token) error {
 	return err
 }
 
-// listAt reads as of one revision, from a key on: from the copy if the resource
-// has not changed since, else from the engine's history.
-func (s *Store) listAt(ctx context.Context, sel *selector, revision int64, from string, limit int64) (List, error) {
-	snap := s.snap.Load()
+// listAt reads as of one version, from a key on: from the copy if the resource
+// has not changed since, else from the engine's history. What one transaction
+// wrote is there together, whichever of its versions is asked for; who watches
+// from that version hears again of what came behind it.
+func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from string, limit int64) (List, error) {
+	snap, revision := s.snap.Load(), version/slots
 	view := &snap.tables[sel.table.place]
 	if view.newest <= revision && revision <= snap.revision {
-		return page(sel, sel.scan(view, from), revision, limit,
+		return page(sel, sel.scan(view, from), version, limit,
 			func(e *entry) int64 { return countAfter(view, sel, e.key) }), nil
 	}
 	h := &historicList{ctx: ctx, store: s, sel: sel, revision: revision}
-	list := page(sel, h.scan(from), revision, limit, h.countAfter)
+	list := page(sel, h.scan(from), version, limit, h.countAfter)
 	if h.err == nil {
 		return list, nil
 	}
 	var gone *CompactedError
 	if errors.As(h.err, &gone) {
-		return List{}, errTooOld(lastOf(revision), lastOf(gone.Compacted))
+		return List{}, errTooOld(version, lastOf(gone.Compacted))
 	}
 	if ctx.Err() != nil {
 		return List{}, ctx.Err()
