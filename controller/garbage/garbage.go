@@ -135,7 +135,7 @@ func (l *Loop) dependents(uid types.UID) []dependent {
 }
 
 // Step looks at one object.
-func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duration, error) {
+func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
 	resource, name, ok := strings.Cut(key.Name, "/")
 	r := l.resources[resource]
 	if !ok || r == nil {
@@ -155,7 +155,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duratio
 		owners = append(owners, owner{or, state})
 	}
 	dependents := l.dependents(obj.GetUID())
-	if err := l.act(ctx, r, obj, plan(obj, owners, dependents), owners, dependents); err != nil {
+	if err := l.act(ctx, now, r, obj, plan(obj, owners, dependents), owners, dependents); err != nil {
 		return 0, fmt.Errorf("collect garbage at %s: %w", ref, err)
 	}
 	return 0, nil
@@ -186,7 +186,7 @@ func (l *Loop) state(ctx context.Context, obj metav1.Object, ref metav1.OwnerRef
 	return solid, nil
 }
 
-func (l *Loop) act(ctx context.Context, r *api.Resource, obj api.Object, a action, owners []owner, dependents []dependent) error {
+func (l *Loop) act(ctx context.Context, now time.Time, r *api.Resource, obj api.Object, a action, owners []owner, dependents []dependent) error {
 	switch a {
 	case orphanDependents:
 		for _, d := range dependents {
@@ -196,10 +196,12 @@ func (l *Loop) act(ctx context.Context, r *api.Resource, obj api.Object, a actio
 		}
 		return l.removeFinalizer(ctx, r, obj, metav1.FinalizerOrphanDependents)
 	case deleteDependents:
+		// Each goes by its own owners: another one may still want it.
 		var errs []error
 		for _, d := range dependents {
 			if d.obj.GetDeletionTimestamp() == nil {
-				errs = append(errs, l.delete(ctx, d.resource, d.obj, metav1.DeletePropagationForeground))
+				_, err := l.Step(ctx, keyOf(d.resource, d.obj), now)
+				errs = append(errs, err)
 			}
 		}
 		return errors.Join(errs...)

@@ -39,7 +39,8 @@ const (
 	// orphanDependents takes the object out of its dependents' references, and
 	// then lets it go.
 	orphanDependents
-	// deleteDependents deletes those in the way of a foreground deletion.
+	// deleteDependents looks at those of an object that is deleted in the
+	// foreground: they go with it unless they have another owner.
 	deleteDependents
 	// letGo removes the finalizer foregroundDeletion.
 	letGo
