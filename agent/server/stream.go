@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -154,10 +155,42 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 		portforward.ServePortForward(w, r, forwarder{s.Runtime, sandbox}, r.PathValue("pod"), string(uid), o, idleTimeout, createTimeout, portforward.SupportedProtocols)
 	})
 	if wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
-		proxy.NewTunnelingHandler(serve).ServeHTTP(w, r)
+		proxy.NewTunnelingHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			serve(&rawUpgrade{ResponseWriter: w}, r)
+		})).ServeHTTP(w, r)
 		return
 	}
 	serve(w, r)
+}
+
+// rawUpgrade writes an upgrade's answer to the hijacked connection itself. The
+// tunnel reads it there, for it was made for a proxy, which takes the answer
+// from another server and passes it on as it is.
+type rawUpgrade struct {
+	http.ResponseWriter
+	conn net.Conn
+	err  error
+}
+
+func (u *rawUpgrade) WriteHeader(code int) {
+	if code != http.StatusSwitchingProtocols {
+		u.ResponseWriter.WriteHeader(code)
+		return
+	}
+	// The tunnel's connection comes without buffers: nothing was read yet.
+	if u.conn, _, u.err = http.NewResponseController(u.ResponseWriter).Hijack(); u.err != nil {
+		return
+	}
+	answer := http.Response{StatusCode: code, ProtoMajor: 1, ProtoMinor: 1, Header: u.Header()}
+	u.err = answer.Write(u.conn)
+}
+
+// Hijack gives the connection that the answer was written to.
+func (u *rawUpgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if u.err != nil {
+		return nil, nil, u.err
+	}
+	return u.conn, bufio.NewReadWriter(bufio.NewReader(u.conn), bufio.NewWriter(u.conn)), nil
 }
 
 type forwarder struct {

@@ -1,0 +1,366 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/httpstream"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/portforward"
+	"k8s.io/client-go/tools/remotecommand"
+	"k8s.io/client-go/transport/spdy"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	statsv1alpha1 "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+	clocktesting "k8s.io/utils/clock/testing"
+	utilexec "k8s.io/utils/exec"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/agent/server"
+	"hansa.dev/hansa/runtime/fake"
+)
+
+var now = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+
+// node is one pod with one container.
+type node struct {
+	run     server.Run
+	sandbox string
+	err     error
+}
+
+func (n *node) Pods() []*v1.Pod {
+	return []*v1.Pod{{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "p"}}}
+}
+
+func (n *node) Run(_ context.Context, namespace, name string, _ types.UID, container string, _ bool) (server.Run, error) {
+	if namespace+"/"+name != "ns/p" {
+		return server.Run{}, &server.Error{Code: 404, Message: fmt.Sprintf("pod %q not found", name)}
+	}
+	if container != "app" {
+		return server.Run{}, &server.Error{Code: 400, Message: fmt.Sprintf("container %q in pod %q is not available", container, name)}
+	}
+	return n.run, nil
+}
+
+func (n *node) Sandbox(context.Context, string, string, types.UID) (string, error) {
+	return n.sandbox, nil
+}
+func (n *node) Healthy(context.Context) error { return n.err }
+
+func (n *node) Summary(context.Context) (*statsv1alpha1.Summary, error) {
+	at := metav1.NewTime(now)
+	c := statsv1alpha1.ContainerStats{Name: "app", StartTime: at,
+		CPU:    &statsv1alpha1.CPUStats{Time: at, UsageCoreNanoSeconds: ptr.To[uint64](1_500_000_000)},
+		Memory: &statsv1alpha1.MemoryStats{Time: at, WorkingSetBytes: ptr.To[uint64](4096)}}
+	return &statsv1alpha1.Summary{
+		Node: statsv1alpha1.NodeStats{NodeName: "n1", CPU: c.CPU, Memory: c.Memory},
+		Pods: []statsv1alpha1.PodStats{{PodRef: statsv1alpha1.PodReference{Namespace: "ns", Name: "p"}, Containers: []statsv1alpha1.ContainerStats{c}, CPU: c.CPU}},
+	}, nil
+}
+
+type rig struct {
+	*node
+	t       *testing.T
+	runtime *fake.Runtime
+	server  *httptest.Server
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, runtime: fake.New(clocktesting.NewFakePassiveClock(now))}
+	r.runtime.AddImage("img", nil)
+	sandbox := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "p"}}
+	sb, err := r.runtime.RunSandbox(t.Context(), sandbox, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := r.runtime.CreateContainer(t.Context(), sb, &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "app"}, Image: &cri.ImageSpec{Image: "img"}}, sandbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.runtime.StartContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.runtime.StopSandbox(context.Background(), sb) }) // ends the program's goroutine
+	ended := make(chan struct{})
+	r.node = &node{sandbox: sb, run: server.Run{ID: id, Running: true, Ended: ended, LogFile: filepath.Join(t.TempDir(), "0.log")}}
+	r.server = httptest.NewServer(server.New(server.Config{
+		Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakePassiveClock(now),
+		Authorize: func(h http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.Header.Get("X-Who") == "stranger" {
+					http.Error(w, "no", http.StatusForbidden)
+					return
+				}
+				h.ServeHTTP(w, r)
+			})
+		},
+		Log: slog.Default(),
+	}))
+	t.Cleanup(r.server.Close)
+	return r
+}
+
+func (r *rig) get(path string, header ...string) (int, string) {
+	r.t.Helper()
+	req, err := http.NewRequest("GET", r.server.URL+path, nil)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return resp.StatusCode, string(body)
+}
+
+// kubectl logs: the query has the fields of PodLogOptions.
+func TestLogs(t *testing.T) {
+	r := newRig(t)
+	if code, body := r.get("/containerLogs/ns/p/app"); code != 200 || body != "" {
+		t.Errorf("before the first line: %d %q", code, body)
+	}
+	var text string
+	for i := range 4 {
+		stream := []string{"stdout", "stderr"}[i%2]
+		text += fmt.Sprintf("%s %s F line %d\n", now.Add(time.Duration(i-4)*time.Minute).Format(time.RFC3339Nano), stream, i)
+	}
+	if err := os.WriteFile(r.run.LogFile, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.run.Running = false
+	for query, want := range map[string]string{
+		"":                                   "line 0\nline 1\nline 2\nline 3\n",
+		"?tailLines=1":                       "line 3\n",
+		"?tailLines=0":                       "",
+		"?sinceSeconds=130":                  "line 2\nline 3\n",
+		"?sinceTime=2026-01-02T15:03:05Z":    "line 3\n",
+		"?limitBytes=9":                      "line 0\nli",
+		"?timestamps=true&tailLines=1":       "2026-01-02T15:03:05Z line 3\n",
+		"?stream=Stderr":                     "line 1\nline 3\n",
+		"?follow=true&tailLines=1":           "line 3\n",
+		"?previous=true&tailLines=1&stream=": "line 3\n",
+	} {
+		if code, body := r.get("/containerLogs/ns/p/app" + query); code != 200 || body != want {
+			t.Errorf("%s: %d %q, want %q", query, code, body, want)
+		}
+	}
+	for query, want := range map[string]int{"?tailLines=-1": 422, "?limitBytes=0": 422, "?sinceTime=yesterday": 422, "?stream=Both": 422} {
+		if code, _ := r.get("/containerLogs/ns/p/app" + query); code != want {
+			t.Errorf("%s: %d, want %d", query, code, want)
+		}
+	}
+	if code, body := r.get("/containerLogs/ns/other/app"); code != 404 || body != "pod \"other\" not found\n" {
+		t.Errorf("%d %q", code, body)
+	}
+	if code, body := r.get("/containerLogs/ns/p/none"); code != 400 || body != "container \"none\" in pod \"p\" is not available\n" {
+		t.Errorf("%d %q", code, body)
+	}
+}
+
+func TestPaths(t *testing.T) {
+	r := newRig(t)
+	if code, body := r.get("/healthz", "X-Who", "stranger"); code != 200 || body != "ok" {
+		t.Errorf("healthz: %d %q", code, body)
+	}
+	if code, _ := r.get("/pods", "X-Who", "stranger"); code != 403 {
+		t.Errorf("pods for a stranger: %d", code)
+	}
+	if code, body := r.get("/pods"); code != 200 || !strings.Contains(body, `"kind":"PodList"`) || !strings.Contains(body, `"name":"p"`) {
+		t.Errorf("pods: %d %s", code, body)
+	}
+	if code, body := r.get("/stats/summary"); code != 200 || !strings.Contains(body, `"nodeName": "n1"`) {
+		t.Errorf("summary: %d %s", code, body)
+	}
+	code, body := r.get("/metrics/resource")
+	for _, line := range []string{
+		"# TYPE container_cpu_usage_seconds_total counter",
+		`container_cpu_usage_seconds_total{container="app",namespace="ns",pod="p"} 1.5 1767366245000`,
+		`container_memory_working_set_bytes{container="app",namespace="ns",pod="p"} 4096 1767366245000`,
+		`pod_cpu_usage_seconds_total{namespace="ns",pod="p"} 1.5 1767366245000`,
+		`node_cpu_usage_seconds_total 1.5 1767366245000`,
+	} {
+		if code != 200 || !strings.Contains(body, line+"\n") {
+			t.Errorf("metrics lack %s:\n%s", line, body)
+		}
+	}
+	r.err = errors.New("no runtime")
+	if code, _ := r.get("/healthz"); code != 500 {
+		t.Errorf("healthz of an ill node: %d", code)
+	}
+	if code, body := r.get("/exec/ns/p/app?output=1"); code != 400 || body != "you must specify a command\n" {
+		t.Errorf("exec of nothing: %d %q", code, body)
+	}
+	if code, body := r.get("/exec/ns/p/app?command=ls"); code != 400 || body != "you must specify at least 1 of stdin, stdout, stderr\n" {
+		t.Errorf("exec without streams: %d %q", code, body)
+	}
+	r.run.Running = false
+	if code, _ := r.get("/exec/ns/p/app?command=ls&output=1"); code != 400 {
+		t.Errorf("exec in an ended container: %d", code)
+	}
+}
+
+// kubectl exec and attach, as its client library speaks: SPDY and WebSocket.
+func TestExec(t *testing.T) {
+	r := newRig(t)
+	r.runtime.SetCommands(func(_ string, command []string) (string, int) {
+		if command[0] == "fail" {
+			return "bad\n", 3
+		}
+		return "good\n", 0
+	})
+	executors := map[string]func(method, path string) (remotecommand.Executor, error){
+		"spdy": func(method, path string) (remotecommand.Executor, error) {
+			u, err := url.Parse(r.server.URL + path)
+			if err != nil {
+				return nil, err
+			}
+			return remotecommand.NewSPDYExecutor(&rest.Config{Host: r.server.URL}, method, u)
+		},
+		"websocket": func(_, path string) (remotecommand.Executor, error) {
+			return remotecommand.NewWebSocketExecutor(&rest.Config{Host: r.server.URL}, "GET", r.server.URL+path)
+		},
+		"websocket v4": func(_, path string) (remotecommand.Executor, error) {
+			return remotecommand.NewWebSocketExecutorForProtocols(&rest.Config{Host: r.server.URL}, "GET", r.server.URL+path, "v4.channel.k8s.io")
+		},
+	}
+	for name, executor := range executors {
+		t.Run(name, func(t *testing.T) {
+			stream := func(path string, in io.Reader) (string, error) {
+				t.Helper()
+				e, err := executor("POST", path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				var out bytes.Buffer
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				err = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: in, Stdout: &out})
+				return out.String(), err
+			}
+			if out, err := stream("/exec/ns/p/app?command=ok&output=1", nil); err != nil || out != "good\n" {
+				t.Errorf("exec: %q %v", out, err)
+			}
+			out, err := stream("/exec/ns/p/some-uid/app?command=fail&output=1", nil)
+			var exit utilexec.ExitError
+			if !errors.As(err, &exit) || exit.ExitStatus() != 3 || out != "bad\n" {
+				t.Errorf("failing exec: %q %v", out, err)
+			}
+			// The command reads to the end of its input: only protocols that
+			// can tell it end.
+			if name != "websocket v4" {
+				if out, err := stream("/exec/ns/p/app?command=cat&output=1&input=1", strings.NewReader("to and fro")); err != nil || out != "to and fro" {
+					t.Errorf("exec with input: %q %v", out, err)
+				}
+			}
+		})
+	}
+	t.Run("attach", func(t *testing.T) {
+		e, err := executors["websocket"]("GET", "/attach/ns/p/app?output=1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, in := io.Pipe()
+		done := make(chan error, 1)
+		go func() { done <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: in}) }()
+		line := make([]byte, len("attached to app\n"))
+		if _, err := io.ReadFull(out, line); err != nil || string(line) != "attached to app\n" {
+			t.Fatalf("%q %v", line, err)
+		}
+		r.runtime.Exit("app", 0, "")
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// kubectl port-forward, over SPDY and over SPDY in a WebSocket.
+func TestPortForward(t *testing.T) {
+	r := newRig(t)
+	r.runtime.SetForward(func(port int32, conn net.Conn) error {
+		if port != 80 {
+			return fmt.Errorf("nothing listens on port %d", port)
+		}
+		buf := make([]byte, 4)
+		if _, err := io.ReadFull(conn, buf); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(conn, "got %s", buf)
+		return err
+	})
+	u, err := url.Parse(r.server.URL + "/portForward/ns/p")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rt, upgrader, err := spdy.RoundTripperFor(&rest.Config{Host: r.server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tunnel, err := portforward.NewSPDYOverWebsocketDialer(u, &rest.Config{Host: r.server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, dialer := range map[string]httpstream.Dialer{
+		"spdy":   spdy.NewDialer(upgrader, &http.Client{Transport: rt}, "POST", u),
+		"tunnel": tunnel,
+	} {
+		t.Run(name, func(t *testing.T) {
+			stop, ready := make(chan struct{}), make(chan struct{})
+			f, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{"0:80"}, stop, ready, io.Discard, io.Discard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			done := make(chan error, 1)
+			go func() { done <- f.ForwardPorts() }()
+			select {
+			case <-ready:
+			case err := <-done:
+				t.Fatal(err)
+			}
+			ports, err := f.GetPorts()
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", ports[0].Local))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, "ping"); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := io.ReadAll(conn)
+			if err != nil || string(answer) != "got ping" {
+				t.Errorf("%q %v", answer, err)
+			}
+			close(stop)
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
