@@ -44,7 +44,7 @@ func (m *Manager) ContainerMounts(p *v1.Pod, c *v1.Container, expand func(string
 		out = append(out, &cri.Mount{
 			ContainerPath:     to,
 			HostPath:          path,
-			Readonly:          mount.ReadOnly,
+			Readonly:          mount.ReadOnly || ofAPI(v),
 			RecursiveReadOnly: recursive(mount),
 			Propagation:       propagation(mount.MountPropagation),
 		})
@@ -70,6 +70,12 @@ func find(p *v1.Pod, name string) *v1.Volume {
 		}
 	}
 	return nil
+}
+
+// ofAPI tells whether a volume's files come from the API: containers cannot
+// write to those (Kubernetes documentation, "Volumes").
+func ofAPI(v *v1.Volume) bool {
+	return v.ConfigMap != nil || v.Secret != nil || v.DownwardAPI != nil || v.Projected != nil
 }
 
 // recursive: IfPossible is possible, for the runtime that is carried supports
