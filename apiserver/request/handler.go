@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -125,17 +126,32 @@ func New(c Config) (*Handler, error) {
 	for gr := range c.Allocators {
 		h.allocating[gr] = &sync.Mutex{}
 	}
+	// The one hook that is the handler's own.
+	h.Hooks = maps.Clone(c.Hooks)
+	if h.Hooks == nil {
+		h.Hooks = map[string]Hook{}
+	}
+	h.Hooks["pods/eviction"] = h.evict
 	return h, nil
 }
 
-// update is the store's Update; writes of a resource that allocates take turns.
+// update is the store's Update. Writes of a resource that allocates take turns,
+// and start over when another server has claimed something meanwhile.
 func (h *Handler) update(ctx context.Context, ref api.Ref, change func(cur api.Object) (store.Outcome, error)) (api.Object, error) {
 	if turn := h.allocating[ref.Resource.GroupResource()]; turn != nil {
 		turn.Lock()
 		defer turn.Unlock()
 	}
-	return h.Store.Update(ctx, ref, h.writeOptions(ref.Resource), change)
+	for {
+		obj, err := h.Store.Update(ctx, ref, h.writeOptions(ref.Resource), change)
+		if !store.IsSideConflict(err) {
+			return obj, err
+		}
+	}
 }
+
+// allocates says whether writes of a resource have to go through update.
+func (h *Handler) allocates(r *api.Resource) bool { return h.allocating[r.GroupResource()] != nil }
 
 // writeOptions are those of every write to a resource.
 func (h *Handler) writeOptions(r *api.Resource) store.WriteOptions {

@@ -60,9 +60,6 @@ func (h *Handler) post(ctx context.Context, info *Info, body runtime.Object, dry
 	if hook := h.Hooks[HookName(info.row().GroupResource(), info.Subresource)]; hook != nil {
 		return h.hook(ctx, info, hook, body, dryRun)
 	}
-	if eviction, ok := body.(*policyv1.Eviction); ok {
-		return h.evict(ctx, info, eviction, dryRun)
-	}
 	if sub := info.sub(); sub != nil && sub.Put != nil {
 		return h.postPut(ctx, info, body, dryRun)
 	}
@@ -148,10 +145,10 @@ func success(code int32) *metav1.Status {
 	return &metav1.Status{Status: metav1.StatusSuccess, Code: code}
 }
 
-// evict deletes a pod on behalf of somebody who may not simply delete it. There
-// are no disruption budgets yet that could refuse.
-func (h *Handler) evict(ctx context.Context, info *Info, eviction *policyv1.Eviction, dryRun bool) (runtime.Object, error) {
-	opts := eviction.DeleteOptions
+// evict is the hook that deletes a pod on behalf of somebody who may not simply
+// delete it. There are no disruption budgets yet that could refuse.
+func (h *Handler) evict(ctx context.Context, info *Info, _ api.Object, body runtime.Object, dryRun bool) (runtime.Object, error) {
+	opts := body.(*policyv1.Eviction).DeleteOptions
 	if opts == nil {
 		opts = &metav1.DeleteOptions{}
 	}
