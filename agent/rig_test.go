@@ -274,4 +274,3 @@ func (r *rig) clean(p *v1.Pod) {
 		return len(left) == 0 && len(sandboxes) == 0
 	})
 }
-

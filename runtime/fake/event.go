@@ -38,9 +38,19 @@ func (r *Runtime) emit(id, sandboxID string, kind cri.ContainerEventType) {
 			e.ContainersStatuses = append(e.ContainersStatuses, proto.Clone(c.status).(*cri.ContainerStatus))
 		}
 	}
+	if r.silent {
+		return
+	}
 	for _, w := range r.watchers {
 		w.push(func(handle func(*cri.ContainerEventResponse), _ func()) { handle(e) })
 	}
+}
+
+// Silence loses all events while it is on, as a broken connection does.
+func (r *Runtime) Silence(on bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.silent = on
 }
 
 // Reconnect makes every Events call tell that it may have lost events.

@@ -36,6 +36,7 @@ type Runtime struct {
 	next       int
 	address    netip.Addr
 	notReady   error
+	silent     bool
 	forward    func(port int32, conn net.Conn) error
 }
 
