@@ -1,7 +1,9 @@
 package request
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,21 +47,56 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 		return nil, err
 	}
 	obj := merged.(api.Object)
+	p.stamp(obj)
 	if p.info.row().Default != nil {
 		p.info.row().Default(obj)
 	}
+	return obj, p.checkRepeated()
+}
+
+// stamp gives the applier's entry a time where the library leaves it out: when
+// the applier now shares fields whose values it has not changed. It then stands
+// where the library would put it, so that the next write finds it there.
+// https://github.com/kubernetes/kubernetes/issues/127938
+func (p *patch) stamp(obj api.Object) {
+	managers := obj.GetManagedFields()
+	for i := range managers {
+		m := &managers[i]
+		if m.Operation == metav1.ManagedFieldsOperationApply && m.Manager == p.manager && m.Time == nil {
+			now := p.h.now()
+			m.Time = &now
+			slices.SortStableFunc(managers, byOperationAndTime)
+			return
+		}
+	}
+}
+
+func byOperationAndTime(a, b metav1.ManagedFieldsEntry) int {
+	seconds := func(t *metav1.Time) int64 {
+		if t == nil {
+			return 0
+		}
+		return t.Unix()
+	}
+	return cmp.Or(cmp.Compare(a.Operation, b.Operation), cmp.Compare(seconds(a.Time), seconds(b.Time)), cmp.Compare(a.Manager, b.Manager))
+}
+
+// checkRepeated looks for keys that the applied text has twice.
+func (p *patch) checkRepeated() error {
 	if !p.strict() {
-		return obj, nil
+		return nil
 	}
-	if err := yaml.UnmarshalStrict(p.data, &map[string]any{}); err != nil {
-		if p.opts.FieldValidation == metav1.FieldValidationStrict {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", err))
-		}
-		for _, w := range codec.Warnings([]error{err}) {
-			p.warn(w)
-		}
+	err := yaml.UnmarshalStrict(p.data, &map[string]any{})
+	if err == nil {
+		return nil
 	}
-	return obj, nil
+	if p.opts.FieldValidation == metav1.FieldValidationStrict {
+		return apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", err))
+	}
+	for _, w := range codec.Warnings([]error{err}) {
+		p.warn(w)
+	}
+	return nil
 }
 
 // scaled is what applying a Scale claims of the object itself: its replicas,

@@ -13,14 +13,13 @@ import (
 
 // Batch collects writes of one process and commits them in as few transactions
 // as possible. Each succeeds or fails alone; none is done before Commit. It
-// belongs to one goroutine. Dry runs are not for batches.
+// belongs to one goroutine.
 type Batch struct {
 	h       *Handler
 	ctx     context.Context
 	writes  []store.Write
 	answers []func(store.Result)
-	// alone are creates whose names are generated: they may need several
-	// attempts each.
+	// alone are what cannot share a transaction, or has to be tried again.
 	alone []func()
 }
 
@@ -31,20 +30,32 @@ func (h *Handler) NewBatch(ctx context.Context) *Batch { return &Batch{h: h, ctx
 // Commit.
 func (b *Batch) Create(info *Info, body Body, opts *metav1.CreateOptions, answer func(runtime.Object, error)) {
 	c, obj, err := b.h.prepareCreate(b.ctx, info, body, opts)
-	switch {
-	case err != nil:
+	if err != nil {
 		answer(nil, err)
 		return
-	case obj.GetName() == "" || c.dryRun:
-		b.alone = append(b.alone, func() { answer(c.store(b.ctx, obj)) })
+	}
+	again := func() { answer(c.store(b.ctx, obj)) }
+	if c.dryRun || b.h.allocates(info.row()) {
+		b.alone = append(b.alone, again)
 		return
 	}
-	b.h.fillSystemFields(obj)
-	b.add(store.Write{
-		Ref:     api.RefTo(info.row(), obj),
-		Change:  c.outcomeOf(b.ctx, obj),
-		Options: b.h.writeOptions(info.row()),
-	}, func(r store.Result) { answer(r.Object, r.Err) })
+	fresh := obj
+	generated := obj.GetName() == "" && obj.GetGenerateName() != ""
+	if generated {
+		fresh = c.named(obj)
+	}
+	b.h.fillSystemFields(fresh)
+	if _, err := c.finish(b.ctx, fresh); err != nil {
+		answer(nil, err)
+		return
+	}
+	b.add(store.Write{Ref: api.RefTo(info.row(), fresh), Create: fresh, Options: b.h.writeOptions(info.row())}, func(r store.Result) {
+		if generated && apierrors.IsAlreadyExists(r.Err) {
+			b.alone = append(b.alone, again)
+			return
+		}
+		answer(c.stored(b.ctx, api.RefTo(info.row(), fresh), r.Object, r.Err))
+	})
 }
 
 // Update adds an update.
@@ -53,21 +64,25 @@ func (b *Batch) Update(info *Info, body Body, opts *metav1.UpdateOptions, answer
 	if err == nil {
 		err = checkPathName(info.Name)
 	}
-	if err != nil {
-		answer(nil, err)
-		return
-	}
-	b.add(store.Write{
-		Ref:     info.ref(),
-		Change:  func(cur api.Object) (store.Outcome, error) { return c.outcome(b.ctx, cur) },
-		Options: b.h.writeOptions(info.row()),
-	}, func(r store.Result) {
-		if r.Err != nil {
-			answer(nil, r.Err)
+	shown := func(obj api.Object, err error) {
+		if err != nil {
+			answer(nil, err)
 			return
 		}
-		answer(b.h.answer(info, r.Object))
-	})
+		answer(b.h.answer(info, obj))
+	}
+	switch {
+	case err != nil:
+		answer(nil, err)
+	case c.dryRun || b.h.allocates(info.row()):
+		b.alone = append(b.alone, func() { shown(c.run(b.ctx)) })
+	default:
+		b.add(store.Write{
+			Ref:     info.ref(),
+			Change:  func(cur api.Object) (store.Outcome, error) { return c.outcome(b.ctx, cur) },
+			Options: b.h.writeOptions(info.row()),
+		}, func(r store.Result) { shown(r.Object, r.Err) })
+	}
 }
 
 // Post adds a body for a subresource that is written into the object: a

@@ -55,7 +55,8 @@ func (h *Handler) DeleteCollection(ctx context.Context, info *Info, opts *metav1
 	}
 }
 
-// deleteAll deletes objects together; one that is gone meanwhile is no error.
+// deleteAll deletes objects, together unless each has claims of its own to give
+// back; one that is gone meanwhile is no error.
 func (h *Handler) deleteAll(ctx context.Context, info *Info, opts *metav1.DeleteOptions, objs []api.Object) error {
 	writes := make([]store.Write, 0, len(objs))
 	for _, obj := range objs {
@@ -65,7 +66,7 @@ func (h *Handler) deleteAll(ctx context.Context, info *Info, opts *metav1.Delete
 			one.Namespace = obj.GetName()
 		}
 		d := &deletion{h: h, info: &one, opts: opts}
-		if len(opts.DryRun) > 0 {
+		if len(opts.DryRun) > 0 || h.allocates(info.row()) {
 			if _, err := d.write(ctx); err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}

@@ -140,8 +140,7 @@ func (c *creation) store(ctx context.Context, obj api.Object) (api.Object, error
 	}
 	var err error
 	for range nameAttempts {
-		fresh := obj.DeepCopyObject().(api.Object)
-		fresh.SetName(c.h.generateName(obj.GetGenerateName()))
+		fresh := c.named(obj)
 		var stored api.Object
 		if stored, err = c.attempt(ctx, fresh); err == nil || !apierrors.IsAlreadyExists(err) {
 			return stored, err
@@ -149,6 +148,13 @@ func (c *creation) store(ctx context.Context, obj api.Object) (api.Object, error
 		err = apierrors.NewGenerateNameConflict(c.info.resource(), fresh.GetName(), 1)
 	}
 	return nil, err
+}
+
+// named is a copy of obj with a generated name.
+func (c *creation) named(obj api.Object) api.Object {
+	fresh := obj.DeepCopyObject().(api.Object)
+	fresh.SetName(c.h.generateName(obj.GetGenerateName()))
+	return fresh
 }
 
 func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, error) {
@@ -170,14 +176,19 @@ func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, err
 	if _, err := c.finish(ctx, obj); err != nil {
 		return nil, err
 	}
+	ref := api.RefTo(row, obj)
 	stored, err := h.Store.Create(ctx, row, obj, h.writeOptions(row))
+	return c.stored(ctx, ref, stored, err)
+}
+
+// stored is the store's answer, with a better word where the name is taken.
+func (c *creation) stored(ctx context.Context, ref api.Ref, obj api.Object, err error) (api.Object, error) {
 	if apierrors.IsAlreadyExists(err) {
-		cur, getErr := h.Store.Get(ctx, api.RefTo(row, obj), "")
-		if getErr == nil {
+		if cur, getErr := c.h.Store.Get(ctx, ref, ""); getErr == nil {
 			err = c.exists(cur)
 		}
 	}
-	return stored, err
+	return obj, err
 }
 
 // outcomeOf creates obj as the change of an object that is not there. It may be

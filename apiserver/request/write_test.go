@@ -167,6 +167,15 @@ func TestRefusedCreates(t *testing.T) {
 			func() error { _, err := f.create(requesttest.ConfigMap("A_")); return err },
 			`ConfigMap "A_" is invalid: metadata.name: Invalid value: "A_": a lowercase RFC 1123 subdomain must consist of`,
 		},
+		"create with a finalizer of nobody's": {
+			func() error {
+				obj := requesttest.ConfigMap("n")
+				obj.Finalizers = []string{"foregroundDeletion", "hold"}
+				_, err := f.create(obj)
+				return err
+			},
+			`ConfigMap "n" is invalid: metadata.finalizers[1]: Invalid value: "hold": name is neither a standard finalizer name nor is it fully qualified`,
+		},
 	})
 }
 
@@ -210,6 +219,13 @@ func TestRefusedChanges(t *testing.T) {
 				return err
 			},
 			"the name of the object (x) does not match the name on the URL (have)",
+		},
+		"patch in a finalizer of nobody's": {
+			func() error {
+				_, err := f.patch("have", types.MergePatchType, `{"metadata":{"finalizers":["hold"]}}`, metav1.PatchOptions{})
+				return err
+			},
+			`metadata.finalizers[0]: Invalid value: "hold": name is neither a standard finalizer name nor is it fully qualified`,
 		},
 		"patch with nonsense": {
 			func() error {
@@ -331,6 +347,30 @@ func TestApply(t *testing.T) {
 	}
 	if _, err := f.patch("a", types.ApplyYAMLPatchType, body("l: x"), metav1.PatchOptions{}); !apierrors.IsInvalid(err) {
 		t.Errorf("apply without a manager gave %v, want Invalid", err)
+	}
+}
+
+// Whoever comes to share a field by applying the value that it has already is
+// noted with the time of that, and applying again writes nothing.
+func TestApplyOfWhatIsSoIsTimed(t *testing.T) {
+	f := newFixture(t, nil)
+	f.mustCreate(requesttest.ConfigMap("a", "k", "v"))
+	const body = `{"apiVersion":"v1","kind":"ConfigMap","data":{"k":"v"}}`
+	var versions []string
+	for _, manager := range []string{"two", "one", "two", "one"} {
+		cm, err := f.patch("a", types.ApplyYAMLPatchType, body, metav1.PatchOptions{FieldManager: manager})
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions = append(versions, cm.ResourceVersion)
+		for _, m := range cm.ManagedFields {
+			if m.Time == nil {
+				t.Errorf("after %s applied, %s has no time", manager, m.Manager)
+			}
+		}
+	}
+	if versions[2] != versions[1] || versions[3] != versions[1] {
+		t.Errorf("applying the same again wrote: versions %v", versions)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"math/big"
 	"net/netip"
 	"slices"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/store"
 )
@@ -82,12 +84,13 @@ func (r *addressRange) contains(ip netip.Addr) bool {
 // how to claim what is new and free what is gone.
 func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service) ([]store.Side, error) {
 	had := addressesOf(was)
+	used := sync.OnceValues(func() (map[netip.Addr]bool, error) { return a.usedAddresses(ctx, s) })
 	var sides []store.Side
 	for i, ip := range s.Spec.ClusterIPs {
 		if ip == "" || ip == corev1.ClusterIPNone || slices.Contains(had, ip) || !kinds.ServiceNeedsClusterIP(s) {
 			continue
 		}
-		side, err := a.claimAddress(ctx, ip, s)
+		side, err := a.claimAddress(ctx, ip, s, used)
 		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
 			return nil, err
 		} else if err != nil {
@@ -102,7 +105,7 @@ func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service
 		if !ok {
 			continue
 		}
-		ip, side, err := a.findAddress(ctx, a.addresses[family], s)
+		ip, side, err := a.findAddress(ctx, a.addresses[family], s, used)
 		if err != nil {
 			return nil, apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %w", err))
 		}
@@ -131,11 +134,31 @@ func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service
 	return sides, nil
 }
 
-// addressKey is where Kubernetes keeps an IPAddress.
-func addressKey(ip netip.Addr) string { return "/registry/ipaddresses/" + ip.String() }
+// addressKey is where Kubernetes keeps an IPAddress, below the root.
+func addressKey(ip netip.Addr) string { return "ipaddresses/" + ip.String() }
+
+// usedFunc gives the addresses of all other services, read at the first call.
+type usedFunc func() (map[netip.Addr]bool, error)
+
+// usedAddresses are those of all services but s.
+func (a *Services) usedAddresses(ctx context.Context, s *corev1.Service) (map[netip.Addr]bool, error) {
+	services, err := a.others(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	used := make(map[netip.Addr]bool, len(services))
+	for _, other := range services {
+		for _, text := range addressesOf(other) {
+			if ip, err := netip.ParseAddr(text); err == nil {
+				used[ip.Unmap()] = true
+			}
+		}
+	}
+	return used, nil
+}
 
 // claimAddress claims an address that the user chose.
-func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Service) (store.Side, error) {
+func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Service, used usedFunc) (store.Side, error) {
 	ip, err := netip.ParseAddr(text)
 	if err != nil {
 		// Validation says what is wrong with it.
@@ -145,6 +168,13 @@ func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Serv
 	r := a.addresses[familyOf(ip)]
 	if r == nil || !r.contains(ip) {
 		return store.Side{}, fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", ip, a.rangesText(r))
+	}
+	taken, err := used()
+	if err != nil {
+		return store.Side{}, err
+	}
+	if taken[ip] {
+		return store.Side{}, errAddressInUse
 	}
 	side, free, err := a.tryAddress(ctx, ip, s)
 	if err == nil && !free {
@@ -162,24 +192,20 @@ func (a *Services) rangesText(r *addressRange) string {
 
 // findAddress chooses a free address: from a random place through the dynamic
 // band, and only when that is full through the static one.
-func (a *Services) findAddress(ctx context.Context, r *addressRange, s *corev1.Service) (string, store.Side, error) {
-	used := map[string]bool{}
-	for obj := range a.store.View().List(a.row, "") {
-		for _, ip := range addressesOf(obj.(*corev1.Service)) {
-			used[ip] = true
-		}
+func (a *Services) findAddress(ctx context.Context, r *addressRange, s *corev1.Service, used usedFunc) (string, store.Side, error) {
+	taken, err := used()
+	if err != nil {
+		return "", store.Side{}, err
 	}
-	// The view may lag behind other servers, and claims may have leaked; the
-	// key has the last word.
 	for _, part := range [][2]uint64{{r.offset, r.size}, {0, r.offset}} {
 		from, n := part[0], part[1]-part[0]
 		if n == 0 {
 			continue
 		}
 		start := a.random(n)
-		for i := range min(n, uint64(len(used))+lookahead) {
+		for i := range min(n, uint64(len(taken))+lookahead) {
 			ip := r.at(from + (start+i)%n)
-			if used[ip.String()] {
+			if taken[ip] {
 				continue
 			}
 			side, free, err := a.tryAddress(ctx, ip, s)
@@ -197,7 +223,8 @@ func (a *Services) findAddress(ctx context.Context, r *addressRange, s *corev1.S
 // lookahead is how many addresses beyond those known to be used are tried.
 const lookahead = 1024
 
-// tryAddress says how to claim an address, if it is free.
+// tryAddress says how to claim an address that no service was seen to have: one
+// that came since then has claimed it.
 func (a *Services) tryAddress(ctx context.Context, ip netip.Addr, s *corev1.Service) (store.Side, bool, error) {
 	key := addressKey(ip)
 	value, revision, err := a.store.Raw(ctx, key)
@@ -225,14 +252,14 @@ func (a *Services) held(ctx context.Context, value []byte, ip string, by *corev1
 	if parent == nil || parent.Group != "" || parent.Resource != "services" {
 		return true, nil
 	}
-	s, err := a.service(ctx, parent.Namespace, parent.Name)
-	if err != nil || s == nil {
+	found, err := a.store.Get(ctx, api.Ref{Resource: a.row, Namespace: parent.Namespace, Name: parent.Name}, "")
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	} else if err != nil {
 		return false, err
 	}
-	if s.UID == by.UID {
-		return false, nil
-	}
-	return slices.Contains(addressesOf(s), ip), nil
+	s := found.(*corev1.Service)
+	return s.UID != by.UID && slices.Contains(addressesOf(s), ip), nil
 }
 
 // freeAddress says how to free an address, if it is the service's.

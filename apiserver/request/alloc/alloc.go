@@ -4,9 +4,12 @@
 // them: an address by an IPAddress object of its own name, ports by the bitmap
 // of a RangeAllocation.
 //
-// A claim without its service is a leak, made by whoever edited etcd by hand or
-// restored a part of it. Leaks need no repair at start: whoever meets one sees
-// that no service stands behind it and takes it over.
+// What is in use is what services say. Claims are there so that two writes that
+// want the same cannot both succeed: whoever allocates reads the claim first and
+// the services then, and the claim's revision guards the write. So neither a
+// claim without its service nor a service without its claim, made by whoever
+// edited etcd by hand or restored a part of it, does harm or needs a repair: the
+// first is taken over, the second is respected.
 package alloc
 
 import (
@@ -19,8 +22,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"hansa.dev/hansa/api"
@@ -140,7 +141,7 @@ func (a *Services) release(ctx context.Context, was *corev1.Service) ([]store.Si
 			sides = append(sides, side)
 		}
 	}
-	ports, err := a.changePorts(ctx, was, nil, sets.New(portsOf(was)...))
+	ports, err := a.allocatePorts(ctx, nil, was)
 	return append(sides, ports...), err
 }
 
@@ -154,22 +155,18 @@ func addressesOf(s *corev1.Service) []string {
 	})
 }
 
-// services are all services of a state not older than what was read before.
-func (a *Services) services(ctx context.Context) ([]api.Object, error) {
+// others are all services but the one that has s's name, of a state not older
+// than what was read before.
+func (a *Services) others(ctx context.Context, s *corev1.Service) ([]*corev1.Service, error) {
 	list, err := a.store.List(ctx, store.Query{Resource: a.row}, store.ListOptions{})
-	return list.Items, err
-}
-
-func (a *Services) service(ctx context.Context, namespace, name string) (*corev1.Service, error) {
-	obj, err := a.store.Get(ctx, api.Ref{Resource: a.row, Namespace: namespace, Name: name}, "")
-	if apierrors.IsNotFound(err) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
-	return obj.(*corev1.Service), nil
+	others := make([]*corev1.Service, 0, len(list.Items))
+	for _, obj := range list.Items {
+		if obj.GetNamespace() != s.Namespace || obj.GetName() != s.Name {
+			others = append(others, obj.(*corev1.Service))
+		}
+	}
+	return others, nil
 }
-
-// nameOf is how a service is told apart from others.
-func nameOf(s metav1.Object) api.Key { return api.Key{Namespace: s.GetNamespace(), Name: s.GetName()} }

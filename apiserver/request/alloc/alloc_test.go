@@ -109,14 +109,14 @@ func (c cluster) raw(key string, into interface{ Unmarshal([]byte) error }) bool
 }
 
 func (c cluster) claimed(ip string) bool {
-	return c.raw("/registry/ipaddresses/"+ip, &networkingv1.IPAddress{})
+	return c.raw("ipaddresses/"+ip, &networkingv1.IPAddress{})
 }
 
 // ports are the node ports that the bitmap has.
 func (c cluster) ports() []int {
 	var stored corev1.RangeAllocation
 	var ports []int
-	if !c.raw("/registry/ranges/servicenodeports", &stored) {
+	if !c.raw("ranges/servicenodeports", &stored) {
 		return nil
 	}
 	n := len(stored.Data)
@@ -141,7 +141,7 @@ func TestAddressesAreClaimedAndFreed(t *testing.T) {
 		t.Fatalf("spec is %+v, want the first dynamic address", a.Spec)
 	}
 	var claim networkingv1.IPAddress
-	if !c.raw("/registry/ipaddresses/10.43.0.17", &claim) {
+	if !c.raw("ipaddresses/10.43.0.17", &claim) {
 		t.Fatal("the address is not claimed")
 	}
 	if p := claim.Spec.ParentRef; p.Resource != "services" || p.Namespace != "default" || p.Name != "a" ||
@@ -286,5 +286,34 @@ func TestLeaksAreTakenOver(t *testing.T) {
 	b, err := c.create(service("b", func(s *corev1.ServiceSpec) { nodePort(s); s.ClusterIP = "10.43.0.9"; s.Ports[0].NodePort = 30003 }))
 	if err != nil || b.Spec.ClusterIP != "10.43.0.9" || b.Spec.Ports[0].NodePort != 30003 {
 		t.Errorf("taking over gave %v, %v", b, err)
+	}
+}
+
+// Services restored without their claims keep what they have.
+func TestServicesWithoutClaimsAreRespected(t *testing.T) {
+	c := newCluster(t)
+	row := c.Registry.Must("", "services")
+	old := service("a", func(s *corev1.ServiceSpec) {
+		nodePort(s)
+		s.ClusterIP, s.ClusterIPs = "10.43.0.17", []string{"10.43.0.17"}
+		s.Ports[0].NodePort = 30016
+	})
+	if _, err := c.Store.Create(t.Context(), row, old, store.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if b := c.mustCreate(service("b", nodePort)); b.Spec.ClusterIP == "10.43.0.17" || b.Spec.Ports[0].NodePort == 30016 {
+		t.Errorf("another service was given the same: %+v", b.Spec)
+	}
+	for what, change := range map[string]func(*corev1.ServiceSpec){
+		"provided IP is already allocated":   func(s *corev1.ServiceSpec) { s.ClusterIP = "10.43.0.17" },
+		"provided port is already allocated": func(s *corev1.ServiceSpec) { nodePort(s); s.Ports[0].NodePort = 30016 },
+	} {
+		if _, err := c.create(service("d", change)); err == nil || !strings.Contains(err.Error(), what) {
+			t.Errorf("error is %v, want %s", err, what)
+		}
+	}
+	// Whatever is written next claims for it as well.
+	if got := c.ports(); !slices.Equal(got, []int{30016, 30017}) {
+		t.Errorf("ports in use are %v", got)
 	}
 }
