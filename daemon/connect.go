@@ -215,6 +215,9 @@ func (x *proxies) nodeProxy(w http.ResponseWriter, r *http.Request, c *apihttp.C
 
 // forward passes a request on to an address of the pod network.
 func (x *proxies) forward(w http.ResponseWriter, r *http.Request, c *apihttp.Connection, scheme, host string) error {
+	if scheme == "" {
+		scheme = "http"
+	}
 	u := &url.URL{Scheme: scheme, Host: host, Path: c.Path, RawQuery: r.URL.RawQuery}
 	if u.Path == "" {
 		u.Path = "/"
