@@ -118,7 +118,7 @@ func (l *load) during(ctx context.Context, name string) (time.Duration, error) {
 	if err := rig.Wait(ctx, warm); err != nil {
 		return 0, err
 	}
-	before, err := l.cluster.Processes()
+	before, err := l.cluster.CPU()
 	if err != nil {
 		return 0, err
 	}
@@ -127,11 +127,11 @@ func (l *load) during(ctx context.Context, name string) (time.Duration, error) {
 	if err := rig.Wait(ctx, *phase); err != nil {
 		return 0, err
 	}
-	after, err := l.cluster.Processes()
+	after, err := l.cluster.CPU()
 	if err != nil {
 		return 0, err
 	}
-	return rig.CPU(after) - rig.CPU(before), <-profile
+	return after - before, <-profile
 }
 
 // writes are the phases that the bare server has as well.

@@ -250,6 +250,10 @@ func (b *bench) deployment(ctx context.Context, name string) error {
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: podSpec()},
 		},
 	}
+	before, err := b.cluster.CPU()
+	if err != nil {
+		return err
+	}
 	profile := make(chan error, 1)
 	go func() { profile <- b.Profile(ctx, b.cluster, name, "cpu", 10*time.Second) }()
 	if err := b.writer.Call(ctx, http.MethodPost, deployments, d, nil); err != nil {
@@ -259,7 +263,13 @@ func (b *bench) deployment(ctx context.Context, name string) error {
 	if err := <-finished; err != nil {
 		return fmt.Errorf("deployment %s: %d of %d pods became Ready: %w", name, len(done), *replicas, err)
 	}
-	b.Seconds("deployment_ready", time.Since(accepted))
+	took := time.Since(accepted)
+	after, err := b.cluster.CPU()
+	if err != nil {
+		return err
+	}
+	b.Seconds("deployment_ready", took)
+	b.Figure("deployment_cpu", (after-before).Seconds()/float64(*replicas), "s/pod")
 	b.Seconds("deployment_half", half.Sub(accepted))
 	b.Seconds("deployment_first_pod_made", begun.Sub(accepted))
 	if err := <-profile; err != nil {

@@ -18,7 +18,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"time"
 
@@ -165,12 +164,17 @@ func reportMemory(r *rig.Rig, ps []rig.Process) {
 
 func reportCPU(r *rig.Rig, name string, before, after []rig.Process, during time.Duration) {
 	percent := func(d time.Duration) float64 { return 100 * d.Seconds() / during.Seconds() }
-	r.Figure(name, percent(rig.CPU(after)-rig.CPU(before)), "%")
+	spent := map[int]time.Duration{}
+	var sum time.Duration
+	for _, p := range before {
+		spent[p.PID] = p.CPU
+	}
 	for _, p := range after {
-		i := slices.IndexFunc(before, func(b rig.Process) bool { return b.PID == p.PID })
-		if i >= 0 {
-			r.Figure(name+"_"+p.Name, percent(p.CPU-before[i].CPU), "%")
-		}
+		sum += p.CPU - spent[p.PID]
+	}
+	r.Figure(name, percent(sum), "%")
+	for _, p := range after {
+		r.Figure(name+"_"+p.Name, percent(p.CPU-spent[p.PID]), "%")
 	}
 }
 

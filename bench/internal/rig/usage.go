@@ -6,7 +6,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -57,10 +59,7 @@ func (c *Cluster) survey() (parents map[int]int, ours map[int]bool, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// Names on the host follow from the path of the data directory; DESIGN.md
-	// says how.
-	sum := sha256.Sum256([]byte(c.Dir))
-	group := []byte(":/hansa/" + hex.EncodeToString(sum[:4]) + "/")
+	group := []byte(":" + c.group() + "/")
 	parents, ours = map[int]int{}, map[int]bool{c.PID(): true}
 	for _, dir := range dirs {
 		pid, err := strconv.Atoi(filepath.Base(dir))
@@ -148,13 +147,50 @@ func inspect(pid int) (Process, error) {
 	return p, lines.Err()
 }
 
-// CPU is the processor time of all processes so far. Of one that has ended it
-// is no longer known.
-func CPU(ps []Process) (sum time.Duration) {
-	for _, p := range ps {
-		sum += p.CPU
+// CPU is the processor time that the cluster has taken so far, that of
+// processes which have ended included: the daemon's and its cgroup's.
+func (c *Cluster) CPU() (time.Duration, error) {
+	daemon, err := inspect(c.PID())
+	if err != nil {
+		return 0, err
 	}
-	return sum
+	for file, read := range map[string]func(string) (time.Duration, error){
+		"/sys/fs/cgroup/cpuacct" + c.group() + "/cpuacct.usage": nanoseconds,
+		"/sys/fs/cgroup" + c.group() + "/cpu.stat":              usageUsec,
+	} {
+		b, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // the other version of cgroups
+		}
+		if err != nil {
+			return 0, err
+		}
+		used, err := read(string(b))
+		return daemon.CPU + used, err
+	}
+	return 0, fmt.Errorf("no accounting of cgroup %s", c.group())
+}
+
+func nanoseconds(text string) (time.Duration, error) {
+	n, err := strconv.ParseInt(strings.TrimSpace(text), 10, 64)
+	return time.Duration(n), err
+}
+
+func usageUsec(text string) (time.Duration, error) {
+	for line := range strings.Lines(text) {
+		if v, ok := strings.CutPrefix(line, "usage_usec "); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64)
+			return time.Duration(n) * time.Microsecond, err
+		}
+	}
+	return 0, errors.New("no usage_usec in cpu.stat")
+}
+
+// group is the cgroup of everything but the daemon. Names on the host follow
+// from the path of the data directory; DESIGN.md says how.
+func (c *Cluster) group() string {
+	sum := sha256.Sum256([]byte(c.Dir))
+	return "/hansa/" + hex.EncodeToString(sum[:4])
 }
 
 // Wait lets time pass.
