@@ -104,9 +104,9 @@ type Resource struct {
 	// NameRule answers with the reasons why a name is not allowed; prefix says
 	// that it is a generateName. Nil means a DNS-1123 subdomain.
 	NameRule func(name string, prefix bool) []string
-	// ResetFields are the fields that a writer of the main resource does not
-	// come to own in server-side apply, by group-version.
-	ResetFields map[schema.GroupVersion]*fieldpath.Set
+	// ResetFields takes out the fields that a writer of the main resource does
+	// not come to own in server-side apply, by group-version.
+	ResetFields map[schema.GroupVersion]fieldpath.Filter
 	// AllowCreateOnUpdate and AllowUnconditionalUpdate are as in Kubernetes:
 	// may PUT create, and may PUT come without a resourceVersion.
 	AllowCreateOnUpdate      bool
@@ -177,7 +177,7 @@ type Subresource struct {
 	// the result is validated.
 	PrepareUpdate  func(obj, old Object)
 	ValidateUpdate func(obj, old Object) field.ErrorList
-	ResetFields    map[schema.GroupVersion]*fieldpath.Set
+	ResetFields    map[schema.GroupVersion]fieldpath.Filter
 
 	// For a subresource with a body of its own over the same object (scale,
 	// binding): Get derives the body, Put applies one to a copy of the object,

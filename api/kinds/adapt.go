@@ -71,7 +71,7 @@ func stored[T any, PT interface {
 }
 
 // resets is the set of dotted field paths that a writer does not come to own.
-func resets(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]*fieldpath.Set {
+func resets(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]fieldpath.Filter {
 	set := fieldpath.NewSet()
 	for _, path := range paths {
 		parts := []any{}
@@ -80,7 +80,7 @@ func resets(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]*fi
 		}
 		set.Insert(fieldpath.MakePathOrDie(parts...))
 	}
-	return map[schema.GroupVersion]*fieldpath.Set{gv: set}
+	return map[schema.GroupVersion]fieldpath.Filter{gv: fieldpath.NewExcludeSetFilter(set)}
 }
 
 // updateVerbs are those of a subresource that is a view of its object.

@@ -3,8 +3,6 @@ package kinds
 import (
 	"fmt"
 	"maps"
-	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -113,7 +111,8 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 			Verbs:          updateVerbs,
 			PrepareUpdate:  onUpdate(pod.PrepareResize),
 			ValidateUpdate: validatesUpdate(pod.ValidateResize),
-			ResetFields:    resetsAllBut(gv, "containers", "initContainers", "resources"),
+			ResetFields: resetsAllBut(gv, "resources", "containers.*.resources", "containers.*.resizePolicy",
+				"initContainers.*.resources", "initContainers.*.resizePolicy"),
 		},
 		"binding": {
 			Verbs: []string{"create"},
@@ -143,18 +142,22 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 	}
 }
 
-// resetsAllBut is the set of all of a pod's fields but the named ones of its
-// spec. A set cannot name fields of list items: a writer by way of resize may
-// come to own fields of a container that it cannot change.
-func resetsAllBut(gv schema.GroupVersion, kept ...string) map[schema.GroupVersion]*fieldpath.Set {
-	paths := []string{"status", "metadata.labels", "metadata.annotations", "metadata.finalizers", "metadata.ownerReferences"}
-	for f := range reflect.TypeFor[corev1.PodSpec]().Fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
-		if !slices.Contains(kept, name) {
-			paths = append(paths, "spec."+name)
+// resetsAllBut takes out all of a pod's fields but those at and below the paths
+// in its spec; * stands for any item of a list.
+func resetsAllBut(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]fieldpath.Filter {
+	var kept []*fieldpath.SetMatcher
+	for _, path := range paths {
+		parts := []any{"spec"}
+		for _, name := range strings.Split(path, ".") {
+			if name == "*" {
+				parts = append(parts, fieldpath.MatchAnyPathElement())
+			} else {
+				parts = append(parts, name)
+			}
 		}
+		kept = append(kept, fieldpath.MakePrefixMatcherOrDie(parts...))
 	}
-	return resets(gv, paths...)
+	return map[schema.GroupVersion]fieldpath.Filter{gv: fieldpath.NewIncludeMatcherFilter(kept...)}
 }
 
 // bind gives a pod to the node that a Binding names.

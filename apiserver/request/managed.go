@@ -31,12 +31,12 @@ func (h *Handler) fieldManager(info *Info) (*managedfields.FieldManager, error) 
 	if sub := info.sub(); sub != nil {
 		reset = sub.ResetFields
 	}
-	sets := make(map[fieldpath.APIVersion]*fieldpath.Set, len(reset))
-	for gv, set := range reset {
-		sets[fieldpath.APIVersion(gv.String())] = set
+	filters := make(map[fieldpath.APIVersion]fieldpath.Filter, len(reset))
+	for gv, filter := range reset {
+		filters[fieldpath.APIVersion(gv.String())] = filter
 	}
 	m, err := managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert,
-		gvk, hubVersion(gvk.Group), info.Subresource, fieldpath.NewExcludeFilterSetMap(sets))
+		gvk, hubVersion(gvk.Group), info.Subresource, filters)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field manager of %s: %w", gvk, err))
 	}
