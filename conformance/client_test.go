@@ -329,3 +329,20 @@ func field(u *unstructured.Unstructured, path ...string) string {
 
 // tlsOf is the TLS configuration of a client.
 func tlsOf(p *peer) (*tls.Config, error) { return rest.TLSConfigFor(p.config) }
+
+// nested reads a part of an object as what it is in JSON.
+func nested[T any](obj map[string]any, path ...string) (part T, ok bool, err error) {
+	v, ok, err := unstructured.NestedFieldNoCopy(obj, path...)
+	if ok && err == nil {
+		part, ok = v.(T)
+	}
+	return part, ok, err
+}
+
+// status2xx demands success.
+func (a answer) status2xx(t *testing.T) {
+	t.Helper()
+	if a.code/100 != 2 {
+		t.Fatalf("answer is %d: %s", a.code, a.body)
+	}
+}
