@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
@@ -137,6 +138,7 @@ func writeSchemas(out string, models map[string]*spec.Schema) error {
 	if err != nil {
 		return fmt.Errorf("convert models to merge schemas: %w", err)
 	}
+	slices.SortFunc(s.Types, func(a, b schema.TypeDef) int { return strings.Compare(a.Name, b.Name) })
 	for _, v := range []any{int64(0), float64(0), "", false, map[string]any{}, []any{}, map[any]any{}} {
 		gob.Register(v)
 	}
