@@ -138,6 +138,9 @@ func writeSchemas(out string, models map[string]*spec.Schema) error {
 	if err != nil {
 		return fmt.Errorf("convert models to merge schemas: %w", err)
 	}
+	for i := range s.Types {
+		sortFields(&s.Types[i].Atom)
+	}
 	slices.SortFunc(s.Types, func(a, b schema.TypeDef) int { return strings.Compare(a.Name, b.Name) })
 	for _, v := range []any{int64(0), float64(0), "", false, map[string]any{}, []any{}, map[any]any{}} {
 		gob.Register(v)
@@ -154,4 +157,20 @@ func writeSchemas(out string, models map[string]*spec.Schema) error {
 		return fmt.Errorf("merge schemas do not survive their encoding")
 	}
 	return write(out, "schemas.gob", b.Bytes())
+}
+
+// sortFields brings the fields of an atom, and of all within it, into order: the
+// conversion goes through maps.
+func sortFields(a *schema.Atom) {
+	if a.List != nil {
+		sortFields(&a.List.ElementType.Inlined)
+	}
+	if a.Map == nil {
+		return
+	}
+	sortFields(&a.Map.ElementType.Inlined)
+	slices.SortFunc(a.Map.Fields, func(x, y schema.StructField) int { return strings.Compare(x.Name, y.Name) })
+	for i := range a.Map.Fields {
+		sortFields(&a.Map.Fields[i].Type.Inlined)
+	}
 }
