@@ -91,8 +91,9 @@ type change struct {
 }
 
 // apply brings events of whole revisions into the copy, in this order: trees,
-// snapshot, recent events, those who wait for the revision, subscribers. So
-// whoever hears of a change finds it in the copy.
+// snapshot, recent events, subscribers, those who wait for the revision. So
+// whoever hears of a change finds it in the copy, and whoever wrote finds it in
+// what subscribers keep as well.
 func (s *Store) apply(events []RawEvent) error {
 	if len(events) == 0 {
 		return nil
@@ -118,7 +119,7 @@ func (s *Store) apply(events []RawEvent) error {
 	s.expose(revision)
 	s.publish(changes)
 	s.delivered.Store(revision)
-	s.notify(changes) // first: a writer's answer may rely on what subscribers keep
+	s.notify(changes)
 	s.reached.advance(revision)
 	return nil
 }

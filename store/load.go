@@ -129,7 +129,7 @@ func (s *Store) reload(ctx context.Context) error {
 		t.reset(lastOf(revision))
 	}
 	s.delivered.Store(revision)
-	s.notify(changes) // first: a writer's answer may rely on what subscribers keep
+	s.notify(changes)
 	s.reached.advance(revision)
 	return nil
 }

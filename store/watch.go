@@ -11,8 +11,8 @@ import (
 // watchBatch is how many changes a watcher looks at in one go.
 const watchBatch = 256
 
-// Watcher delivers the changes of a query. Next belongs to one goroutine; Stop
-// and Progress may be called from any. Whoever starts one must stop it.
+// Watcher delivers the changes of a query. Next and Poll belong to one goroutine;
+// Stop, Done and Progress may be called from any. Whoever starts one must stop it.
 //
 // A watcher goes through three stages, of which it may skip the first two:
 //
@@ -105,42 +105,55 @@ func (t *table) tooOld(l *lane, rv int64) bool {
 // 410 Expired when the watcher fell too far behind, and context.Canceled after
 // Stop.
 func (w *Watcher) Next(ctx context.Context) ([]Event, error) {
+	for {
+		events, more, err := w.Poll(ctx)
+		if err != nil || len(events) > 0 {
+			return events, err
+		}
+		select {
+		case <-more:
+		case <-w.life.Done():
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// Poll is Next for who waits for other things too: when there are no events, it
+// gives what will be closed when there may be some. Done tells of an end.
+func (w *Watcher) Poll(ctx context.Context) (events []Event, more <-chan struct{}, err error) {
 	clear(w.batch)
 	w.batch = w.batch[:0]
 	for {
 		if w.initial == nil {
 			w.passed.Store(w.cursor)
 		}
-		var wait <-chan struct{}
-		var err error
 		switch {
 		case w.initial != nil:
 			w.readInitial()
 		case w.history != nil:
 			err = w.readHistory(ctx)
 		default:
-			wait, err = w.readRecent()
+			more, err = w.readRecent()
 		}
 		switch {
 		case w.store.life.Err() != nil:
-			return nil, w.store.reached.err()
+			return nil, nil, w.store.reached.err()
 		case w.life.Err() != nil:
-			return nil, context.Canceled
+			return nil, nil, context.Canceled
 		case err != nil:
-			return nil, err
+			return nil, nil, err
 		case len(w.batch) > 0:
-			return w.batch, nil
-		case wait == nil:
-			continue
-		}
-		select {
-		case <-wait:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-w.life.Done():
+			return w.batch, nil, nil
+		case more != nil:
+			return nil, more, nil
 		}
 	}
 }
+
+// Done is closed when the watch was stopped or the store has ended; Next and
+// Poll then say which.
+func (w *Watcher) Done() <-chan struct{} { return w.life.Done() }
 
 func (w *Watcher) readInitial() {
 	in := w.initial

@@ -20,6 +20,7 @@ import (
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/store"
 )
 
 // cluster is a server with an empty cluster, spoken to over TLS and HTTP/2.
@@ -53,7 +54,12 @@ var withHealth = authorizer.AuthorizerFunc(func(ctx context.Context, a authorize
 
 func newCluster(t *testing.T, change func(*apihttp.Config)) *cluster {
 	t.Helper()
-	h := requesttest.Handler(t, func(c *request.Config) { c.Authorizer = withHealth })
+	return newClusterOver(t, requesttest.Store(t), change)
+}
+
+func newClusterOver(t *testing.T, st *store.Store, change func(*apihttp.Config)) *cluster {
+	t.Helper()
+	h := requesttest.Handler(t, func(c *request.Config) { c.Store, c.Authorizer = st, withHealth })
 	config := apihttp.Config{
 		Requests:      h,
 		Authenticator: byToken,
@@ -229,93 +235,6 @@ func TestTables(t *testing.T) {
 }
 
 // https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
-func TestWatch(t *testing.T) {
-	c := newCluster(t, nil)
-	c.createConfigMap("a")
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	resp := c.open(ctx, call{path: configMaps + "?watch=1&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"})
-	defer resp.Body.Close()
-	events := json.NewDecoder(resp.Body)
-	next := func() (string, metav1.PartialObjectMetadata) {
-		t.Helper()
-		var e struct {
-			Type   string
-			Object metav1.PartialObjectMetadata
-		}
-		if err := events.Decode(&e); err != nil {
-			t.Fatal(err)
-		}
-		return e.Type, e.Object
-	}
-	if kind, obj := next(); kind != "ADDED" || obj.Name != "a" || obj.Kind != "ConfigMap" {
-		t.Errorf("first event is %s %+v", kind, obj)
-	}
-	if kind, obj := next(); kind != "BOOKMARK" || obj.Annotations[metav1.InitialEventsAnnotationKey] != "true" || obj.ResourceVersion == "" {
-		t.Errorf("end of the initial events is %s %+v", kind, obj)
-	}
-	c.do(call{method: "PATCH", path: configMaps + "/a", body: `{"data":{"k":"w"}}`, contentType: "application/merge-patch+json"})
-	if kind, obj := next(); kind != "MODIFIED" || obj.Name != "a" {
-		t.Errorf("after a patch came %s %+v", kind, obj)
-	}
-	c.do(call{method: "DELETE", path: configMaps + "/a"})
-	if kind, obj := next(); kind != "DELETED" || obj.Name != "a" {
-		t.Errorf("after a delete came %s %+v", kind, obj)
-	}
-	c.server.Stop()
-	if _, err := io.ReadAll(events.Buffered()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(resp.Body); err != nil {
-		t.Errorf("a stopped server ended the watch with %v, want a clean end", err)
-	}
-}
-
-func TestWatchOfSelectedObjectsLosesThemAsDeleted(t *testing.T) {
-	c := newCluster(t, nil)
-	c.createConfigMap("a")
-	resp := c.open(t.Context(), call{path: configMaps + "?watch=1&labelSelector=l%3Da"})
-	defer resp.Body.Close()
-	events := json.NewDecoder(resp.Body)
-	c.do(call{method: "PATCH", path: configMaps + "/a", body: `{"metadata":{"labels":{"l":"b"}}}`, contentType: "application/merge-patch+json"})
-	for _, want := range []string{"ADDED", "DELETED"} {
-		var e metav1.WatchEvent
-		if err := events.Decode(&e); err != nil || e.Type != want {
-			t.Fatalf("event is %s (%v), want %s", e.Type, err, want)
-		}
-	}
-}
-
-func TestWatchFromNonsense(t *testing.T) {
-	c := newCluster(t, nil)
-	c.createConfigMap("a")
-	a := c.do(call{path: configMaps + "?watch=1&resourceVersion=abc"})
-	if s := a.status(t); s.Code != http.StatusBadRequest {
-		t.Errorf("a version that is no number gave %+v", s)
-	}
-}
-
-func TestWatchTables(t *testing.T) {
-	c := newCluster(t, nil)
-	c.createConfigMap("a")
-	c.createConfigMap("b")
-	resp := c.open(t.Context(), call{path: configMaps + "?watch=1", accept: "application/json;as=Table;v=v1;g=meta.k8s.io"})
-	defer resp.Body.Close()
-	events := json.NewDecoder(resp.Body)
-	for i, columns := range []int{3, 0} {
-		var e struct {
-			Type   string
-			Object metav1.Table
-		}
-		if err := events.Decode(&e); err != nil {
-			t.Fatal(err)
-		}
-		if e.Object.Kind != "Table" || len(e.Object.Rows) != 1 || len(e.Object.ColumnDefinitions) != columns {
-			t.Errorf("event %d is %+v", i, e)
-		}
-	}
-}
-
 func TestDiscovery(t *testing.T) {
 	c := newCluster(t, nil)
 	var core metav1.APIResourceList

@@ -24,6 +24,9 @@ import (
 const (
 	// bookmarkEvery is how often a watch without changes says how far it is.
 	bookmarkEvery = time.Minute
+	// lastBookmark is how long before its end a watch says once more how far it
+	// is, so that the next one can begin there.
+	lastBookmark = 2 * time.Second
 	// A watch whose client names no end lasts between one and two times this.
 	minWatch = 30 * time.Minute
 )
@@ -66,23 +69,29 @@ func (c *call) watch() error {
 		}
 	}
 	watcher, err := c.Watch(c.ctx, c.info, opts)
-	if err != nil {
+	serve := func() { s.fault(err) }
+	switch {
+	case err == nil:
+		defer watcher.Stop()
+		life := time.Duration(float64(minWatch) * (1 + rand.Float64()))
+		if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
+			life = time.Duration(*opts.TimeoutSeconds) * time.Second
+		}
+		serve = func() { s.run(watcher, life) }
+	case !apierrors.IsResourceExpired(err) && !apierrors.IsTimeout(err):
 		return err
 	}
-	defer watcher.Stop()
-	life := time.Duration(float64(minWatch) * (1 + rand.Float64()))
-	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
-		life = time.Duration(*opts.TimeoutSeconds) * time.Second
-	}
+	// Of a version that is too old or yet to come a client hears by an event, as
+	// it would of one that becomes too old later: some look nowhere else.
 	if isWebSocket(c.r) {
-		s.overWebSocket(watcher, life)
-		return nil
+		s.overWebSocket(serve)
+	} else {
+		s.overHTTP(serve)
 	}
-	s.overHTTP(watcher, life)
 	return nil
 }
 
-func (s *stream) overHTTP(watcher *store.Watcher, life time.Duration) {
+func (s *stream) overHTTP(serve func()) {
 	contentType := string(s.out.media)
 	if s.out.media != codec.JSON {
 		contentType += ";stream=watch"
@@ -95,7 +104,7 @@ func (s *stream) overHTTP(watcher *store.Watcher, life time.Duration) {
 		return err
 	}
 	s.flush = s.w.Flush
-	s.run(watcher, life)
+	serve()
 }
 
 func isWebSocket(r *http.Request) bool {
@@ -103,7 +112,7 @@ func isWebSocket(r *http.Request) bool {
 		strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade")
 }
 
-func (s *stream) overWebSocket(watcher *store.Watcher, life time.Duration) {
+func (s *stream) overWebSocket(serve func()) {
 	s.w.Header().Set("Content-Type", string(s.out.media))
 	handler := func(ws *websocket.Conn) {
 		defer ws.Close()
@@ -124,67 +133,78 @@ func (s *stream) overWebSocket(watcher *store.Watcher, life time.Duration) {
 			return websocket.Message.Send(ws, b)
 		}
 		s.flush = func() {}
-		s.run(watcher, life)
+		serve()
 	}
 	websocket.Server{Handler: handler}.ServeHTTP(s.w, s.r)
 }
 
+// ready is a channel that is always so.
+var ready = func() <-chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
 // run passes events on until there is a reason to end.
 func (s *stream) run(watcher *store.Watcher, life time.Duration) {
 	clock := s.Config.Clock
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
 	end := clock.NewTimer(life)
 	defer end.Stop()
+	var last <-chan time.Time
+	if life > lastBookmark {
+		timer := clock.NewTimer(life - lastBookmark)
+		defer timer.Stop()
+		last = timer.C()
+	}
 	tick := clock.NewTicker(bookmarkEvery)
 	defer tick.Stop()
-
-	type batch struct {
-		events []store.Event
-		err    error
-	}
-	// The watcher is asked again only when its last batch has been sent, since
-	// the batch is its own.
-	next, ask := make(chan batch), make(chan struct{}, 1)
-	go func() {
-		defer close(next)
-		for range ask {
-			events, err := watcher.Next(ctx)
-			select {
-			case next <- batch{events, err}:
-			case <-ctx.Done():
+	for {
+		events, more, err := watcher.Poll(s.ctx)
+		if err != nil {
+			s.fault(err)
+			return
+		}
+		if len(events) > 0 {
+			if err := s.events(watcher, events); err != nil {
+				s.broken(err)
 				return
 			}
+			more = ready
 		}
-	}()
-	defer close(ask)
-	ask <- struct{}{}
-	for {
 		select {
-		case <-ctx.Done():
+		case <-more:
+		case <-watcher.Done():
+		case <-tick.C():
+			err = s.progress(watcher)
+		case <-last:
+			err = s.progress(watcher)
+		case <-s.ctx.Done():
 			return
 		case <-s.ending:
 			return
 		case <-end.C():
 			return
-		case <-tick.C():
-			if s.bookmarks && s.bookmark(watcher.Progress(), false) != nil {
-				return
-			}
-			s.flush()
-		case b := <-next:
-			if b.err != nil {
-				s.fault(ctx, b.err)
-				return
-			}
-			if err := s.events(watcher, b.events); err != nil {
-				if !errors.Is(err, errGone) {
-					s.Logger.Warn("watch ended", "path", s.r.URL.Path, "error", err)
-				}
-				return
-			}
-			ask <- struct{}{}
 		}
+		if err != nil {
+			s.broken(err)
+			return
+		}
+	}
+}
+
+// progress tells a client that wants to know how far it has come.
+func (s *stream) progress(watcher *store.Watcher) error {
+	if !s.bookmarks {
+		return nil
+	}
+	defer s.flush()
+	return s.bookmark(watcher.Progress(), false)
+}
+
+// broken notes why a watch ends, unless it is that the client went.
+func (s *stream) broken(err error) {
+	if !errors.Is(err, errGone) {
+		s.Logger.Warn("watch ended", "path", s.r.URL.Path, "error", err)
 	}
 }
 
@@ -304,8 +324,8 @@ func (s *stream) bookmark(version string, initial bool) error {
 }
 
 // fault tells the client why its watch ends.
-func (s *stream) fault(ctx context.Context, err error) {
-	if ctx.Err() != nil {
+func (s *stream) fault(err error) {
+	if s.ctx.Err() != nil {
 		return
 	}
 	status := statusOf(err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -62,8 +63,8 @@ func Store(t testing.TB) *store.Store {
 	return s
 }
 
-// Handler serves an empty cluster with the namespace "default". change may
-// alter the configuration first; nil changes nothing.
+// Handler serves an empty cluster, or one of another store, with the namespace
+// "default". change may alter the configuration first; nil changes nothing.
 func Handler(t testing.TB, change func(*request.Config)) *request.Handler {
 	t.Helper()
 	c := request.Config{Store: Store(t), Registry: kinds.Registry(), Authorizer: AdminOnly, Converter: Converter}
@@ -75,7 +76,7 @@ func Handler(t testing.TB, change func(*request.Config)) *request.Handler {
 		t.Fatal(err)
 	}
 	ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-	if _, err := h.Create(t.Context(), Info("create", "v1", "namespaces", "", ""), request.Body{Object: ns}, &metav1.CreateOptions{}); err != nil {
+	if _, err := h.Create(t.Context(), Info("create", "v1", "namespaces", "", ""), request.Body{Object: ns}, &metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 	return h
