@@ -65,6 +65,9 @@ func tests(m *testing.M, role string) (code int, err error) {
 	if err := serveOutside(); err != nil {
 		return 1, err
 	}
+	if err := serveRegistry(); err != nil {
+		return 1, err
+	}
 	if role == roleAlone {
 		return m.Run(), nil
 	}

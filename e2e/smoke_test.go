@@ -12,9 +12,12 @@ func TestOnePod(t *testing.T) {
 	s := newSpace(t, shared)
 	s.kubectl("run", "one", "--image="+shell, "--", "sh", "-c", "echo hello; exec sleep 1000")
 	s.ready("one")
-	if got := s.kubectl("logs", "one"); got != "hello\n" {
-		t.Errorf("logs: %q", got)
-	}
+	await(t, "its log", func() error {
+		if got := s.kubectl("logs", "one"); got != "hello\n" {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
 	if got := s.kubectl("exec", "one", "--", "hostname"); got != "one\n" {
 		t.Errorf("exec hostname: %q", got)
 	}

@@ -109,6 +109,17 @@ func (s *space) create(name, spec string) *corev1.Pod {
 	return s.createPod(p)
 }
 
+// podOf reads a pod's metadata and spec.
+func podOf(t testing.TB, name, text string) *corev1.Pod {
+	t.Helper()
+	p := &corev1.Pod{}
+	if err := yaml.UnmarshalStrict([]byte(text), p); err != nil {
+		t.Fatalf("pod %s: %v", name, err)
+	}
+	p.Name = name
+	return p
+}
+
 func (s *space) createPod(p *corev1.Pod) *corev1.Pod {
 	s.t.Helper()
 	if p.Spec.TerminationGracePeriodSeconds == nil {
@@ -217,21 +228,24 @@ func (s *space) logsOf(pod string, o *corev1.PodLogOptions) string {
 	return string(b)
 }
 
-// output runs a pod of one container to its end and returns what it logged.
-func (s *space) output(name, spec string) string {
+// output runs a pod to its end, with the exit code given or 0, and returns what
+// its first container logged.
+func (s *space) output(name, spec string, code ...int32) string {
 	s.t.Helper()
-	s.create(name, spec)
-	if p := s.finished(name); p.Status.Phase != corev1.PodSucceeded {
-		s.t.Fatalf("pod %s: %s: %s", name, p.Status.Phase, s.logs(name, p.Spec.Containers[0].Name))
+	first := s.create(name, spec).Spec.Containers[0].Name
+	p, got := s.finished(name), s.logs(name, first)
+	want := append(code, 0)[0]
+	if e := p.Status.ContainerStatuses[0].State.Terminated; e == nil || e.ExitCode != want {
+		s.t.Fatalf("pod %s ended so, want exit code %d: %+v\n%s", name, want, p.Status.ContainerStatuses[0].State, got)
 	}
-	return s.logs(name, "")
+	return got
 }
 
-// exec runs a command in a pod's first container and returns its output; it
-// has to succeed.
+// exec runs a command in a pod's container main and returns its output; it has
+// to succeed.
 func (s *space) exec(pod string, words ...string) string {
 	s.t.Helper()
-	out, code, err := s.execIn(pod, "", words...)
+	out, code, err := s.execIn(pod, "main", words...)
 	if err != nil || code != 0 {
 		s.t.Fatalf("exec %q in %s: exit code %d, %v: %s", words, pod, code, err, out)
 	}
@@ -239,12 +253,10 @@ func (s *space) exec(pod string, words ...string) string {
 }
 
 // execIn runs a command and returns its output, both streams, and exit code.
+// The two do not share a buffer: they are written at the same time.
 func (s *space) execIn(pod, container string, words ...string) (string, int, error) {
 	r := s.client.CoreV1().RESTClient().Post().Namespace(s.name).Resource("pods").Name(pod).SubResource("exec").
-		Param("stdout", "true").Param("stderr", "true")
-	if container != "" {
-		r.Param("container", container)
-	}
+		Param("container", container).Param("stdout", "true").Param("stderr", "true")
 	for _, w := range words {
 		r.Param("command", w)
 	}
@@ -254,13 +266,13 @@ func (s *space) execIn(pod, container string, words ...string) (string, int, err
 	}
 	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
 	defer cancel()
-	var out bytes.Buffer
-	err = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &out})
+	var out, errOut bytes.Buffer
+	err = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdout: &out, Stderr: &errOut})
 	var exit utilexec.CodeExitError
 	if errors.As(err, &exit) {
-		return out.String(), exit.Code, nil
+		return out.String() + errOut.String(), exit.Code, nil
 	}
-	return out.String(), 0, err
+	return out.String() + errOut.String(), 0, err
 }
 
 // events are the reasons and messages of a pod's events, oldest first.

@@ -5,6 +5,8 @@
 //	testimage serve [-http PORT] [-tcp PORT] [-grpc PORT]
 //	testimage alloc MEBIBYTES
 //	testimage try unshare|keyctl|mount
+//	testimage check URL
+//	testimage ask PATH
 package main
 
 import (
@@ -27,7 +29,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return errors.New("say what to do: serve, alloc or try")
+		return errors.New("say what to do: serve, alloc, try, check or ask")
 	}
 	switch args[0] {
 	case "serve":
@@ -36,8 +38,12 @@ func run(args []string) error {
 		return alloc(args[1:])
 	case "try":
 		return try(args[1:])
+	case "check":
+		return check(args[1:])
+	case "ask":
+		return ask(args[1:])
 	}
-	return fmt.Errorf("%q is not serve, alloc or try", args[0])
+	return fmt.Errorf("%q is not serve, alloc, try, check or ask", args[0])
 }
 
 // alloc uses so much memory and keeps it until a signal.

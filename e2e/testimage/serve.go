@@ -26,6 +26,7 @@ import (
 //	GET  /healthz      200 or 503
 //	POST /healthy      from now on well; /sick: from now on not
 //	GET  /get?url=     what this container gets from there
+//	GET  /hook         logs that it was called
 //
 // Sick means: 503 over HTTP, NOT_SERVING over gRPC, nobody listening on the TCP
 // port.
@@ -61,6 +62,7 @@ func serve(args []string) error {
 	go func() { failed <- g.Serve(l) }()
 	web := &http.Server{Addr: ":" + *httpPort, Handler: s.routes()}
 	go func() { failed <- web.ListenAndServe() }()
+	log.Println("serving")
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	select {
@@ -91,6 +93,7 @@ func (s *server) routes() http.Handler {
 		})
 	}
 	mux.HandleFunc("GET /get", get)
+	mux.HandleFunc("GET /hook", func(http.ResponseWriter, *http.Request) { log.Println("hook called") })
 	return mux
 }
 

@@ -1,0 +1,163 @@
+package e2e
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+var containerRows = []row{
+	{"init containers, in order", initOrder},
+	{"init containers, failing for good", initFails},
+	{"init containers, tried again", initRetried},
+	{"init containers that go on beside the others", sidecar},
+	{"several containers", severalContainers},
+	{"several containers with one process space", oneProcessSpace},
+}
+
+func initOrder(s *space) {
+	s.create("p", `
+restartPolicy: Never
+volumes: [{name: work, emptyDir: {}}]
+initContainers:
+- {name: first, image: hansa.local/busybox:1, command: [sh, -c, "sleep 1; echo first >> /work/log"], volumeMounts: [{name: work, mountPath: /work}]}
+- {name: second, image: hansa.local/busybox:1, command: [sh, -c, "sleep 1; echo second >> /work/log"], volumeMounts: [{name: work, mountPath: /work}]}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [cat, /work/log], volumeMounts: [{name: work, mountPath: /work}]}
+`)
+	p := s.until("p", "the second init container runs", func(p *corev1.Pod) bool {
+		return len(p.Status.InitContainerStatuses) == 2 && p.Status.InitContainerStatuses[1].State.Running != nil
+	})
+	if p.Status.Phase != corev1.PodPending {
+		s.t.Errorf("phase %s while it initializes", p.Status.Phase)
+	}
+	first, main := p.Status.InitContainerStatuses[0], p.Status.ContainerStatuses[0]
+	if e := first.State.Terminated; e == nil || e.ExitCode != 0 || e.Reason != "Completed" || !first.Ready {
+		s.t.Errorf("first init container: %+v", first)
+	}
+	if w := main.State.Waiting; w == nil || w.Reason != "PodInitializing" {
+		s.t.Errorf("main container: %+v", main.State)
+	}
+	c := conditionOf(p, corev1.PodInitialized)
+	if c.Status != corev1.ConditionFalse || c.Reason != "ContainersNotInitialized" || c.Message != "containers with incomplete status: [second]" {
+		s.t.Errorf("condition: %+v", c)
+	}
+	s.finished("p")
+	if got := s.logs("p", "main"); got != "first\nsecond\n" {
+		s.t.Errorf("order: %q", got)
+	}
+}
+
+func initFails(s *space) {
+	s.create("p", `
+restartPolicy: Never
+initContainers:
+- {name: first, image: hansa.local/busybox:1, command: [sh, -c, "exit 3"]}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	p := s.finished("p")
+	if p.Status.Phase != corev1.PodFailed {
+		s.t.Errorf("phase %s", p.Status.Phase)
+	}
+	if e := p.Status.InitContainerStatuses[0].State.Terminated; e == nil || e.ExitCode != 3 || e.Reason != "Error" {
+		s.t.Errorf("init container: %+v", p.Status.InitContainerStatuses[0].State)
+	}
+	if started := p.Status.ContainerStatuses[0].State; started.Running != nil || started.Terminated != nil && started.Terminated.ContainerID != "" {
+		s.t.Errorf("the main container ran: %+v", started)
+	}
+	if got := s.kubectl("get", "pod", "p"); !strings.Contains(got, "Init:Error") {
+		s.t.Errorf("kubectl get: %s", got)
+	}
+}
+
+func initRetried(s *space) {
+	s.create("p", `
+restartPolicy: OnFailure
+volumes: [{name: work, emptyDir: {}}]
+initContainers:
+- name: first
+  image: hansa.local/busybox:1
+  command: [sh, -c, "test -e /work/seen && exit 0; touch /work/seen; exit 1"]
+  volumeMounts: [{name: work, mountPath: /work}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: ["true"]}
+`)
+	p := s.finished("p")
+	first := p.Status.InitContainerStatuses[0]
+	if p.Status.Phase != corev1.PodSucceeded || first.RestartCount != 1 || first.LastTerminationState.Terminated == nil || first.LastTerminationState.Terminated.ExitCode != 1 {
+		s.t.Errorf("phase %s, init container %+v", p.Status.Phase, first)
+	}
+}
+
+// An init container with restartPolicy Always is started before the next one,
+// goes on beside the main ones and is ended after them (documentation, "Sidecar
+// Containers").
+func sidecar(s *space) {
+	s.create("p", `
+restartPolicy: Never
+initContainers:
+- name: helper
+  image: hansa.local/testimage:1
+  restartPolicy: Always
+  startupProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [wget, -qO-, "http://127.0.0.1:8080/"]}
+`)
+	p := s.finished("p")
+	if got := s.logs("p", "main"); p.Status.Phase != corev1.PodSucceeded || got != "p\n" {
+		s.t.Errorf("phase %s, main got %q", p.Status.Phase, got)
+	}
+	helper := p.Status.InitContainerStatuses[0]
+	if e := helper.State.Terminated; e == nil || e.ExitCode != 0 || helper.RestartCount != 0 {
+		s.t.Errorf("helper: %+v", helper)
+	}
+	if got := s.logs("p", "helper"); !strings.Contains(got, "caught terminated") {
+		s.t.Errorf("helper's log: %q", got)
+	}
+}
+
+func severalContainers(s *space) {
+	s.create("p", `
+containers:
+- {name: server, image: hansa.local/testimage:1}
+- {name: client, image: hansa.local/busybox:1, command: [sh, -c, "touch /mine; exec sleep 1000"]}
+- {name: third, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	p := s.ready("p")
+	if len(p.Status.ContainerStatuses) != 3 {
+		s.t.Fatalf("statuses: %+v", p.Status.ContainerStatuses)
+	}
+	out, code, err := s.execIn("p", "client", "wget", "-qO-", "http://127.0.0.1:8080/")
+	if out != "p\n" || code != 0 || err != nil {
+		s.t.Errorf("through the shared network: %q, exit code %d, %v", out, code, err)
+	}
+	if out, code, _ := s.execIn("p", "third", "ls", "/mine"); code == 0 {
+		s.t.Errorf("a container sees another's files: %s", out)
+	}
+	if out, _, _ := s.execIn("p", "third", "hostname"); out != "p\n" {
+		s.t.Errorf("hostname %q", out)
+	}
+}
+
+func oneProcessSpace(s *space) {
+	s.create("p", `
+shareProcessNamespace: true
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+- {name: other, image: hansa.local/busybox:1, command: [sleep, "2000"]}
+`)
+	s.ready("p")
+	if out := s.exec("p", "ps"); !strings.Contains(out, "sleep 2000") || !strings.Contains(out, "pause") {
+		s.t.Errorf("processes:\n%s", out)
+	}
+}
+
+func conditionOf(p *corev1.Pod, kind corev1.PodConditionType) corev1.PodCondition {
+	for _, c := range p.Status.Conditions {
+		if c.Type == kind {
+			return c
+		}
+	}
+	return corev1.PodCondition{}
+}

@@ -1,0 +1,195 @@
+package e2e
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+var endRows = []row{
+	{"lifecycle hooks, postStart", postStart},
+	{"lifecycle hooks, postStart failing", postStartFails},
+	{"lifecycle hooks, preStop", preStop},
+	{"lifecycle hooks, preStop over HTTP", preStopHTTP},
+	{"termination grace, used", graceUsed},
+	{"termination grace, exceeded", graceExceeded},
+	{"termination without grace", noGrace},
+	{"active deadline", activeDeadline},
+}
+
+func postStart(s *space) {
+	s.create("p", `
+volumes: [{name: work, emptyDir: {}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "exec sleep 1000"]
+  volumeMounts: [{name: work, mountPath: /work}]
+  lifecycle: {postStart: {exec: {command: [sh, -c, "sleep 1; echo done > /work/hook"]}}}
+`)
+	// A container counts as running once its hook has returned.
+	s.until("p", "it runs", func(p *corev1.Pod) bool {
+		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Running != nil
+	})
+	if got := s.exec("p", "cat", "/work/hook"); got != "done\n" {
+		s.t.Errorf("got %q", got)
+	}
+}
+
+func postStartFails(s *space) {
+	s.create("p", `
+restartPolicy: Never
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sleep, "1000"]
+  lifecycle: {postStart: {exec: {command: [sh, -c, "echo no; exit 5"]}}}
+`)
+	p := s.finished("p")
+	if p.Status.Phase != corev1.PodFailed {
+		s.t.Errorf("phase %s", p.Status.Phase)
+	}
+	s.event("p", "Warning FailedPostStartHook: PostStartHook failed")
+}
+
+// last follows a pod to its end: its log, and the status that it had when it
+// was removed.
+type last struct {
+	log    []byte
+	status corev1.PodStatus
+}
+
+// end deletes a pod that has logged something and follows it.
+func (s *space) end(name string, o metav1.DeleteOptions) last {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	pods := s.client.CoreV1().Pods(s.name)
+	log, err := pods.GetLogs(name, &corev1.PodLogOptions{Container: "main", Follow: true}).Stream(ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	w, err := pods.Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + name})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer w.Stop()
+	if err := pods.Delete(ctx, name, o); err != nil {
+		s.t.Fatal(err)
+	}
+	var l last
+	if l.log, err = io.ReadAll(log); err != nil {
+		s.t.Errorf("log of %s: %v", name, err)
+	}
+	for e := range w.ResultChan() {
+		if p, ok := e.Object.(*corev1.Pod); ok {
+			l.status = p.Status
+		}
+		if e.Type == watch.Deleted {
+			return l
+		}
+	}
+	s.t.Fatalf("pod %s is not gone after %s", name, patience)
+	return l
+}
+
+// exit is the exit code of the first container, -1 when it has not ended.
+func (l last) exit() int32 {
+	if len(l.status.ContainerStatuses) == 0 || l.status.ContainerStatuses[0].State.Terminated == nil {
+		return -1
+	}
+	return l.status.ContainerStatuses[0].State.Terminated.ExitCode
+}
+
+func preStop(s *space) {
+	s.create("p", `
+terminationGracePeriodSeconds: 60
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "trap 'echo signal; exit 4' TERM; echo up; while :; do sleep 0.1; done"]
+  lifecycle: {preStop: {exec: {command: [sh, -c, "sleep 1; echo hook > /proc/1/fd/1"]}}}
+`)
+	s.ready("p")
+	if l := s.end("p", metav1.DeleteOptions{}); string(l.log) != "up\nhook\nsignal\n" || l.exit() != 4 {
+		s.t.Errorf("log %q, exit code %d", l.log, l.exit())
+	}
+}
+
+func preStopHTTP(s *space) {
+	s.create("p", `
+terminationGracePeriodSeconds: 60
+containers:
+- name: main
+  image: hansa.local/testimage:1
+  ports: [{name: web, containerPort: 8080}]
+  readinessProbe: {tcpSocket: {port: web}, periodSeconds: 1}
+  lifecycle: {preStop: {httpGet: {path: /hook, port: web}}}
+`)
+	s.ready("p")
+	l := s.end("p", metav1.DeleteOptions{})
+	hook, signal := strings.Index(string(l.log), "hook called"), strings.Index(string(l.log), "caught terminated")
+	if hook < 0 || signal < hook || l.exit() != 0 {
+		s.t.Errorf("log %q, exit code %d", l.log, l.exit())
+	}
+}
+
+func graceUsed(s *space) {
+	s.create("p", `
+terminationGracePeriodSeconds: 600
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "trap 'sleep 1; exit 7' TERM; echo up; while :; do sleep 0.1; done"]}
+`)
+	s.ready("p")
+	// It is gone when it has ended, not when its time is over.
+	if l := s.end("p", metav1.DeleteOptions{}); l.exit() != 7 || l.status.Phase != corev1.PodFailed {
+		s.t.Errorf("exit code %d, phase %s", l.exit(), l.status.Phase)
+	}
+}
+
+func graceExceeded(s *space) {
+	s.create("p", `
+terminationGracePeriodSeconds: 600
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "trap 'echo ignored' TERM; echo up; while :; do sleep 0.1; done"]}
+`)
+	s.ready("p")
+	grace := int64(2)
+	began := time.Now()
+	l := s.end("p", metav1.DeleteOptions{GracePeriodSeconds: &grace})
+	if string(l.log) != "up\nignored\n" || l.exit() != 137 {
+		s.t.Errorf("log %q, exit code %d", l.log, l.exit())
+	}
+	if took := time.Since(began); took < 2*time.Second {
+		s.t.Errorf("it had %s of 2 s", took)
+	}
+}
+
+func noGrace(s *space) {
+	s.create("p", `
+terminationGracePeriodSeconds: 600
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	s.ready("p")
+	s.kubectl("delete", "pod", "p", "--force", "--grace-period=0")
+	s.gone("p")
+}
+
+func activeDeadline(s *space) {
+	s.create("p", `
+activeDeadlineSeconds: 2
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	p := s.finished("p")
+	if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "DeadlineExceeded" || p.Status.Message != "Pod was active on the node longer than the specified deadline" {
+		s.t.Errorf("phase %s, reason %s: %s", p.Status.Phase, p.Status.Reason, p.Status.Message)
+	}
+}

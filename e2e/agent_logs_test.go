@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+var logRows = []row{
+	{"logs: whole, both streams, long lines", wholeLogs},
+	{"logs: tail, limit, timestamps, since", partOfLogs},
+	{"logs: follow", followLogs},
+	{"logs: previous", previousLogs},
+	{"logs: refusals", noLogs},
+}
+
+func wholeLogs(s *space) {
+	got := s.output("p", `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo out; sleep 0.1; echo err >&2; sleep 0.1; head -c 40000 /dev/zero | tr '\\0' x; echo; echo -n end"]}
+`)
+	if want := "out\nerr\n" + strings.Repeat("x", 40000) + "\nend"; got != want {
+		s.t.Errorf("%d bytes, want %d; begins with %.40q", len(got), len(want), got)
+	}
+	if got := s.logsOf("p", &corev1.PodLogOptions{Stream: ptr.To("Stderr")}); got != "err\n" {
+		s.t.Errorf("standard error alone: %q", got)
+	}
+}
+
+func partOfLogs(s *space) {
+	s.output("p", `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo one; echo two; sleep 2; echo three"]}
+`)
+	read := func(o corev1.PodLogOptions) string { return s.logsOf("p", &o) }
+	if got := read(corev1.PodLogOptions{TailLines: ptr.To[int64](2)}); got != "two\nthree\n" {
+		s.t.Errorf("tail 2: %q", got)
+	}
+	if got := read(corev1.PodLogOptions{TailLines: ptr.To[int64](0)}); got != "" {
+		s.t.Errorf("tail 0: %q", got)
+	}
+	if got := read(corev1.PodLogOptions{LimitBytes: ptr.To[int64](5)}); got != "one\nt" {
+		s.t.Errorf("limit 5: %q", got)
+	}
+	lines := strings.Split(strings.TrimSpace(read(corev1.PodLogOptions{Timestamps: true})), "\n")
+	var times []time.Time
+	for i, word := range []string{"one", "two", "three"} {
+		stamp, rest, _ := strings.Cut(lines[i], " ")
+		at, err := time.Parse(time.RFC3339Nano, stamp)
+		if err != nil || rest != word {
+			s.t.Fatalf("with timestamps: %q", lines)
+		}
+		times = append(times, at)
+	}
+	// The API's times have whole seconds.
+	if got := read(corev1.PodLogOptions{SinceTime: ptr.To(metav1.NewTime(times[2].Truncate(time.Second)))}); got != "three\n" {
+		s.t.Errorf("since the last line: %q", got)
+	}
+	if got := read(corev1.PodLogOptions{SinceSeconds: ptr.To[int64](1000)}); got != "one\ntwo\nthree\n" {
+		s.t.Errorf("since 1000 seconds: %q", got)
+	}
+	if got := s.kubectl("logs", "p", "--tail=1", "--timestamps"); got != lines[2]+"\n" {
+		s.t.Errorf("kubectl logs: %q", got)
+	}
+}
+
+// A follower gets each line when it is written, and the end when the container
+// ends.
+func followLogs(s *space) {
+	s.create("p", `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo first; while [ ! -e /tmp/go ]; do sleep 0.1; done; echo second"]}
+`)
+	s.ready("p")
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	log, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Follow: true}).Stream(ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	line := make([]byte, len("first\n"))
+	if _, err := io.ReadFull(log, line); err != nil || string(line) != "first\n" {
+		s.t.Fatalf("%q, %v", line, err)
+	}
+	s.exec("p", "touch", "/tmp/go")
+	rest, err := io.ReadAll(log)
+	if string(rest) != "second\n" || err != nil {
+		s.t.Errorf("%q, %v", rest, err)
+	}
+}
+
+func previousLogs(s *space) {
+	s.create("p", `
+restartPolicy: OnFailure
+volumes: [{name: work, emptyDir: {}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "echo run >> /work/runs; echo run $(wc -l < /work/runs); test $(wc -l < /work/runs) = 2"]
+  volumeMounts: [{name: work, mountPath: /work}]
+`)
+	s.finished("p")
+	if got := s.kubectl("logs", "p"); got != "run 2\n" {
+		s.t.Errorf("logs: %q", got)
+	}
+	if got := s.kubectl("logs", "p", "--previous"); got != "run 1\n" {
+		s.t.Errorf("logs of the run before: %q", got)
+	}
+}
+
+func noLogs(s *space) {
+	s.create("p", `
+initContainers:
+- {name: first, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+- {name: other, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	s.until("p", "its init container runs", func(p *corev1.Pod) bool {
+		return len(p.Status.InitContainerStatuses) == 1 && p.Status.InitContainerStatuses[0].State.Running != nil
+	})
+	for _, c := range []struct{ container, want string }{
+		{"main", `container "main" in pod "p" is waiting to start: PodInitializing`},
+		{"none", "container none is not valid for pod p"},
+		{"", "a container name must be specified for pod p, choose one of: [main other] or one of the init containers: [first]"},
+	} {
+		_, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Container: c.container}).DoRaw(s.t.Context())
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			s.t.Errorf("logs of %q: %v, want %s", c.container, err, c.want)
+		}
+	}
+	_, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Container: "first", Previous: true}).DoRaw(s.t.Context())
+	if want := `previous terminated container "first" in pod "p" not found`; err == nil || !strings.Contains(err.Error(), want) {
+		s.t.Errorf("logs of a run before the first: %v, want %s", err, want)
+	}
+	var out, errOut bytes.Buffer
+	if err := s.pipe(s.t.Context(), nil, &out, &errOut, "kubectl", "--data-dir", s.dir, "-n", s.name, "logs", "none"); err == nil {
+		s.t.Error(fmt.Sprint("logs of no pod: ", out.String(), errOut.String()))
+	}
+}

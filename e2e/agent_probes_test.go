@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// handlers are the ways to probe, and what an event says when they fail.
+var handlers = []struct{ name, yaml, failure string }{
+	{"exec", `exec: {command: [/testimage, check, "http://127.0.0.1:8080/healthz"]}`, "testimage: 503 Service Unavailable"},
+	{"HTTP", `httpGet: {path: /healthz, port: web}`, "HTTP probe failed with statuscode: 503"},
+	{"TCP", `tcpSocket: {port: 7000}`, "connect: connection refused"},
+	{"gRPC", `grpc: {port: 9000}`, "service unhealthy (responded with \"NOT_SERVING\")"},
+}
+
+// probeRows are all handlers with all kinds of probes.
+func probeRows() []row {
+	kinds := []struct {
+		name  string
+		check func(s *space, handler, failure string)
+	}{{"liveness", liveness}, {"readiness", readiness}, {"startup", startup}}
+	rows := []row{{"probes, startup never succeeding", startupFails}}
+	for _, h := range handlers {
+		for _, k := range kinds {
+			rows = append(rows, row{h.name + " probe, " + k.name, func(s *space) { k.check(s, h.yaml, h.failure) }})
+		}
+	}
+	return rows
+}
+
+// probed is a server with a probe; args are the server's.
+func (s *space) probed(kind, handler, args string) {
+	s.t.Helper()
+	s.create("p", fmt.Sprintf(`
+containers:
+- name: main
+  image: hansa.local/testimage:1
+  args: [serve%s]
+  ports: [{name: web, containerPort: 8080}]
+  %s: {%s, periodSeconds: 1, failureThreshold: %d, timeoutSeconds: 5}
+`, args, kind, handler, map[string]int{"livenessProbe": 1, "readinessProbe": 1, "startupProbe": 1000}[kind]))
+}
+
+// turn tells the server to seem sick or healthy.
+func (s *space) turn(p *corev1.Pod, to string) {
+	s.t.Helper()
+	await(s.t, "the server hears that it is "+to, func() error {
+		answer, err := http.Post("http://"+p.Status.PodIP+":8080/"+to, "", nil)
+		if err == nil {
+			err = answer.Body.Close()
+		}
+		return err
+	})
+}
+
+func liveness(s *space, handler, failure string) {
+	s.probed("livenessProbe", handler, "")
+	s.turn(s.ready("p"), "sick")
+	p := s.until("p", "it is started again", func(p *corev1.Pod) bool {
+		c := p.Status.ContainerStatuses[0]
+		return c.RestartCount >= 1 && c.State.Running != nil
+	})
+	if e := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; e == nil || e.ExitCode != 0 || e.Reason != "Completed" {
+		s.t.Errorf("how the first run ended: %+v", p.Status.ContainerStatuses[0].LastTerminationState)
+	}
+	s.event("p", "Warning Unhealthy: Liveness probe failed: ")
+	s.event("p", failure)
+	s.event("p", "Normal Killing: Container main failed liveness probe, will be restarted")
+}
+
+func readiness(s *space, handler, failure string) {
+	s.probed("readinessProbe", handler, "")
+	p := s.ready("p")
+	s.turn(p, "sick")
+	s.until("p", "it is not ready", func(p *corev1.Pod) bool {
+		c := conditionOf(p, corev1.PodReady)
+		return c.Status == corev1.ConditionFalse && c.Reason == "ContainersNotReady" && c.Message == "containers with unready status: [main]"
+	})
+	s.event("p", "Warning Unhealthy: Readiness probe failed: ")
+	s.event("p", failure)
+	s.turn(p, "healthy")
+	if p := s.ready("p"); p.Status.ContainerStatuses[0].RestartCount != 0 {
+		s.t.Error("it was restarted")
+	}
+}
+
+func startup(s *space, handler, failure string) {
+	s.probed("startupProbe", handler, ", -sick")
+	p := s.until("p", "it runs", func(p *corev1.Pod) bool {
+		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].State.Running != nil
+	})
+	s.event("p", "Warning Unhealthy: Startup probe failed: ")
+	s.event("p", failure)
+	if c := p.Status.ContainerStatuses[0]; c.Started == nil || *c.Started || c.Ready {
+		s.t.Errorf("before it has started: %+v", c)
+	}
+	s.turn(p, "healthy")
+	p = s.ready("p")
+	if c := p.Status.ContainerStatuses[0]; c.Started == nil || !*c.Started || c.RestartCount != 0 {
+		s.t.Errorf("after it has started: %+v", c)
+	}
+}
+
+// A startup probe that fails too often ends the container; until it has
+// succeeded the other probes wait.
+func startupFails(s *space) {
+	s.create("p", `
+restartPolicy: Never
+containers:
+- name: main
+  image: hansa.local/testimage:1
+  args: [serve, -sick]
+  startupProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, failureThreshold: 2}
+  livenessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1, failureThreshold: 1}
+`)
+	p := s.finished("p")
+	if got := s.logs("p", "main"); p.Status.Phase != corev1.PodSucceeded || !strings.Contains(got, "caught terminated") {
+		s.t.Errorf("phase %s, log %q", p.Status.Phase, got)
+	}
+	s.event("p", "Container main failed startup probe, will be restarted")
+	for _, e := range s.events("p") {
+		if strings.Contains(e, "Liveness") {
+			s.t.Errorf("liveness was probed before the start: %s", e)
+		}
+	}
+}

@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+var securityRows = []row{
+	{"security context: user, group, supplemental groups, fsGroup", identity},
+	{"security context: user of the image and of names", notRoot},
+	{"security context: capabilities", capabilities},
+	{"security context: read-only root", readOnlyRoot},
+	{"security context: privileged", privileged},
+	{"security context: no more privileges", noNewPrivileges},
+	{"security context: seccomp RuntimeDefault", seccompDefault},
+	{"security context: seccomp Unconfined", seccompUnconfined},
+	{"security context: sysctls", sysctls},
+	{"security context: the host's namespaces", hostNamespaces},
+}
+
+// shellOutput runs a shell command in a container with a security context, in a
+// pod with one, and returns what it printed.
+func (s *space) shellOutput(podContext, containerContext, script string) string {
+	s.t.Helper()
+	return s.output("p", fmt.Sprintf(`
+restartPolicy: Never
+securityContext: {%s}
+volumes: [{name: work, emptyDir: {}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, %q]
+  securityContext: {%s}
+  volumeMounts: [{name: work, mountPath: /work}]
+`, podContext, script, containerContext))
+}
+
+func identity(s *space) {
+	got := s.shellOutput("runAsUser: 1, runAsGroup: 2000, supplementalGroups: [3000], fsGroup: 4000", "runAsUser: 1000",
+		"id -u; id -g; id -G; touch /work/file; stat -c '%u:%g' /work/file; stat -c '%a %u:%g' /work")
+	if want := "1000\n2000\n2000 3000 4000\n1000:4000\n2777 0:4000\n"; got != want {
+		s.t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func notRoot(s *space) {
+	s.create("root", `
+containers:
+- {name: main, image: hansa.local/busybox:1, securityContext: {runAsNonRoot: true}}
+`)
+	s.until("root", "it is refused", func(p *corev1.Pod) bool {
+		w := waiting(p)
+		return w.Reason == "CreateContainerConfigError" && strings.HasPrefix(w.Message, "container has runAsNonRoot and image will run as root")
+	})
+	got := s.shellOutput("", "runAsNonRoot: true, runAsUser: 33", "id -un")
+	if got != "www-data\n" {
+		s.t.Errorf("got %q", got)
+	}
+}
+
+// Bits of the runtime's default set and of CAP_NET_BIND_SERVICE, 10; see
+// capabilities(7).
+func capabilities(s *space) {
+	for name, c := range map[string]struct{ context, want string }{
+		"default": {"", "00000000a80425fb"},
+		"one":     {"capabilities: {drop: [ALL], add: [NET_BIND_SERVICE]}", "0000000000000400"},
+		"less":    {"capabilities: {drop: [CHOWN]}", "00000000a80425fa"},
+		"none":    {"capabilities: {drop: [ALL]}, runAsUser: 1000", "0000000000000000"},
+	} {
+		got := s.output(name, fmt.Sprintf(`
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [grep, CapEff, /proc/self/status], securityContext: {%s}}
+`, c.context))
+		if strings.TrimSpace(got) != "CapEff:\t"+c.want {
+			s.t.Errorf("%s: %q, want %s", name, got, c.want)
+		}
+	}
+}
+
+func readOnlyRoot(s *space) {
+	got := s.shellOutput("", "readOnlyRootFilesystem: true", "touch /file 2>&1; touch /work/file && echo written")
+	if want := "touch: /file: Read-only file system\nwritten\n"; got != want {
+		s.t.Errorf("got %q", got)
+	}
+}
+
+func privileged(s *space) {
+	got := s.shellOutput("", "privileged: true", "mount -t tmpfs none /tmp && echo mounted; ls /dev/kmsg; grep Seccomp: /proc/self/status; touch /proc/sys/kernel/hostname && echo writable")
+	if want := "mounted\n/dev/kmsg\nSeccomp:\t0\nwritable\n"; got != want {
+		s.t.Errorf("got %q", got)
+	}
+}
+
+func noNewPrivileges(s *space) {
+	got := s.shellOutput("", "allowPrivilegeEscalation: false", "grep NoNewPrivs /proc/self/status")
+	if got != "NoNewPrivs:\t1\n" {
+		s.t.Errorf("got %q", got)
+	}
+}
+
+func seccompDefault(s *space) {
+	got := s.shellOutput("seccompProfile: {type: RuntimeDefault}", "", "grep Seccomp: /proc/self/status")
+	if got != "Seccomp:\t2\n" {
+		s.t.Errorf("got %q", got)
+	}
+	for _, call := range []string{"unshare", "keyctl", "mount"} {
+		if got := s.attempt(call, "RuntimeDefault"); got != "EPERM\n" {
+			s.t.Errorf("%s: %s", call, got)
+		}
+	}
+}
+
+// Without a profile a container is not confined, as the documentation has it
+// for a node that does not say otherwise.
+func seccompUnconfined(s *space) {
+	got := s.shellOutput("", "", "grep Seccomp: /proc/self/status")
+	if got != "Seccomp:\t0\n" {
+		s.t.Errorf("without a profile: %q", got)
+	}
+	for _, call := range []string{"unshare", "keyctl"} {
+		if got := s.attempt(call, "Unconfined"); got != "allowed\n" {
+			s.t.Errorf("%s: %s", call, got)
+		}
+	}
+}
+
+// attempt tries a system call under a seccomp profile.
+func (s *space) attempt(call, profile string) string {
+	s.t.Helper()
+	return s.output(call, fmt.Sprintf(`
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/testimage:1, args: [try, %s], securityContext: {seccompProfile: {type: %s}}}
+`, call, profile))
+}
+
+func sysctls(s *space) {
+	got := s.shellOutput("sysctls: [{name: net.ipv4.ip_unprivileged_port_start, value: '80'}]", "", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start")
+	if got != "80\n" {
+		s.t.Errorf("got %q", got)
+	}
+	s.create("unsafe", `
+securityContext: {sysctls: [{name: kernel.msgmax, value: "65536"}]}
+containers:
+- {name: main, image: hansa.local/busybox:1}
+`)
+	p := s.finished("unsafe")
+	if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "SysctlForbidden" {
+		s.t.Errorf("phase %s, reason %s: %s", p.Status.Phase, p.Status.Reason, p.Status.Message)
+	}
+}
+
+func hostNamespaces(s *space) {
+	s.create("p", `
+hostNetwork: true
+hostPID: true
+hostIPC: true
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	p := s.ready("p")
+	if p.Status.PodIP != nodeIP || p.Status.HostIP != nodeIP {
+		s.t.Errorf("addresses %s and %s", p.Status.PodIP, p.Status.HostIP)
+	}
+	if got := s.exec("p", "ip", "addr", "show", "eth0"); !strings.Contains(got, nodeIP) {
+		s.t.Errorf("links: %s", got)
+	}
+	if got := s.exec("p", "ps"); !strings.Contains(got, "containerd") {
+		s.t.Errorf("processes: %s", got)
+	}
+	if got := s.exec("p", "hostname"); got != nodeName+"\n" {
+		s.t.Errorf("hostname %q", got)
+	}
+}

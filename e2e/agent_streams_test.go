@@ -1,0 +1,225 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/tools/remotecommand"
+)
+
+var streamRows = []row{
+	{"exec: output, input, exit codes", execStreams},
+	{"exec: a terminal", execTerminal},
+	{"exec: over SPDY", execSPDY},
+	{"exec: refusals", execRefused},
+	{"attach", attach},
+	{"attach: a terminal, kubectl run -it", attachTerminal},
+	{"port-forward over WebSocket", func(s *space) { portForward(s, "true") }},
+	{"port-forward over SPDY", func(s *space) { portForward(s, "false") }},
+}
+
+const sleeper = `
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`
+
+func execStreams(s *space) {
+	s.create("p", sleeper)
+	s.ready("p")
+	var out, errOut bytes.Buffer
+	err := s.pipe(s.t.Context(), strings.NewReader("typed\n"), &out, &errOut, "kubectl", "--data-dir", s.dir, "-n", s.name,
+		"exec", "-i", "p", "--", "sh", "-c", "read word; echo got $word; echo bad >&2; exit 7")
+	if out.String() != "got typed\n" || !strings.HasPrefix(errOut.String(), "bad\n") || err == nil || !strings.Contains(err.Error(), "exit status 7") {
+		s.t.Errorf("out %q, error %q, %v", out.String(), errOut.String(), err)
+	}
+	// Much of it, both ways, and the end of the input is the command's end.
+	much := strings.Repeat("0123456789abcdef", 1<<16)
+	out.Reset()
+	err = s.pipe(s.t.Context(), strings.NewReader(much), &out, io.Discard, "kubectl", "--data-dir", s.dir, "-n", s.name, "exec", "-i", "p", "--", "cat")
+	if err != nil || out.String() != much {
+		s.t.Errorf("%d of %d bytes came back, %v", out.Len(), len(much), err)
+	}
+}
+
+func execTerminal(s *space) {
+	s.create("p", sleeper)
+	s.ready("p")
+	x := newTerminal(s.t, s.cluster, 33, 111, "kubectl", "--data-dir", s.dir, "-n", s.name, "exec", "-it", "p", "--", "sh")
+	x.write("tty; stty size\n")
+	x.expect("/dev/pts/")
+	x.expect("33 111")
+	x.resize(44, 99)
+	await(s.t, "the container's terminal has the new size", func() error {
+		x.write("stty size\n")
+		if got := x.shown(); !strings.Contains(got, "44 99") {
+			return fmt.Errorf("shown: %q", got)
+		}
+		return nil
+	})
+	x.write("sleep 1000\n")
+	x.write("\x03echo $((6*7))\n") // Ctrl-C
+	x.expect("42")
+	x.write("exit 5\n")
+	select {
+	case err := <-x.done:
+		if err == nil || err.Error() != "exit status 5" {
+			s.t.Errorf("kubectl ended with %v\n%s", err, x.shown())
+		}
+	case <-time.After(patience):
+		s.t.Errorf("kubectl does not end:\n%s", x.shown())
+	}
+}
+
+func execSPDY(s *space) {
+	s.create("p", sleeper)
+	s.ready("p")
+	r := s.client.CoreV1().RESTClient().Post().Namespace(s.name).Resource("pods").Name("p").SubResource("exec").
+		Param("stdin", "true").Param("stdout", "true").Param("stderr", "true")
+	for _, w := range []string{"sh", "-c", "cat; echo bad >&2; exit 3"} {
+		r.Param("command", w)
+	}
+	e, err := remotecommand.NewSPDYExecutor(s.config, http.MethodPost, r.URL())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	var out, errOut bytes.Buffer
+	err = e.StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: strings.NewReader("typed"), Stdout: &out, Stderr: &errOut})
+	if out.String() != "typed" || errOut.String() != "bad\n" || err == nil || err.Error() != "command terminated with exit code 3" {
+		s.t.Errorf("out %q, error %q, %v", out.String(), errOut.String(), err)
+	}
+}
+
+func execRefused(s *space) {
+	s.create("p", sleeper)
+	s.ready("p")
+	s.output("done", `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: ["true"]}
+`)
+	for _, c := range []struct{ pod, container, command, want string }{
+		{"p", "none", "true", "container none is not valid for pod p"},
+		{"done", "main", "true", "cannot exec into a container in a completed pod; current phase is Succeeded"},
+		{"none", "main", "true", `pods "none" not found`},
+		{"p", "main", "/none", "no such file or directory"},
+	} {
+		out, code, err := s.execIn(c.pod, c.container, c.command)
+		if got := fmt.Sprint(out, err); code == 0 && err == nil || !strings.Contains(got, c.want) {
+			s.t.Errorf("exec %s in %s/%s: exit code %d, %s; want %s", c.command, c.pod, c.container, code, got, c.want)
+		}
+	}
+}
+
+func attach(s *space) {
+	s.create("p", `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, stdin: true, stdinOnce: true, command: [sh, -c, "read word; echo got $word; exit 6"]}
+`)
+	s.ready("p")
+	var out bytes.Buffer
+	err := s.pipe(s.t.Context(), strings.NewReader("typed\n"), &out, io.Discard, "kubectl", "--data-dir", s.dir, "-n", s.name, "attach", "-i", "p")
+	if !strings.Contains(out.String(), "got typed\n") {
+		s.t.Errorf("out %q, %v", out.String(), err)
+	}
+	if p := s.finished("p"); p.Status.ContainerStatuses[0].State.Terminated.ExitCode != 6 {
+		s.t.Errorf("state %+v", p.Status.ContainerStatuses[0].State)
+	}
+	if got := s.logs("p", ""); got != "got typed\n" {
+		s.t.Errorf("log %q", got)
+	}
+}
+
+func attachTerminal(s *space) {
+	x := newTerminal(s.t, s.cluster, 24, 80, "kubectl", "--data-dir", s.dir, "-n", s.name, "run", "-it", "--rm", "--restart=Never", "p", "--image="+shell, "--", "sh")
+	await(s.t, "the shell answers", func() error {
+		x.write("echo $((6*7)) $(hostname)\n")
+		if got := x.shown(); !strings.Contains(got, "42 p") {
+			return fmt.Errorf("shown: %q", got)
+		}
+		return nil
+	})
+	x.write("exit\n")
+	select {
+	case <-x.done:
+	case <-time.After(patience):
+		s.t.Errorf("kubectl does not end:\n%s", x.shown())
+	}
+	s.gone("p")
+}
+
+var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+) -> 8080`)
+
+// portForward forwards a port by kubectl, over WebSocket or not.
+func portForward(s *space, webSocket string) {
+	s.create("p", `
+containers:
+- name: main
+  image: hansa.local/testimage:1
+  readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+`)
+	s.ready("p")
+	cmd := s.program("kubectl", "--data-dir", s.dir, "-n", s.name, "port-forward", "pod/p", ":8080", ":1")
+	cmd.Env = append(os.Environ(), "KUBECTL_PORT_FORWARD_WEBSOCKETS="+webSocket)
+	var out lockedBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Kill() //nolint:errcheck // fails when it has ended
+		cmd.Wait()         //nolint:errcheck // it was killed
+	}()
+	var port string
+	await(s.t, "kubectl listens", func() error {
+		if m := forwarding.FindStringSubmatch(out.String()); m != nil && strings.Contains(out.String(), "-> 1\n") {
+			port = m[1]
+			return nil
+		}
+		return fmt.Errorf("it says %q", out.String())
+	})
+	for i := range 5 {
+		answers := make(chan string)
+		for range 4 {
+			go func() {
+				got, err := fetch("http://127.0.0.1:" + port + "/")
+				answers <- fmt.Sprint(got, err)
+			}()
+		}
+		for range 4 {
+			if got := <-answers; got != "p\n<nil>" {
+				s.t.Fatalf("round %d: %s; kubectl says:\n%s", i, got, out.String())
+			}
+		}
+	}
+	// Nobody listens on port 1 of the pod: that connection ends, others go on.
+	other := regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+) -> 1\n`).FindStringSubmatch(out.String())[1]
+	conn, err := net.Dial("tcp", "127.0.0.1:"+other)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
+	if b, err := io.ReadAll(conn); len(b) > 0 {
+		s.t.Errorf("from a closed port: %q, %v", b, err)
+	}
+	await(s.t, "kubectl says that the connection was refused", func() error {
+		if !strings.Contains(out.String(), "refused") {
+			return fmt.Errorf("it says %q", out.String())
+		}
+		return nil
+	})
+	if got, err := fetch("http://127.0.0.1:" + port + "/"); got != "p\n" {
+		s.t.Errorf("after that: %q, %v", got, err)
+	}
+}

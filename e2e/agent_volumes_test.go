@@ -1,0 +1,281 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+var volumeRows = []row{
+	{"ConfigMap volumes", configMapVolume},
+	{"ConfigMap volumes, live", configMapLive},
+	{"Secret volumes", secretVolume},
+	{"volumes that wait for their source", volumeWaits},
+	{"emptyDir volumes", emptyDirVolume},
+	{"hostPath volumes", hostPathVolume},
+	{"projected volumes", projectedVolume},
+	{"downward volumes", downwardVolume},
+	{"parts of volumes", subPath},
+}
+
+func configMapVolume(s *space) {
+	s.kubectl("create", "configmap", "config", "--from-literal=one=1", "--from-literal=two=2")
+	got := s.output("p", `
+restartPolicy: Never
+volumes:
+- {name: all, configMap: {name: config}}
+- {name: some, configMap: {name: config, defaultMode: 0440, items: [{key: one, path: deep/name}, {key: two, path: two, mode: 0400}]}}
+- {name: none, configMap: {name: none, optional: true}}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "cd /all && grep . * && cd /some && grep . deep/name two && stat -Lc '%a %n' /all/one deep/name two && ls /none | wc -l; touch /all/x"]
+  volumeMounts: [{name: all, mountPath: /all}, {name: some, mountPath: /some}, {name: none, mountPath: /none}]
+`, 1)
+	want := "one:1\ntwo:2\ndeep/name:1\ntwo:2\n644 /all/one\n440 deep/name\n400 two\n0\ntouch: /all/x: Read-only file system\n"
+	if got != want {
+		s.t.Errorf("got:\n%swant:\n%s", got, want)
+	}
+}
+
+func configMapLive(s *space) {
+	s.kubectl("create", "configmap", "config", "--from-literal=key=old")
+	s.create("p", `
+volumes:
+- {name: config, configMap: {name: config}}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sleep, "1000"]
+  volumeMounts: [{name: config, mountPath: /config}, {name: config, mountPath: /part, subPath: key}]
+`)
+	s.ready("p")
+	s.kubectl("patch", "configmap", "config", "-p", `{"data":{"key":"new","more":"x"}}`)
+	await(s.t, "the file changes", func() error {
+		if got := s.exec("p", "sh", "-c", "cat /config/key /config/more; true"); got != "newx" {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
+	if got := s.exec("p", "cat", "/part"); got != "old" {
+		s.t.Errorf("mounted by subPath: %q; such files do not follow", got)
+	}
+}
+
+func secretVolume(s *space) {
+	s.kubectl("create", "secret", "generic", "secret", "--from-literal=key=old")
+	s.create("p", `
+volumes:
+- {name: secret, secret: {secretName: secret, defaultMode: 0400}}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], volumeMounts: [{name: secret, mountPath: /secret, readOnly: true}]}
+`)
+	s.ready("p")
+	if got := s.exec("p", "sh", "-c", "cat /secret/key; stat -Lc ' %a %u' /secret/key; stat -fc %T /secret"); got != "old 400 0\ntmpfs\n" {
+		s.t.Errorf("got %q", got)
+	}
+	s.kubectl("patch", "secret", "secret", "-p", `{"stringData":{"key":"new"}}`)
+	await(s.t, "the file changes", func() error {
+		if got := s.exec("p", "cat", "/secret/key"); got != "new" {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
+}
+
+func volumeWaits(s *space) {
+	s.create("p", `
+restartPolicy: Never
+volumes: [{name: late, configMap: {name: late}}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [cat, /late/key], volumeMounts: [{name: late, mountPath: /late}]}
+`)
+	s.event("p", `Warning FailedMount: MountVolume.SetUp failed for volume "late" : configmap "late" not found`)
+	p := s.until("p", "it waits", func(p *corev1.Pod) bool { return waiting(p).Reason == "ContainerCreating" })
+	if p.Status.Phase != corev1.PodPending {
+		s.t.Errorf("phase %s", p.Status.Phase)
+	}
+	s.kubectl("create", "configmap", "late", "--from-literal=key=value")
+	s.finished("p")
+	if got := s.logs("p", "main"); got != "value" {
+		s.t.Errorf("got %q", got)
+	}
+}
+
+func emptyDirVolume(s *space) {
+	s.create("p", `
+volumes:
+- {name: disk, emptyDir: {}}
+- {name: memory, emptyDir: {medium: Memory, sizeLimit: 8Mi}}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "echo run >> /disk/runs; test $(wc -l < /disk/runs) -gt 1 && exec sleep 1000"]
+  volumeMounts: [{name: disk, mountPath: /disk}, {name: memory, mountPath: /memory}]
+- name: other
+  image: hansa.local/busybox:1
+  command: [sleep, "1000"]
+  volumeMounts: [{name: disk, mountPath: /there}]
+`)
+	p := s.until("p", "its container runs for the second time", func(p *corev1.Pod) bool {
+		return condition(p, corev1.PodReady) == corev1.ConditionTrue && p.Status.ContainerStatuses[0].RestartCount == 1
+	})
+	out, _, err := s.execIn("p", "other", "cat", "/there/runs")
+	if out != "run\nrun\n" || err != nil {
+		s.t.Errorf("what was written before the restart, from the other container: %q, %v", out, err)
+	}
+	if got := s.exec("p", "sh", "-c", "stat -c %a /disk /memory; stat -fc '%T' /memory; df -m /memory | tail -n 1 | awk '{print $2}'"); got != "777\n777\ntmpfs\n8\n" {
+		s.t.Errorf("modes, kind and size: %q", got)
+	}
+	folder := filepath.Join(s.dir, "pods", string(p.UID))
+	if _, err := os.Stat(folder); err != nil {
+		s.t.Error(err)
+	}
+	s.kubectl("delete", "pod", "p")
+	await(s.t, "the pod's folder is removed", func() error {
+		if _, err := os.Stat(folder); err == nil {
+			return fmt.Errorf("%s is there", folder)
+		}
+		return nil
+	})
+}
+
+func hostPathVolume(s *space) {
+	dir, err := os.MkdirTemp("", "hostpath-")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.WriteFile(filepath.Join(dir, "file"), []byte("of the host"), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	got := s.output("p", fmt.Sprintf(`
+restartPolicy: Never
+volumes:
+- {name: plain, hostPath: {path: %[1]s}}
+- {name: file, hostPath: {path: %[1]s/file, type: File}}
+- {name: made, hostPath: {path: %[1]s/made/deep, type: DirectoryOrCreate}}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "cat /plain/file /file; echo; echo hello > /made/word; touch /plain/x"]
+  volumeMounts: [{name: plain, mountPath: /plain, readOnly: true}, {name: file, mountPath: /file}, {name: made, mountPath: /made}]
+`, dir), 1)
+	if want := "of the hostof the host\ntouch: /plain/x: Read-only file system\n"; got != want {
+		s.t.Errorf("got %q, want %q", got, want)
+	}
+	if b, err := os.ReadFile(filepath.Join(dir, "made/deep/word")); string(b) != "hello\n" {
+		s.t.Errorf("written through the volume: %q, %v", b, err)
+	}
+	s.create("wrong", fmt.Sprintf(`
+volumes: [{name: v, hostPath: {path: %s/file, type: Directory}}]
+containers:
+- {name: main, image: hansa.local/busybox:1, volumeMounts: [{name: v, mountPath: /v}]}
+`, dir))
+	s.event("wrong", fmt.Sprintf(`Warning FailedMount: MountVolume.SetUp failed for volume "v" : hostPath type check failed: %s/file is not a directory`, dir))
+}
+
+func projectedVolume(s *space) {
+	s.kubectl("create", "configmap", "config", "--from-literal=key=c")
+	s.kubectl("create", "secret", "generic", "secret", "--from-literal=key=s")
+	got := s.output("p", `
+restartPolicy: Never
+volumes:
+- name: all
+  projected:
+    defaultMode: 0440
+    sources:
+    - configMap: {name: config, items: [{key: key, path: from/config}]}
+    - secret: {name: secret, items: [{key: key, path: from/secret}]}
+    - downwardAPI: {items: [{path: name, fieldRef: {fieldPath: metadata.name}}]}
+    - serviceAccountToken: {path: token, audience: someone, expirationSeconds: 600}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "cd /all; cat from/config from/secret name; echo; cut -d. -f2 token | tr -- -_ +/ | base64 -d 2>/dev/null; true"]
+  volumeMounts: [{name: all, mountPath: /all}]
+`)
+	head, claims, _ := strings.Cut(got, "\n")
+	if head != "csp" {
+		s.t.Errorf("files: %q", head)
+	}
+	for _, want := range []string{`"aud":["someone"]`, `"sub":"system:serviceaccount:` + s.name + `:default"`, `"pod":{"name":"p"`} {
+		if !strings.Contains(claims, want) {
+			s.t.Errorf("token has no %s: %s", want, claims)
+		}
+	}
+	// What every pod gets: enough to ask the API as its service account.
+	got = s.output("caller", `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/testimage:1, args: [ask, /api]}
+`)
+	if !strings.HasPrefix(got, "200 OK\n") || !strings.Contains(got, `"versions"`) {
+		s.t.Errorf("the API's answer: %s", got)
+	}
+	got = s.output("refused", fmt.Sprintf(`
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/testimage:1, args: [ask, /api/v1/namespaces/%s/secrets]}
+`, s.name))
+	if !strings.HasPrefix(got, "403 Forbidden\n") || !strings.Contains(got, "system:serviceaccount:"+s.name+":default") {
+		s.t.Errorf("the API's answer: %s", got)
+	}
+}
+
+func downwardVolume(s *space) {
+	s.createPod(podOf(s.t, "p", `
+metadata:
+  labels: {tier: front}
+  annotations: {note: "a \"note\""}
+spec:
+  volumes:
+  - name: about
+    downwardAPI:
+      items:
+      - {path: labels, fieldRef: {fieldPath: metadata.labels}}
+      - {path: annotations, fieldRef: {fieldPath: metadata.annotations}}
+      - {path: cpu, mode: 0400, resourceFieldRef: {containerName: main, resource: limits.cpu, divisor: 1m}}
+  containers:
+  - name: main
+    image: hansa.local/busybox:1
+    command: [sleep, "1000"]
+    resources: {limits: {cpu: 200m}}
+    volumeMounts: [{name: about, mountPath: /about}]
+`))
+	s.ready("p")
+	if got := s.exec("p", "sh", "-c", "cd /about; cat labels; echo; cat annotations; echo; cat cpu; stat -Lc ' %a' cpu"); got != "tier=\"front\"\nnote=\"a \\\"note\\\"\"\n200 400\n" {
+		s.t.Errorf("got %q", got)
+	}
+	s.kubectl("label", "pod", "p", "tier=back", "--overwrite")
+	await(s.t, "the file changes", func() error {
+		if got := s.exec("p", "cat", "/about/labels"); got != `tier="back"` {
+			return fmt.Errorf("it is %q", got)
+		}
+		return nil
+	})
+}
+
+func subPath(s *space) {
+	got := s.output("p", `
+restartPolicy: Never
+volumes: [{name: work, emptyDir: {}}]
+initContainers:
+- {name: make, image: hansa.local/busybox:1, command: [sh, -c, "mkdir /work/a /work/p; echo inner > /work/a/file; echo own > /work/p/file"], volumeMounts: [{name: work, mountPath: /work}]}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "cat /a/file /own/file; ls /new"]
+  env: [{name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+  volumeMounts:
+  - {name: work, mountPath: /a, subPath: a}
+  - {name: work, mountPath: /own, subPathExpr: $(POD)}
+  - {name: work, mountPath: /new, subPath: made/for/me}
+`)
+	if got != "inner\nown\n" {
+		s.t.Errorf("got %q", got)
+	}
+}
