@@ -136,7 +136,7 @@ func New(c Config) (*Agent, error) {
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
 		LogsDir: filepath.Join(c.DataDir, "logs"), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
-		PodPids: c.PodPids, PodsChanged: a.podsChanged, Log: c.Log,
+		PodPids: c.PodPids, FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Log: c.Log,
 	}
 	a.keeper = node.New(node.Config{
 		Name: c.NodeName, IPs: c.NodeIPs, Port: c.Port, PodCIDR: c.PodCIDR, Version: c.Version,

@@ -98,6 +98,17 @@ func (a *Agent) admit(p *v1.Pod) *pod.Refusal {
 	return refused
 }
 
+// fitsResized says whether the node has what a pod asks for beside the others.
+func (a *Agent) fitsResized(p *v1.Pod) *pod.Failure {
+	n := admit.Node{Allocatable: a.node.Allocatable()}
+	for _, other := range a.pods() {
+		if other.UID != p.UID && !pod.Terminal(other) {
+			n.Pods = append(n.Pods, other)
+		}
+	}
+	return admit.Resize(p, n)
+}
+
 // pods are the objects of all pods that have a worker.
 func (a *Agent) pods() []*v1.Pod {
 	a.workersMu.RLock()

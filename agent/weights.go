@@ -10,7 +10,8 @@ import (
 	"hansa.dev/hansa/agent/pod"
 )
 
-// podsChanged asks for new weights of the classes' cgroups.
+// podsChanged asks for new weights of the classes' cgroups, and for another try
+// of resizes that did not fit.
 func (a *Agent) podsChanged() {
 	select {
 	case a.weights <- struct{}{}:
@@ -39,6 +40,11 @@ func (a *Agent) keepWeights(ctx context.Context) error {
 			}
 			last[group] = l
 		}
+		a.workersMu.RLock()
+		for _, w := range a.workers {
+			w.Reconsider()
+		}
+		a.workersMu.RUnlock()
 	}
 }
 

@@ -69,7 +69,7 @@ func resources(p *v1.Pod, n Node) *pod.Refusal {
 	}
 	used := v1.ResourceList{}
 	for _, other := range n.Pods {
-		for name, q := range resource.PodRequests(other, resource.PodResourcesOptions{}) {
+		for name, q := range resource.PodRequests(other, resource.PodResourcesOptions{UseStatusResources: true}) {
 			sum := used[name]
 			sum.Add(q)
 			used[name] = sum
@@ -96,6 +96,28 @@ func resources(p *v1.Pod, n Node) *pod.Refusal {
 		if r := fits(v1.ResourceName(name), requests, used, capacity, short); r != nil {
 			return r
 		}
+	}
+	return nil
+}
+
+// Resize answers nil when a pod that runs already can have what its spec asks
+// for now, or why its resize is pending.
+func Resize(p *v1.Pod, n Node) *pod.Failure {
+	requests := resource.PodRequests(p, resource.PodResourcesOptions{})
+	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
+		want, have := requests[name], n.Allocatable[name]
+		if want.Cmp(have) > 0 {
+			a, b := want.Value(), have.Value()
+			if name == v1.ResourceCPU {
+				a, b = want.MilliValue(), have.MilliValue()
+			}
+			return &pod.Failure{Reason: pod.ResizeInfeasible, Message: fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, a, b)}
+		}
+	}
+	n.Allocatable = n.Allocatable.DeepCopy()
+	delete(n.Allocatable, v1.ResourcePods) // it is here already
+	if r := resources(p, n); r != nil {
+		return &pod.Failure{Reason: pod.ResizeDeferred, Message: r.Message}
 	}
 	return nil
 }

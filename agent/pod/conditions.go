@@ -34,12 +34,15 @@ func (s *State) conditions(st *v1.PodStatus, now time.Time) {
 	set(s.ready(st, containers))
 	set(containers)
 	set(v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
+	for _, c := range s.resizeConditions() {
+		set(c)
+	}
 	if s.Stop != nil && s.Stop.Fail && s.Stop.Reason == "Evicted" {
 		set(v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: s.Stop.Message})
 	}
 	s.reported = slices.Clone(st.Conditions)
 	for _, c := range old {
-		if index(st.Conditions, c.Type) < 0 {
+		if index(st.Conditions, c.Type) < 0 && c.Type != v1.PodResizePending && c.Type != v1.PodResizeInProgress {
 			st.Conditions = append(st.Conditions, c)
 		}
 	}

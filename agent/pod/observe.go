@@ -84,7 +84,7 @@ func (s *State) ObserveRun(container string, run Run) {
 		})
 		if c.Runs[0].ID == run.ID {
 			c.Up, c.Started, c.Ready, c.Unfit = false, false, false, ""
-			c.Kill = Op{}
+			c.Kill, c.Resize, c.Applied = Op{}, Op{}, c.resizeTo
 		}
 	}
 	if newest := c.Runs[0]; newest.ID == run.ID {
@@ -157,6 +157,10 @@ func (s *State) Adopt() {
 func (c *Container) adopt(cs *v1.ContainerStatus) {
 	c.Previous = cs.LastTerminationState.Terminated
 	newest := c.Newest()
+	if cs.Resources != nil && c.Kind != Ephemeral {
+		c.Allocated = v1.ResourceRequirements{Requests: cs.AllocatedResources, Limits: cs.Resources.Limits}
+		c.Applied = *cs.Resources
+	}
 	switch same := newest != nil && TrimScheme(cs.ContainerID) == newest.ID; {
 	case same && newest.Running():
 		c.Started, c.Ready = cs.Started != nil && *cs.Started, cs.Ready

@@ -37,7 +37,12 @@ func (s *State) Begin(a Action, now time.Time) {
 		if newest := c.Newest(); newest != nil && newest.Ended() {
 			c.Backoff = c.Backoff.raise(newest.Finished, now)
 		}
+		c.resizeTo = c.Allocated
 		c.Start.begin()
+	case Resize:
+		c := s.Containers[a.Container]
+		c.resizeTo = c.Allocated
+		c.Resize.begin()
 	default:
 		if o := s.op(a); o != nil {
 			o.begin()
@@ -58,6 +63,13 @@ func (s *State) End(a Action, err error, now time.Time) {
 		s.Sandbox.Run.Done = false // there may be another attempt
 	case PullImage:
 		s.endPull(s.Containers[a.Container], err, now)
+	case Resize:
+		c := s.Containers[a.Container]
+		c.Resize.end(err, now, createRetry)
+		c.Resize.Done = false // there may be another one
+		if run := c.Running(); err == nil && run != nil && run.ID == a.ID {
+			c.Applied = c.resizeTo
+		}
 	case Start:
 		s.endStart(s.Containers[a.Container], err, now)
 	default:

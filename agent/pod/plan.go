@@ -131,7 +131,7 @@ func (p *planner) sandbox() bool {
 	return false
 }
 
-// mend kills runs that have to be restarted.
+// mend kills runs that have to be restarted, and resizes those that need not.
 func (p *planner) mend() {
 	for _, c := range p.s.All() {
 		run := c.Running()
@@ -142,8 +142,14 @@ func (p *planner) mend() {
 		if reason == "" && run.Asked != "" && run.Asked != c.Spec.Image && c.Kind != Ephemeral {
 			reason = "Container " + c.Name + " definition changed, will be restarted"
 		}
-		if reason != "" {
+		if reason == "" && c.resizing() && c.restartsToResize() {
+			reason = "Container " + c.Name + " resize requires restart"
+		}
+		switch {
+		case reason != "":
 			p.kill(c, run, p.s.graceFor(c), reason)
+		case c.resizing() && !c.Start.Busy && !c.Resize.Busy && !p.wait(c.Resize.RetryAt):
+			p.do(Action{Verb: Resize, Container: c.Name, ID: run.ID})
 		}
 	}
 }

@@ -143,6 +143,12 @@ func (x *script) run(t *testing.T, input []string) string {
 		p := x.pod.DeepCopy()
 		p.Status.Conditions = append(p.Status.Conditions, v1.PodCondition{Type: v1.PodConditionType(args[0]), Status: v1.ConditionStatus(args[1])})
 		x.set(p)
+	case "grant":
+		x.s.Grant()
+	case "defer": // REASON
+		x.s.Defer(args[0], "no room", x.now)
+	case "resources":
+		return x.resources()
 	case "status":
 		return x.status(false)
 	case "conditions":
@@ -374,6 +380,18 @@ func (x *script) status(conditions bool) string {
 			}
 			fmt.Fprintf(&out, " gen=%d\n", c.ObservedGeneration)
 		}
+	}
+	return out.String()
+}
+
+// resources prints, of each container, what is granted, what it has, and what it
+// would be created with.
+func (x *script) resources() string {
+	var out strings.Builder
+	text := func(l v1.ResourceList) string { q := l[v1.ResourceCPU]; return q.String() }
+	for _, cs := range x.s.Status(x.now).ContainerStatuses {
+		fmt.Fprintf(&out, "%s: granted=%s has=%s of=%s\n", cs.Name, text(cs.AllocatedResources), text(cs.Resources.Requests),
+			text(x.s.GrantedSpec(x.s.Containers[cs.Name]).Resources.Requests))
 	}
 	return out.String()
 }

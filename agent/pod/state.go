@@ -40,8 +40,13 @@ type State struct {
 	// Garbage are the sandboxes that were replaced, by ID.
 	Garbage map[string]*Garbage
 
+	// Pending is why the resources that the spec asks for are not granted.
+	Pending *Failure
+
 	// reported are the conditions that Status gave last.
 	reported []v1.PodCondition
+	// granted is what Granted made of grantedOf.
+	granted, grantedOf *v1.Pod
 }
 
 // Refusal is why the node does not run a pod.
@@ -160,6 +165,11 @@ type Container struct {
 	// Unfit, when not empty, is why the run has to be killed and restarted.
 	Unfit string
 
+	// Allocated is what the node has granted, Applied what the newest run has.
+	Allocated, Applied v1.ResourceRequirements
+	Resize             Op
+	resizeTo           v1.ResourceRequirements // of the resize or start in progress
+
 	Kill   Op
 	KillBy time.Time // deadline that the kill in progress honours
 
@@ -256,7 +266,7 @@ func (s *State) SetPod(p *v1.Pod, now time.Time) {
 	each(&p.Spec, func(kind Kind, spec *v1.Container) {
 		c := s.Containers[spec.Name]
 		if c == nil {
-			c = &Container{Name: spec.Name, removals: map[string]*Op{}}
+			c = &Container{Name: spec.Name, Allocated: spec.Resources, removals: map[string]*Op{}}
 			s.Containers[spec.Name] = c
 		}
 		c.Kind, c.Spec = kind, spec

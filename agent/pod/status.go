@@ -91,7 +91,7 @@ func (s *State) containerStatus(c *Container, now time.Time) v1.ContainerStatus 
 	started := false
 	cs.Started = &started
 	switch {
-	case newest != nil && newest.Running():
+	case newest != nil && newest.Running() && !s.hooking(c):
 		cs.State.Running = &v1.ContainerStateRunning{StartedAt: stamp(newest.Started)}
 		cs.LastTerminationState.Terminated = previous
 		cs.User = user(newest.User)
@@ -112,6 +112,13 @@ func (s *State) containerStatus(c *Container, now time.Time) v1.ContainerStatus 
 		}
 	}
 	return cs
+}
+
+// hooking says that the postStart hook of a running container is not done: until
+// then the container does not count as running ("Container Lifecycle Hooks").
+func (s *State) hooking(c *Container) bool {
+	l := c.Spec.Lifecycle
+	return s.Stop == nil && !c.Up && l != nil && l.PostStart != nil
 }
 
 // readyWhenDone: an init container that has done its work counts as ready.
@@ -197,10 +204,14 @@ func user(u *cri.ContainerUser) *v1.ContainerUser {
 	}}
 }
 
+// resources shows what is granted, and what the run has.
 func resources(cs *v1.ContainerStatus, c *Container) {
-	r := c.Spec.Resources.DeepCopy()
-	r.Claims = nil
+	r := c.Allocated.DeepCopy()
 	cs.AllocatedResources = r.Requests
+	if c.Running() != nil {
+		r = c.Applied.DeepCopy()
+	}
+	r.Claims = nil
 	cs.Resources = r
 }
 

@@ -16,7 +16,7 @@ import (
 
 // prepare makes the pod's directories and its cgroup.
 func (w *Worker) prepare() step {
-	p := w.state.Pod
+	p := w.state.Granted()
 	return func(context.Context) (func(), error) {
 		for _, dir := range []string{w.node.Volumes.PodDir(p.UID), w.logDir(p)} {
 			if err := os.MkdirAll(dir, 0o750); err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/image"
+	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/agent/volume"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
@@ -85,6 +86,9 @@ type Node struct {
 	Capacity, Allocatable func() v1.ResourceList
 	// PodPids bounds the processes of each pod; 0 for no bound.
 	PodPids int64
+	// FitsResized answers nil when the pod can have what its spec asks for, or
+	// with one of the reasons for a pending resize.
+	FitsResized func(p *v1.Pod) *pod.Failure
 	// PodsChanged is called when the set of pods that hold cgroups changed.
 	PodsChanged func()
 	Log         *slog.Logger

@@ -11,7 +11,7 @@ import (
 
 // runSandbox runs the pod's sandbox, with its network.
 func (w *Worker) runSandbox(attempt uint32) step {
-	p := w.state.Pod
+	p := w.state.Granted()
 	if attempt > 0 {
 		w.podEvent(p, v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}

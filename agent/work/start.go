@@ -11,12 +11,12 @@ import (
 	"hansa.dev/hansa/agent/pod"
 )
 
-// start creates and starts a container and runs its postStart hook. It is seen
-// running as soon as it is, and up once the hook is done.
+// start creates and starts a container and runs its postStart hook. It is known
+// to run as soon as it does, and up once the hook is done.
 func (w *Worker) start(container string, attempt int) step {
 	c, hooks := w.state.Containers[container], w.hooks
 	j := &job{
-		pod: w.state.Pod, spec: c.Spec, kind: c.Kind, attempt: attempt, backoff: c.Backoff.Delay,
+		pod: w.state.Granted(), spec: w.state.GrantedSpec(c), kind: c.Kind, attempt: attempt, backoff: c.Backoff.Delay,
 		ips: w.state.Sandbox.IPs, sandbox: w.state.Sandbox.ID, report: w.reporter(container),
 	}
 	j.image, _ = c.Pull.Image.(*cri.Image)

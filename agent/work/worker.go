@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -22,6 +23,8 @@ type Worker struct {
 	log  *slog.Logger
 	wake chan struct{}
 	done chan struct{}
+	// pending says that a resize waits for room.
+	pending atomic.Bool
 
 	mu        sync.Mutex
 	mail      []func(now time.Time)
@@ -61,6 +64,7 @@ func (n *Node) NewWorker(p *v1.Pod, known Known, refused *pod.Refusal) *Worker {
 	w.state.Refused = refused
 	w.observe(known)
 	w.state.Adopt()
+	w.resize(now)
 	w.shareAddresses()
 	return w
 }
@@ -80,6 +84,7 @@ func (w *Worker) Update(p *v1.Pod) {
 	w.post(func(now time.Time) {
 		old := w.state.Pod
 		w.state.SetPod(p, now)
+		w.resize(now)
 		if !equality.Semantic.DeepEqual(old.Labels, p.Labels) || !equality.Semantic.DeepEqual(old.Annotations, p.Annotations) {
 			w.state.Refresh.Stale = true // downward volumes show them
 		}
@@ -234,6 +239,8 @@ func (w *Worker) step(ctx context.Context, a pod.Action) step {
 		return w.pull(a.Container)
 	case pod.Start:
 		return w.start(a.Container, a.Attempt)
+	case pod.Resize:
+		return w.resizeContainer(a)
 	case pod.Kill:
 		return w.kill(ctx, a)
 	case pod.RemoveContainer:

@@ -1,0 +1,103 @@
+package work
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/agent/pod"
+)
+
+// Reconsider tells that other pods changed what is left on the node: a resize
+// that did not fit may.
+func (w *Worker) Reconsider() {
+	if w.pending.Load() {
+		w.post(func(now time.Time) { w.resize(now) })
+	}
+}
+
+// resize grants what the spec asks for if the node has it.
+func (w *Worker) resize(now time.Time) {
+	defer func() { w.pending.Store(w.state.Pending != nil) }()
+	if !w.state.WantsResize() || w.state.Stop != nil || pod.Terminal(w.state.Pod) {
+		return
+	}
+	p := w.state.Pod
+	if why := w.node.FitsResized(p); why != nil {
+		if old := w.state.Pending; old == nil || old.Reason != why.Reason || old.Message != why.Message {
+			w.podEvent(p, v1.EventTypeWarning, "Resize"+why.Reason, why.Message)
+		}
+		w.state.Defer(why.Reason, why.Message, now)
+		return
+	}
+	w.podEvent(p, v1.EventTypeNormal, "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", p.Generation))
+	w.state.Grant()
+}
+
+// resizeContainer gives a run what is granted. The pod's group holds the larger
+// of both in between.
+func (w *Worker) resizeContainer(a pod.Action) step {
+	p := w.state.Granted()
+	c := w.state.Containers[a.Container]
+	spec := w.state.GrantedSpec(c)
+	before := c.Applied
+	return func(ctx context.Context) (func(), error) {
+		n := w.node
+		if err := n.mayShrink(ctx, a.ID, before, spec.Resources); err != nil {
+			return nil, err
+		}
+		group := w.group(p)
+		exact := unbounded(cgroup.PodLimits(p, n.PodPids))
+		room := exact
+		if before.Limits.Cpu().Cmp(*spec.Resources.Limits.Cpu()) > 0 {
+			room.CPUQuota = -1
+		}
+		if before.Limits.Memory().Cmp(*spec.Resources.Limits.Memory()) > 0 {
+			room.Memory = -1
+		}
+		if err := n.Groups.Set(group, room); err != nil {
+			return nil, err
+		}
+		capacity := n.Capacity()
+		if err := n.Runtime.UpdateContainer(ctx, a.ID, containerResources(p, spec, capacity.Memory().Value())); err != nil {
+			return nil, fmt.Errorf("resize container %s: %w", a.Container, err)
+		}
+		if err := n.Groups.Set(group, exact); err != nil {
+			return nil, err
+		}
+		n.PodsChanged()
+		w.podEvent(p, v1.EventTypeNormal, "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", p.Generation))
+		return nil, nil
+	}
+}
+
+// unbounded takes away the limits that are not asked for.
+func unbounded(l cgroup.Limits) cgroup.Limits {
+	if l.CPUQuota == 0 {
+		l.CPUQuota, l.CPUPeriod = -1, cgroup.Period
+	}
+	if l.Memory == 0 {
+		l.Memory = -1
+	}
+	return l
+}
+
+// mayShrink refuses a memory limit below what is in use: the kernel would kill
+// the container to enforce it.
+func (n *Node) mayShrink(ctx context.Context, id string, before, after v1.ResourceRequirements) error {
+	limit := after.Limits.Memory().Value()
+	if old := before.Limits.Memory().Value(); limit == 0 || old != 0 && limit >= old {
+		return nil
+	}
+	stats, err := n.Runtime.ContainerStats(ctx, id)
+	if err != nil {
+		return fmt.Errorf("look at the memory in use: %w", err)
+	}
+	if used := stats.GetMemory().GetUsageBytes().GetValue(); int64(used) >= limit {
+		return fmt.Errorf("attempting to set container memory limit (%d) below current usage (%d)", limit, used)
+	}
+	return nil
+}
