@@ -135,7 +135,11 @@ func cooldown(j *batchv1.Job, pods []*corev1.Pod, now time.Time) time.Duration {
 			ends = append(ends, end{finishedAt(p), true})
 		}
 	}
-	slices.SortStableFunc(ends, func(a, b end) int { return a.at.Compare(b.at) })
+	// Times are whole seconds: of a success and a failure at once, the failure
+	// is the last.
+	slices.SortStableFunc(ends, func(a, b end) int {
+		return cmp.Or(a.at.Compare(b.at), controller.First(!a.failed, !b.failed))
+	})
 	failures := 0
 	var last time.Time
 	for _, e := range ends {
