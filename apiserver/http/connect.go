@@ -98,8 +98,8 @@ func (s *Server) connect(w *response, r *http.Request, info *request.Info, t tar
 
 // Forward passes a request on to another server, as it is but for its URL, and
 // the answer back. It carries upgraded connections (SPDY, WebSocket) and
-// streams. The client's credentials are not passed on. An error is one of
-// reaching the other side.
+// streams. The server has taken the client's credentials out of the request. An
+// error is one of reaching the other side.
 func Forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http.RoundTripper) error {
 	var failed error
 	proxy := &httputil.ReverseProxy{
@@ -108,7 +108,6 @@ func Forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL = to
 			p.Out.Host = to.Host
-			p.Out.Header.Del("Authorization")
 			p.SetXForwarded()
 		},
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },

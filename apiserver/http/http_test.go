@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api/openapi"
+	"hansa.dev/hansa/apiserver/auth/authn"
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/requesttest"
@@ -31,7 +33,8 @@ type cluster struct {
 	requests *request.Handler
 }
 
-// byToken lets the tokens "admin" and "u" in.
+// byToken lets the tokens "admin" and "u" in, and everybody ask for health and
+// version.
 var byToken = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Response, bool, error) {
 	switch r.Header.Get("Authorization") {
 	case "Bearer admin":
@@ -39,6 +42,9 @@ var byToken = authenticator.RequestFunc(func(r *http.Request) (*authenticator.Re
 	case "Bearer u":
 		return &authenticator.Response{User: requesttest.Nobody}, true, nil
 	case "":
+		if slices.Contains(authn.AnonymousPaths, r.URL.Path) {
+			return &authenticator.Response{User: &user.DefaultInfo{Name: user.Anonymous}}, true, nil
+		}
 		return nil, false, nil
 	}
 	return nil, false, io.ErrUnexpectedEOF
@@ -235,6 +241,40 @@ func TestTables(t *testing.T) {
 }
 
 // https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
+// https://kubernetes.io/blog/2020/09/03/warnings/
+func TestDeprecatedVersionsWarn(t *testing.T) {
+	c := newCluster(t, nil)
+	const path = "/api/v1/namespaces/default/endpoints"
+	const want = `299 - "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"`
+	for _, in := range []call{
+		{path: path},
+		{path: path + "/none"},
+		{method: "POST", path: path, body: `{"metadata":{"name":"e"}}`},
+		{method: "DELETE", path: path + "/e"},
+	} {
+		if got := c.do(in).header["Warning"]; !slices.Equal(got, []string{want}) {
+			t.Errorf("%s %s warns of %q", in.method, in.path, got)
+		}
+	}
+	if got := c.do(call{path: configMaps}).header["Warning"]; got != nil {
+		t.Errorf("what is not deprecated warns of %q", got)
+	}
+}
+
+// Every answer names its request, by the client's word if it has one.
+func TestAuditID(t *testing.T) {
+	c := newCluster(t, nil)
+	for _, in := range []call{{path: configMaps}, {path: "/version", token: "-"}, {path: configMaps, token: "-"}, {path: "/nowhere"}} {
+		if id := c.do(in).header.Get("Audit-Id"); len(id) != 36 {
+			t.Errorf("%s has the audit id %q", in.path, id)
+		}
+		in.header = map[string]string{"Audit-ID": "mine"}
+		if id := c.do(in).header["Audit-Id"]; !slices.Equal(id, []string{"mine"}) {
+			t.Errorf("%s does not keep the client's audit id: %q", in.path, id)
+		}
+	}
+}
+
 func TestDiscovery(t *testing.T) {
 	c := newCluster(t, nil)
 	var core metav1.APIResourceList
@@ -278,12 +318,16 @@ func TestHealth(t *testing.T) {
 		"/readyz":                        "[+]ping ok\n[+]etcd ok\n[-]broken failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n",
 		"/readyz?verbose&exclude=broken": "[+]ping ok\n[+]etcd ok\n[+]broken excluded: ok\n[+]shutdown ok\nreadyz check passed\n",
 	} {
-		if a := c.do(call{path: path, token: "-"}); string(a.body) != want {
+		token := "-"
+		if path == "/healthz/ping" {
+			token = "" // single checks are not for everybody
+		}
+		if a := c.do(call{path: path, token: token}); string(a.body) != want {
 			t.Errorf("%s: %d\n%s\nwant\n%s", path, a.code, a.body, want)
 		}
 	}
 	c.server.Stop()
-	if a := c.do(call{path: "/readyz/shutdown", token: "-"}); a.code != http.StatusInternalServerError {
+	if a := c.do(call{path: "/readyz/shutdown"}); a.code != http.StatusInternalServerError {
 		t.Errorf("a stopping server is ready: %d", a.code)
 	}
 	var v version.Info

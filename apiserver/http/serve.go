@@ -132,35 +132,27 @@ func (s *Server) recover(w *response, r *http.Request) {
 	s.fail(w, r, apierrors.NewInternalError(fmt.Errorf("this request caused apiserver to panic. Look in the logs for details")))
 }
 
-// anonymousPaths may be read without a credential.
-func anonymousPath(path string) bool {
-	for _, p := range []string{"/healthz", "/livez", "/readyz"} {
-		if path == p || strings.HasPrefix(path, p+"/") {
-			return true
-		}
-	}
-	return path == "/version" || path == "/version/"
-}
-
-var anonymous = &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}}
-
-// authenticate says who asks. A request without any credential is anonymous on
-// the few paths that allow it.
+// authenticate says who asks, and takes out of the headers what says so: no
+// credential goes any further.
 func (s *Server) authenticate(r *http.Request) (user.Info, error) {
 	answer, ok, err := s.Authenticator.AuthenticateRequest(r)
-	if err == nil && ok {
-		if as := impersonated(r.Header); as != nil {
-			return s.Impersonate(r.Context(), answer.User, as)
+	if err != nil || !ok {
+		if err != nil {
+			s.Logger.Debug("authentication failed", "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
 		}
+		return nil, apierrors.NewUnauthorized("Unauthorized")
+	}
+	r.Header.Del("Authorization")
+	as := impersonated(r.Header)
+	if as == nil {
 		return answer.User, nil
 	}
-	if err == nil && anonymousPath(r.URL.Path) {
-		return anonymous, nil
+	for name := range r.Header {
+		if strings.HasPrefix(name, "Impersonate-") {
+			delete(r.Header, name)
+		}
 	}
-	if err != nil {
-		s.Logger.Debug("authentication failed", "path", r.URL.Path, "from", r.RemoteAddr, "error", err)
-	}
-	return nil, apierrors.NewUnauthorized("Unauthorized")
+	return s.Impersonate(r.Context(), answer.User, as)
 }
 
 const impersonateExtra = authenticationv1.ImpersonateUserExtraHeaderPrefix
@@ -224,6 +216,9 @@ func (s *Server) serveResource(w *response, r *http.Request, t target) {
 	if info.Served == nil || !offered(info, t) {
 		s.unknown(w, r, info, t)
 		return
+	}
+	if text := info.Served.Version.Deprecated; text != "" {
+		w.warn(text)
 	}
 	if err := s.dispatch(w, r, info, t, q); err != nil {
 		s.fail(w, r, err)

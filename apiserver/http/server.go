@@ -25,7 +25,9 @@ import (
 // Config is what a Server is made of. Requests, Authenticator and Version must
 // be set.
 type Config struct {
-	Requests      *request.Handler
+	Requests *request.Handler
+	// Authenticator says who asks, or that it is nobody in particular where that
+	// is allowed.
 	Authenticator authenticator.Request
 	Version       version.Info
 	// Address is what legacy discovery tells clients to connect to, HOST:PORT.

@@ -78,11 +78,11 @@ func (c *call) watch() error {
 			life = time.Duration(*opts.TimeoutSeconds) * time.Second
 		}
 		serve = func() { s.run(watcher, life) }
-	case !apierrors.IsResourceExpired(err) && !apierrors.IsTimeout(err):
+	case !outOfReach(err):
 		return err
 	}
-	// Of a version that is too old or yet to come a client hears by an event, as
-	// it would of one that becomes too old later: some look nowhere else.
+	// Of a version out of reach a client hears by an event, as it would of one
+	// that becomes too old later: some look nowhere else.
 	if isWebSocket(c.r) {
 		s.overWebSocket(serve)
 	} else {
@@ -90,6 +90,9 @@ func (c *call) watch() error {
 	}
 	return nil
 }
+
+// outOfReach is the error of a version that is too old, or too long in coming.
+func outOfReach(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsTimeout(err) }
 
 func (s *stream) overHTTP(serve func()) {
 	contentType := string(s.out.media)
@@ -329,7 +332,7 @@ func (s *stream) fault(err error) {
 		return
 	}
 	status := statusOf(err)
-	if !apierrors.IsResourceExpired(err) && !apierrors.IsGone(err) {
+	if !outOfReach(err) {
 		s.Logger.Warn("watch failed", "path", s.r.URL.Path, "error", err)
 	}
 	object, err := s.Codec.AppendValue(nil, status, metav1.Unversioned.WithKind("Status"), s.out.media)

@@ -56,7 +56,7 @@ func answers[T api.Object](f func(context.Context, user.Info, T) error) Func {
 	return func(ctx context.Context, u user.Info, obj api.Object) (api.Object, error) {
 		review, ok := obj.(T)
 		if !ok {
-			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a %T: %#v", review, obj))
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("not a %T: %T", review, obj))
 		}
 		return review, f(ctx, u, review)
 	}
