@@ -85,6 +85,9 @@ func (c *Cluster) passes(cl *class, p *Pending, slot int) bool {
 // feasible says whether an allowed slot takes the pod: as things are, and also
 // if all who were promised room there before it came.
 func (c *Cluster) feasible(cl *class, p *Pending, slot int) bool {
+	if len(c.nominated) == 0 {
+		return c.passes(cl, p, slot)
+	}
 	if rivals := c.rivals(slot, p.Pod); len(rivals) > 0 {
 		pass := false
 		c.suppose(cl, slot, rivals, 1, func() { pass = c.passes(cl, p, slot) })

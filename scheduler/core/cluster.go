@@ -376,3 +376,6 @@ func sameLoad(a, b *Pod) bool {
 		a.Priority() == b.Priority() &&
 		a.scoredCPU == b.scoredCPU && a.scoredMemory == b.scoredMemory && a.request.equal(&b.request)
 }
+
+// Pods is how many pods are on nodes.
+func (c *Cluster) Pods() int { return len(c.where) }

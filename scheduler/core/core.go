@@ -25,8 +25,7 @@ type Filter uint16
 // The filters, in the order in which they are asked; the first that refuses is
 // the one that is named.
 const (
-	SchedulingGates Filter = 1 << iota
-	NodeUnschedulable
+	NodeUnschedulable Filter = 1 << iota
 	NodeName
 	TaintToleration
 	NodeAffinity
@@ -38,7 +37,6 @@ const (
 )
 
 var filterNames = map[Filter]string{
-	SchedulingGates:   "SchedulingGates",
 	NodeUnschedulable: "NodeUnschedulable",
 	NodeName:          "NodeName",
 	TaintToleration:   "TaintToleration",

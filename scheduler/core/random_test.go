@@ -2,7 +2,6 @@ package core
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
@@ -334,18 +333,6 @@ func TestTwin(t *testing.T) {
 			templates = append(templates, p)
 			return p
 		}
-		nodeName := func(t *rapid.T) string { return fmt.Sprintf("n%d", rapid.IntRange(0, 5).Draw(t, "node")) }
-		uid := func(t *rapid.T) types.UID {
-			var all []types.UID
-			for u := range w.t.pods {
-				all = append(all, u)
-			}
-			slices.Sort(all)
-			if len(all) == 0 {
-				t.Skip("no pods")
-			}
-			return oneOf(t, "pod", all)
-		}
 		spread := func(t *rapid.T) labels.Selector {
 			if chance(t, "owned", 3) {
 				return labels.SelectorFromSet(labels.Set{"app": oneOf(t, "app", apps)})
@@ -367,17 +354,18 @@ func TestTwin(t *testing.T) {
 			"schedule more":  schedule,
 			"schedule again": schedule,
 			"only ask":       func(t *rapid.T) { w.check(t, pick(t), spread(t)) },
-			"set node":       func(t *rapid.T) { w.setNode(randomNode(t, nodeName(t))) },
-			"remove node":    func(t *rapid.T) { w.removeNode(nodeName(t)) },
-			"remove pod":     func(t *rapid.T) { w.remove(uid(t)) },
-			"foreign pod":    func(t *rapid.T) { w.add(pick(t), nodeName(t)) },
+			"set node":       func(t *rapid.T) { w.setNode(randomNode(t, someNode(t))) },
+			"remove node":    func(t *rapid.T) { w.removeNode(someNode(t)) },
+			"remove pod":     func(t *rapid.T) { w.remove(w.somePod(t)) },
+			"foreign pod":    func(t *rapid.T) { w.add(pick(t), someNode(t)) },
 			"terminate": func(t *rapid.T) {
-				u := uid(t)
-				p := w.t.pods[u].pod.DeepCopy()
-				p.DeletionTimestamp = &metav1.Time{}
-				w.add(p, w.t.pods[u].node)
+				if u := w.somePod(t); u != "" {
+					p := w.t.pods[u].pod.DeepCopy()
+					p.DeletionTimestamp = &metav1.Time{}
+					w.add(p, w.t.pods[u].node)
+				}
 			},
-			"promise": func(t *rapid.T) { w.nominate(pick(t), nodeName(t)) },
+			"promise": func(t *rapid.T) { w.nominate(pick(t), someNode(t)) },
 			"withdraw": func(t *rapid.T) {
 				for u := range w.t.promised {
 					w.withdraw(u)

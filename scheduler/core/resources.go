@@ -30,10 +30,6 @@ type amount struct {
 	value int64
 }
 
-func (d *demand) zero() bool {
-	return d.milliCPU == 0 && d.memory == 0 && d.storage == 0 && len(d.extra) == 0
-}
-
 // demandOf reads a resource list. Pods are counted elsewhere.
 func demandOf(list corev1.ResourceList) demand {
 	var d demand

@@ -34,8 +34,6 @@ func (c *Cluster) newTally(key string) *tally {
 	return &tally{key: key, column: col, n: make([]int64, col.size())}
 }
 
-func (t *tally) at(slot int) int64 { return t.n[t.column.value(slot)] }
-
 // tallies are tallies by topology key.
 type tallies []*tally
 
