@@ -68,6 +68,8 @@ func (b *inbox) take() ([]change, []result, []func()) {
 	defer b.mu.Unlock()
 	c, r, q := b.changes, b.results, b.questions
 	b.changes, b.results, b.questions = nil, nil, nil
-	clear(b.noted)
+	if len(c) > 0 {
+		b.noted = map[change]bool{} // a cleared map would stay as large as it ever was
+	}
 	return c, r, q
 }

@@ -132,7 +132,9 @@ func (w *writer) take() func(context.Context) {
 	defer w.mu.Unlock()
 	if n := min(len(w.bindings), writesAtOnce); n > 0 {
 		taken := w.bindings[:n:n]
-		w.bindings = w.bindings[n:]
+		if w.bindings = w.bindings[n:]; len(w.bindings) == 0 {
+			w.bindings = nil
+		}
 		w.signal() // for the next writer
 		return func(ctx context.Context) { w.writeBindings(ctx, taken) }
 	}
