@@ -195,13 +195,13 @@ func (c *creation) stored(ctx context.Context, ref api.Ref, obj api.Object, err 
 // called again and leaves obj as it is.
 func (c *creation) outcomeOf(ctx context.Context, obj api.Object) func(cur api.Object) (store.Outcome, error) {
 	return func(cur api.Object) (store.Outcome, error) {
-		if cur != nil {
-			return store.Outcome{}, c.exists(cur)
-		}
 		fresh := obj.DeepCopyObject().(api.Object)
 		sides, err := c.finish(ctx, fresh)
-		if err != nil {
+		switch {
+		case err != nil:
 			return store.Outcome{}, err
+		case cur != nil:
+			return store.Outcome{}, c.exists(cur)
 		}
 		return store.Outcome{Object: fresh, With: sides}, nil
 	}
