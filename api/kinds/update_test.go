@@ -11,6 +11,7 @@ import (
 
 type updateCase struct {
 	Name        string               `json:"name"`
+	InProcess   bool                 `json:"inProcess,omitempty"`
 	Subresource string               `json:"subresource,omitempty"`
 	Old         runtime.RawExtension `json:"old"`
 	Object      runtime.RawExtension `json:"object"`
