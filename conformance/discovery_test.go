@@ -1,0 +1,175 @@
+package conformance
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/discovery"
+)
+
+// servedResource is one entry of legacy discovery.
+type servedResource struct {
+	metav1.APIResource
+	groupVersion string
+}
+
+var discovered []servedResource
+
+// resources lists everything served, subresources too, by legacy discovery.
+func resources(t *testing.T) []servedResource {
+	t.Helper()
+	if discovered != nil {
+		return discovered
+	}
+	paths := []string{"/api/v1"}
+	var groupList metav1.APIGroupList
+	admin.want(t, http.StatusOK, call{path: "/apis", accept: "application/json"}, &groupList)
+	for _, g := range groupList.Groups {
+		for _, v := range g.Versions {
+			paths = append(paths, "/apis/"+v.GroupVersion)
+		}
+	}
+	var all []servedResource
+	for _, path := range paths {
+		var list metav1.APIResourceList
+		admin.want(t, http.StatusOK, call{path: path}, &list)
+		for _, r := range list.APIResources {
+			all = append(all, servedResource{r, list.GroupVersion})
+		}
+	}
+	discovered = all
+	return all
+}
+
+// The API server serves the kinds of its scope, and no others.
+func TestServedKinds(t *testing.T) {
+	var got []string
+	for _, r := range resources(t) {
+		if !strings.Contains(r.Name, "/") {
+			got = append(got, r.groupVersion+" "+r.Kind)
+		}
+	}
+	slices.Sort(got)
+	want := strings.Fields(strings.ReplaceAll(`
+apps/v1~Deployment apps/v1~ReplicaSet authentication.k8s.io/v1~SelfSubjectReview authentication.k8s.io/v1~TokenReview
+authorization.k8s.io/v1~LocalSubjectAccessReview authorization.k8s.io/v1~SelfSubjectAccessReview authorization.k8s.io/v1~SelfSubjectRulesReview
+authorization.k8s.io/v1~SubjectAccessReview batch/v1~Job coordination.k8s.io/v1~Lease discovery.k8s.io/v1~EndpointSlice events.k8s.io/v1~Event
+rbac.authorization.k8s.io/v1~ClusterRole rbac.authorization.k8s.io/v1~ClusterRoleBinding rbac.authorization.k8s.io/v1~Role rbac.authorization.k8s.io/v1~RoleBinding
+scheduling.k8s.io/v1~PriorityClass v1~Binding v1~ConfigMap v1~Endpoints v1~Event v1~Namespace v1~Node v1~Pod v1~Secret v1~Service v1~ServiceAccount`, "~", "#"))
+	for i := range got {
+		got[i] = strings.ReplaceAll(got[i], " ", "#")
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("served are\n%v, want\n%v", got, want)
+	}
+	for _, path := range []string{"/apis/storage.k8s.io", "/apis/apps/v1/statefulsets", "/api/v1/limitranges", "/apis/apps/v1beta1"} {
+		if a := admin.do(t, call{path: path}); a.code != http.StatusNotFound {
+			t.Errorf("%s: %d", path, a.code)
+		}
+	}
+}
+
+// "Discovery API": aggregated documents and the legacy ones say the same, every
+// group has a preferred version that has resources.
+func TestAggregatedDiscoveryAgreesWithLegacy(t *testing.T) {
+	legacy := map[string]bool{}
+	for _, r := range resources(t) {
+		verbs := slices.Sorted(slices.Values(r.Verbs))
+		legacy[r.groupVersion+" "+r.Name+" "+strings.Join(verbs, ",")] = true
+		if r.Kind == "" || len(r.Verbs) == 0 || !strings.Contains(r.Name, "/") && r.SingularName == "" {
+			t.Errorf("%s %s is described as %+v", r.groupVersion, r.Name, r.APIResource)
+		}
+	}
+	count := 0
+	for _, path := range []string{"/api", "/apis"} {
+		var list apidiscoveryv2.APIGroupDiscoveryList
+		a := admin.want(t, http.StatusOK, call{path: path, accept: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"}, &list)
+		if got := a.header.Get("Content-Type"); got != "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList" {
+			t.Errorf("content type is %s", got)
+		}
+		if list.Kind != "APIGroupDiscoveryList" || list.APIVersion != "apidiscovery.k8s.io/v2" {
+			t.Errorf("document is %s of %s", list.Kind, list.APIVersion)
+		}
+		for _, g := range list.Items {
+			for _, v := range g.Versions {
+				gv := strings.TrimPrefix(g.Name+"/"+v.Version, "/")
+				if v.Freshness != apidiscoveryv2.DiscoveryFreshnessCurrent || len(v.Resources) == 0 {
+					t.Errorf("%s is %s with %d resources", gv, v.Freshness, len(v.Resources))
+				}
+				for _, r := range v.Resources {
+					names := []string{gv + " " + r.Resource + " " + strings.Join(slices.Sorted(slices.Values(r.Verbs)), ",")}
+					for _, s := range r.Subresources {
+						names = append(names, gv+" "+r.Resource+"/"+s.Subresource+" "+strings.Join(slices.Sorted(slices.Values(s.Verbs)), ","))
+					}
+					for _, name := range names {
+						if count++; !legacy[name] {
+							t.Errorf("legacy discovery has no %s", name)
+						}
+					}
+				}
+			}
+		}
+	}
+	if count != len(legacy) {
+		t.Errorf("%d resources are aggregated, %d in legacy discovery", count, len(legacy))
+	}
+}
+
+// Aggregated discovery is cached by its ETag.
+func TestDiscoveryETag(t *testing.T) {
+	accept := "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	first := admin.want(t, http.StatusOK, call{path: "/apis", accept: accept}, nil)
+	tag := first.header.Get("ETag")
+	if tag == "" || !strings.Contains(strings.Join(first.header.Values("Vary"), ","), "Accept") {
+		t.Fatalf("ETag %q, Vary %q", tag, first.header.Values("Vary"))
+	}
+	again := admin.do(t, call{path: "/apis", accept: accept, header: map[string]string{"If-None-Match": tag}})
+	if again.code != http.StatusNotModified || len(again.body) != 0 || again.header.Get("ETag") != tag {
+		t.Errorf("with the tag: %d, %d bytes", again.code, len(again.body))
+	}
+	if other := admin.do(t, call{path: "/apis", accept: accept, header: map[string]string{"If-None-Match": `"other"`}}); other.code != http.StatusOK {
+		t.Errorf("with another tag: %d", other.code)
+	}
+}
+
+// Every form of discovery: legacy lists, single groups, protobuf, what clients
+// ask for that prefer what is not served.
+func TestDiscoveryForms(t *testing.T) {
+	var versions metav1.APIVersions
+	admin.want(t, http.StatusOK, call{path: "/api", accept: "application/json"}, &versions)
+	if !slices.Equal(versions.Versions, []string{"v1"}) || len(versions.ServerAddressByClientCIDRs) != 1 || versions.Kind != "APIVersions" {
+		t.Errorf("/api is %+v", versions)
+	}
+	var group metav1.APIGroup
+	admin.want(t, http.StatusOK, call{path: "/apis/apps"}, &group)
+	if group.Kind != "APIGroup" || group.Name != "apps" || group.PreferredVersion.GroupVersion != "apps/v1" {
+		t.Errorf("/apis/apps is %+v", group)
+	}
+	for _, accept := range []string{
+		"application/vnd.kubernetes.protobuf",
+		"application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,application/json",
+		"application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+		"application/yaml", "*/*", "",
+	} {
+		if a := admin.do(t, call{path: "/apis", accept: accept}); a.code != http.StatusOK {
+			t.Errorf("%s: %d", accept, a.code)
+		}
+	}
+	admin.do(t, call{path: "/apis", accept: "text/html"}).refused(t, http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable, "only the following media types are accepted")
+	client, err := discovery.NewDiscoveryClientForConfig(admin.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lists, err := client.ServerGroupsAndResources()
+	if err != nil || len(lists) != 10 {
+		t.Errorf("client-go discovers %d group-versions: %v", len(lists), err)
+	}
+	info, err := client.ServerVersion()
+	if err != nil || info.Major != "1" || info.Minor != "37" || !strings.HasPrefix(info.GitVersion, "v1.37.2+hansa.") {
+		t.Errorf("version is %+v, %v", info, err)
+	}
+}

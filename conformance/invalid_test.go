@@ -1,0 +1,336 @@
+package conformance
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+// tabled is one case of the tables in api/pod/testdata and api/kinds/testdata;
+// their README.md says what the keys mean.
+type tabled struct {
+	Name        string         `json:"name"`
+	InProcess   bool           `json:"inProcess"`
+	Subresource string         `json:"subresource"`
+	Repeat      map[string]int `json:"repeat"`
+	Object      map[string]any `json:"object"`
+	Old         map[string]any `json:"old"`
+	Patch       map[string]any `json:"patch"`
+	InTemplate  any            `json:"inTemplate"`
+	Want        any            `json:"want"`
+
+	file string
+	pod  bool
+}
+
+// tables reads all cases of the files that match.
+func tables(t *testing.T, pattern string) []tabled {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join("..", "api", pattern))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no tables at %s: %v", pattern, err)
+	}
+	var all []tabled
+	for _, file := range files {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, doc := range bytes.Split(data, []byte("\n---\n")) {
+			c := tabled{file: strings.TrimSuffix(filepath.Base(file), ".yaml"), pod: strings.HasPrefix(pattern, "pod/")}
+			if err := yaml.UnmarshalStrict(doc, &c); err != nil {
+				t.Fatalf("%s: %v\n%s", file, err, doc)
+			}
+			for _, o := range []*map[string]any{&c.Object, &c.Old} {
+				*o = c.complete(t, *o)
+			}
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+// complete fills in what tables leave out.
+func (c *tabled) complete(t *testing.T, o map[string]any) map[string]any {
+	t.Helper()
+	if o == nil {
+		return nil
+	}
+	text := encode(t, o)
+	for mark, n := range c.Repeat {
+		text = strings.ReplaceAll(text, mark, strings.Repeat(mark[1:], n))
+	}
+	var filled map[string]any
+	decode(t, text, &filled)
+	if c.pod {
+		filled["apiVersion"], filled["kind"] = "v1", "Pod"
+	}
+	c.apart(filled)
+	return filled
+}
+
+// apart keeps the parts of the server that write by themselves away from an
+// object that is updated, and the table's own identities.
+func (c *tabled) apart(o map[string]any) {
+	metadata, _ := o["metadata"].(map[string]any)
+	delete(metadata, "uid")
+	delete(metadata, "generation")
+	spec, _ := o["spec"].(map[string]any)
+	if c.Old == nil || spec == nil {
+		return
+	}
+	switch o["kind"] {
+	case "Pod":
+		spec["automountServiceAccountToken"] = false
+	case "Job":
+		if spec["managedBy"] == nil {
+			spec["managedBy"] = "test.dev/nobody"
+		}
+	case "Deployment":
+		spec["paused"] = true
+	}
+}
+
+// place is where an object is written: its resource, and its namespace unless
+// it is cluster-scoped.
+func place(t *testing.T, u *unstructured.Unstructured, otherwise string) (resource, ns string) {
+	t.Helper()
+	for _, r := range resources(t) {
+		if r.Kind == u.GetKind() && r.groupVersion == u.GetAPIVersion() && !strings.Contains(r.Name, "/") {
+			if !r.Namespaced {
+				return r.Name, ""
+			}
+			if u.GetNamespace() != "" {
+				return r.Name, u.GetNamespace()
+			}
+			return r.Name, otherwise
+		}
+	}
+	t.Fatalf("discovery has no %s of %s", u.GetKind(), u.GetAPIVersion())
+	return "", ""
+}
+
+// home is the namespace that a case is meant for: default, or one of its own
+// when objects are made.
+func (c *tabled) home(t *testing.T, i int) string {
+	t.Helper()
+	if c.Old == nil || c.Old["kind"] == "Event" {
+		return metav1.NamespaceDefault
+	}
+	ns := fmt.Sprintf("case-%d-%s", i, namespaceName(t))
+	create(t, "namespaces", "", "metadata: {name: "+ns+"}")
+	return ns
+}
+
+// under is at for any group-version.
+func under(groupVersion, resource, ns string, below ...string) string {
+	path := "/apis/" + groupVersion
+	if !strings.Contains(groupVersion, "/") {
+		path = "/api/" + groupVersion
+	}
+	if ns != "" {
+		path += "/namespaces/" + ns
+	}
+	return strings.Join(append([]string{path, resource}, below...), "/")
+}
+
+// stored brings about the old object of a case and answers with its path. It
+// goes with the test.
+func (c *tabled) stored(t *testing.T, ns string) (path string) {
+	t.Helper()
+	u := &unstructured.Unstructured{Object: c.Old}
+	resource, ns := place(t, u, ns)
+	collection := under(u.GetAPIVersion(), resource, ns)
+	path = collection + "/" + u.GetName()
+	ephemeral, _, _ := unstructured.NestedSlice(u.Object, "spec", "ephemeralContainers")
+	unstructured.RemoveNestedField(u.Object, "spec", "ephemeralContainers")
+	a := admin.do(t, call{method: "POST", path: collection, body: encode(t, c.Old)})
+	if a.code != http.StatusCreated && a.status(t).Reason != metav1.StatusReasonAlreadyExists {
+		t.Fatalf("make old object: %d %s", a.code, a.body)
+	}
+	t.Cleanup(func() {
+		calls := []call{{method: "DELETE", path: path, body: "{gracePeriodSeconds: 0}"}}
+		if u.GetKind() == "Namespace" {
+			// It holds nothing, so its loop need not look.
+			calls = append(calls, call{method: "PUT", path: path + "/finalize", body: "metadata: {name: " + u.GetName() + "}"})
+		}
+		for _, c := range calls {
+			resp, err := admin.open(context.Background(), c)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			resp.Body.Close()
+		}
+	})
+	if len(ephemeral) > 0 {
+		body := encode(t, map[string]any{"spec": map[string]any{"ephemeralContainers": ephemeral}})
+		admin.want(t, http.StatusOK, call{method: "PATCH", path: path + "/ephemeralcontainers", contentType: mergePatch, body: body}, nil)
+	}
+	if _, ok := c.Old["status"]; ok {
+		admin.want(t, http.StatusOK, call{method: "PUT", path: path + "/status", body: encode(t, c.Old)}, nil)
+	}
+	return path
+}
+
+// send makes the write that the case is about.
+func (c *tabled) send(t *testing.T, ns string) answer {
+	t.Helper()
+	if c.Old == nil {
+		u := &unstructured.Unstructured{Object: c.Object}
+		resource, ns := place(t, u, ns)
+		return admin.do(t, call{method: "POST", path: under(u.GetAPIVersion(), resource, ns) + "?dryRun=All", body: encode(t, c.Object)})
+	}
+	path := c.stored(t, ns)
+	write := call{path: path}
+	if c.Subresource != "" {
+		write.path += "/" + c.Subresource
+	}
+	if c.Patch != nil {
+		write.method, write.contentType, write.body = "PATCH", mergePatch, encode(t, c.Patch)
+		return admin.do(t, write)
+	}
+	write.method = "PUT"
+	var a answer
+	eventually(t, "the loops leave the object alone", func() bool {
+		object := &unstructured.Unstructured{Object: c.Object}
+		if object.GetResourceVersion() == "" || a.code == http.StatusConflict {
+			object.SetResourceVersion(admin.want(t, http.StatusOK, call{path: path}, nil).object(t).GetResourceVersion())
+		}
+		write.body = encode(t, c.Object)
+		a = admin.do(t, write)
+		return a.code != http.StatusConflict
+	})
+	return a
+}
+
+// checkCauses compares the causes of a refusal with those of the table, in any
+// order.
+func (c *tabled) checkCauses(t *testing.T, a answer) {
+	t.Helper()
+	s := a.status(t)
+	if a.code != http.StatusUnprocessableEntity || int(s.Code) != a.code || s.Reason != metav1.StatusReasonInvalid || s.Status != metav1.StatusFailure || s.Details == nil {
+		t.Fatalf("answer is %d: %+v", a.code, s)
+	}
+	var want []struct{ Reason, Field, Detail string }
+	decode(t, encode(t, c.Want), &want)
+	got := causesOf(s)
+	var expected []string
+	for _, w := range want {
+		cause := w.Reason + " " + w.Field
+		expected = append(expected, cause)
+		if !slices.ContainsFunc(s.Details.Causes, func(have metav1.StatusCause) bool {
+			return string(have.Type)+" "+have.Field == cause && strings.Contains(have.Message, w.Detail)
+		}) {
+			t.Errorf("no cause %s with %q", cause, w.Detail)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(expected)
+	if !slices.Equal(got, expected) {
+		t.Errorf("causes are %v, want %v\n%s", got, expected, s.Message)
+	}
+}
+
+// Every invalid object of the tables is refused with exactly its causes.
+func TestInvalidObjects(t *testing.T) {
+	create(t, "namespaces", "", "metadata: {name: other}")
+	create(t, "pods", "default", podOf("p")) // to be bound
+	all := slices.Concat(tables(t, "pod/testdata/invalid/*.yaml"), tables(t, "pod/testdata/invalid-updates/*.yaml"), tables(t, "kinds/testdata/invalid/*.yaml"))
+	sent, pods := 0, 0
+	for i, c := range all {
+		if c.InProcess {
+			continue
+		}
+		sent++
+		if c.pod {
+			pods++
+		}
+		t.Run(fmt.Sprintf("%s/%s", c.file, c.Name), func(t *testing.T) {
+			c.checkCauses(t, c.send(t, c.home(t, i)))
+		})
+	}
+	admin.want(t, http.StatusOK, deleteCall("pods", "default", "p", ""), nil)
+	if sent < 200 || pods < 100 {
+		t.Errorf("%d invalid objects, %d of them pods; at least 200 and 100 are due", sent, pods)
+	}
+}
+
+// Updates of the tables that are taken have the results that the tables say.
+func TestUpdatesThatAreTaken(t *testing.T) {
+	for i, c := range tables(t, "kinds/testdata/update/*.yaml") {
+		if c.InProcess {
+			continue
+		}
+		t.Run(c.file+"/"+c.Name, func(t *testing.T) {
+			a := c.send(t, c.home(t, i))
+			a.status2xx(t)
+			var got map[string]any
+			a.into(t, &got)
+			compare(t, "", c.Want, got)
+		})
+	}
+}
+
+// compare holds got to want where want says something; null is absence.
+func compare(t *testing.T, path string, want, got any) {
+	t.Helper()
+	if list, ok := want.([]any); ok {
+		have, _ := got.([]any)
+		for i := range list {
+			if len(have) == len(list) {
+				compare(t, fmt.Sprintf("%s[%d]", path, i), list[i], have[i])
+			} else {
+				t.Errorf("%s has %d items, want %d", path, len(have), len(list))
+			}
+		}
+		return
+	}
+	fields, ok := want.(map[string]any)
+	if !ok {
+		if encode(t, want) != encode(t, got) {
+			t.Errorf("%s is %s, want %s", path, encode(t, got), encode(t, want))
+		}
+		return
+	}
+	have, _ := got.(map[string]any) // absent: every field of it is nil
+	for name, value := range fields {
+		if path+"."+name != ".metadata.generation" { // the table's old objects have any
+			compare(t, path+"."+name, value, have[name])
+		}
+	}
+}
+
+// The warnings of the tables come in the header of the answer.
+func TestWarnings(t *testing.T) {
+	create(t, "serviceaccounts", "default", "metadata: {name: robot}")
+	for i, c := range slices.Concat(tables(t, "pod/testdata/warnings.yaml"), tables(t, "kinds/testdata/warnings.yaml")) {
+		t.Run(fmt.Sprintf("%d", i), func(t *testing.T) {
+			a := c.send(t, c.home(t, i))
+			a.status2xx(t)
+			var want []string
+			decode(t, encode(t, c.Want), &want)
+			if c.Object["kind"] == "Endpoints" {
+				want = append([]string{"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"}, want...)
+			}
+			var got []string
+			for _, w := range a.header.Values("Warning") {
+				text := strings.TrimSuffix(strings.TrimPrefix(w, `299 - "`), `"`)
+				got = append(got, strings.ReplaceAll(strings.ReplaceAll(text, `\"`, `"`), `\\`, `\`))
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("warnings are %q, want %q", got, want)
+			}
+		})
+	}
+}
