@@ -2,8 +2,10 @@ package http_test
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -378,18 +380,34 @@ func TestOpenAPI(t *testing.T) {
 
 func TestLargeAnswersAreCompressed(t *testing.T) {
 	c := newCluster(t, nil)
-	body := `{"metadata":{"name":"big"},"data":{"k":"` + strings.Repeat("x", 200<<10) + `"}}`
-	c.do(call{method: "POST", path: configMaps, body: body})
-	big := c.open(t.Context(), call{path: configMaps + "/big", header: map[string]string{"Accept-Encoding": "gzip"}})
-	defer big.Body.Close()
-	if got := big.Header.Get("Content-Encoding"); got != "gzip" {
-		t.Errorf("large answer has encoding %q", got)
-	}
 	c.createConfigMap("small")
-	small := c.open(t.Context(), call{path: configMaps + "/small", header: map[string]string{"Accept-Encoding": "gzip"}})
-	defer small.Body.Close()
-	if got := small.Header.Get("Content-Encoding"); got != "" {
-		t.Errorf("small answer has encoding %q", got)
+	for i := range 3 {
+		body := fmt.Sprintf(`{"metadata":{"name":"big%d"},"data":{"k":"%s"}}`, i, strings.Repeat("x", 200<<10))
+		c.do(call{method: "POST", path: configMaps, body: body})
+	}
+	for path, want := range map[string]string{
+		configMaps + "/big0":  "gzip",
+		configMaps:            "gzip",
+		configMaps + "/small": "",
+		configMaps + "?fieldSelector=metadata.name%3Dsmall": "",
+		configMaps + "?pretty=1":                            "gzip",
+	} {
+		resp := c.open(t.Context(), call{path: path, header: map[string]string{"Accept-Encoding": "gzip"}})
+		defer resp.Body.Close()
+		if got := resp.Header.Get("Content-Encoding"); got != want {
+			t.Errorf("%s has encoding %q, want %q", path, got, want)
+		}
+		plain := resp.Body.(io.Reader)
+		if want == "gzip" {
+			var err error
+			if plain, err = gzip.NewReader(resp.Body); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var unpacked any
+		if err := json.NewDecoder(plain).Decode(&unpacked); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
 	}
 }
 

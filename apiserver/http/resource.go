@@ -373,9 +373,6 @@ func (c *call) sendList(list store.List) error {
 	}
 	form := codec.FormOf(c.info.Served)
 	whole := &codec.List{Kind: form.GroupVersion().WithKind(form.Kind + "List"), Meta: meta, Items: list.Items, Form: form}
-	c.write(c.w, c.r, http.StatusOK, string(c.out.media), c.out.pretty, func(b []byte) ([]byte, error) {
-		b, err := c.Codec.AppendList(b, whole, c.out.media)
-		return newline(b, c.out.media, err)
-	})
+	c.writeList(c.w, c.r, whole, c.out)
 	return nil
 }

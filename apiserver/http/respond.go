@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -47,8 +48,7 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, code int, content
 		}
 	}()
 	if err != nil {
-		s.Logger.Error("encode answer", "path", r.URL.Path, "error", err)
-		http.Error(w, "Internal Server Error: "+err.Error(), http.StatusInternalServerError)
+		s.notEncoded(w, r, err)
 		return
 	}
 	if pretty && strings.HasPrefix(contentType, string(codec.JSON)) {
@@ -57,10 +57,13 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, code int, content
 	h := w.Header()
 	h["Content-Type"] = []string{contentType}
 	if len(data) >= gzipThreshold && takesGzip(r) {
-		h.Set("Content-Encoding", "gzip")
-		h.Add("Vary", "Accept-Encoding")
+		compressed(h)
 		w.WriteHeader(code)
-		compress(w, data)
+		z := gzips.Get().(*gzip.Writer)
+		defer gzips.Put(z)
+		z.Reset(w)
+		_, _ = z.Write(data)
+		_ = z.Close()
 		return
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(data))}
@@ -69,20 +72,123 @@ func (s *Server) write(w http.ResponseWriter, r *http.Request, code int, content
 	_, _ = w.Write(data)
 }
 
+func compressed(h http.Header) {
+	h.Set("Content-Encoding", "gzip")
+	h.Add("Vary", "Accept-Encoding")
+}
+
+// writeList sends a list. One that stays small is sent at once, with its length;
+// a larger one as it comes, compressed for clients that take that.
+func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *codec.List, out output) {
+	if out.pretty && out.media == codec.JSON {
+		s.write(w, r, http.StatusOK, string(out.media), true, func(b []byte) ([]byte, error) {
+			whole := bytes.NewBuffer(b)
+			err := s.Codec.WriteList(whole, list, out.media)
+			return newline(whole.Bytes(), out.media, err)
+		})
+		return
+	}
+	p := &piecewise{w: w, r: r, contentType: string(out.media), held: answers.Get().(*[]byte)}
+	*p.held = (*p.held)[:0]
+	defer p.release()
+	err := s.Codec.WriteList(p, list, out.media)
+	if err == nil && out.media == codec.JSON {
+		_, err = p.Write([]byte{'\n'})
+	}
+	switch {
+	case err == nil:
+		p.finish()
+	case p.gone:
+	case p.to != nil:
+		s.Logger.Error("encode answer", "path", r.URL.Path, "error", err)
+		// The client must not take the part for the whole.
+		panic(http.ErrAbortHandler)
+	default:
+		s.notEncoded(w, r, err)
+	}
+}
+
+// notEncoded answers that there is an answer, but no form for it.
+func (s *Server) notEncoded(w http.ResponseWriter, r *http.Request, err error) {
+	s.Logger.Error("encode answer", "path", r.URL.Path, "error", err)
+	http.Error(w, "Internal Server Error: "+err.Error(), http.StatusInternalServerError)
+}
+
+// piecewise is an answer that comes in pieces. It holds them back until it is
+// known to be large.
+type piecewise struct {
+	w           http.ResponseWriter
+	r           *http.Request
+	contentType string
+	held        *[]byte
+	to          io.Writer // where pieces go once the answer has begun
+	zip         *gzip.Writer
+	gone        bool // the client does not read any more
+}
+
+// Write implements io.Writer.
+func (p *piecewise) Write(b []byte) (int, error) {
+	if p.to == nil {
+		if len(*p.held)+len(b) < gzipThreshold {
+			*p.held = append(*p.held, b...)
+			return len(b), nil
+		}
+		p.begin()
+		if _, err := p.send(*p.held); err != nil {
+			return 0, err
+		}
+	}
+	return p.send(b)
+}
+
+func (p *piecewise) begin() {
+	h := p.w.Header()
+	h["Content-Type"] = []string{p.contentType}
+	p.to = p.w
+	if takesGzip(p.r) {
+		compressed(h)
+		p.zip = gzips.Get().(*gzip.Writer)
+		p.zip.Reset(p.w)
+		p.to = p.zip
+	}
+	p.w.WriteHeader(http.StatusOK)
+}
+
+func (p *piecewise) send(b []byte) (int, error) {
+	n, err := p.to.Write(b)
+	p.gone = p.gone || err != nil
+	return n, err
+}
+
+// finish sends what is left.
+func (p *piecewise) finish() {
+	switch {
+	case p.zip != nil:
+		_ = p.zip.Close()
+	case p.to == nil:
+		h := p.w.Header()
+		h["Content-Type"] = []string{p.contentType}
+		h["Content-Length"] = []string{strconv.Itoa(len(*p.held))}
+		p.w.WriteHeader(http.StatusOK)
+		_, _ = p.w.Write(*p.held)
+	}
+}
+
+func (p *piecewise) release() {
+	if p.zip != nil {
+		gzips.Put(p.zip)
+	}
+	if cap(*p.held) <= largeBuffer {
+		answers.Put(p.held)
+	}
+}
+
 func indent(data []byte) []byte {
 	var out bytes.Buffer
 	if err := json.Indent(&out, bytes.TrimSuffix(data, []byte("\n")), "", "  "); err != nil {
 		return data
 	}
 	return out.Bytes()
-}
-
-func compress(w http.ResponseWriter, data []byte) {
-	z := gzips.Get().(*gzip.Writer)
-	defer gzips.Put(z)
-	z.Reset(w)
-	_, _ = z.Write(data)
-	_ = z.Close()
 }
 
 func takesGzip(r *http.Request) bool {

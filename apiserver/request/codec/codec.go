@@ -9,6 +9,8 @@
 package codec
 
 import (
+	"fmt"
+
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
@@ -73,4 +75,16 @@ func FormOf(s *api.Served) Form {
 		ToHub:            s.Version.ToHub,
 		FromHub:          s.Version.FromHub,
 	}
+}
+
+// shape is a hub object in the form's version. It may share memory with obj.
+func (f Form) shape(obj api.Object) (api.Object, error) {
+	if f.FromHub == nil {
+		return obj, nil
+	}
+	versioned, err := f.FromHub(obj)
+	if err != nil {
+		return nil, fmt.Errorf("convert %s to %s: %w", f.Kind, f.GroupVersion(), err)
+	}
+	return versioned, nil
 }

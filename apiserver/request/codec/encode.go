@@ -7,7 +7,6 @@ import (
 	"strconv"
 	"sync"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
@@ -43,12 +42,9 @@ func (c *Codec) Body(obj api.Object, form Form, media MediaType) (Body, error) {
 	if body, ok := c.cache.get(key); ok {
 		return body, nil
 	}
-	versioned := obj
-	if form.FromHub != nil {
-		var err error
-		if versioned, err = form.FromHub(obj); err != nil {
-			return nil, fmt.Errorf("convert %s to %s: %w", form.Kind, form.GroupVersion(), err)
-		}
+	versioned, err := form.shape(obj)
+	if err != nil {
+		return nil, err
 	}
 	body, err := bare(versioned, media)
 	if err != nil {
@@ -80,13 +76,17 @@ func bare(obj runtime.Object, media MediaType) (Body, error) {
 	return append(Body(nil), data...), nil
 }
 
-// cutKind takes the kind away that an encoded object begins with, if any.
+var anyKind = []byte(`{"kind":`)
+
+// cutKind takes the brace and the kind away that an encoded object begins with;
+// most have none.
 func cutKind(data []byte, kind schema.GroupVersionKind) (rest []byte) {
-	prefix := kindPrefix(kind)
-	if !bytes.HasPrefix(data, prefix) {
-		return data[1:]
+	if bytes.HasPrefix(data, anyKind) {
+		if rest, ok := bytes.CutPrefix(data, kindPrefix(kind)); ok {
+			return rest
+		}
 	}
-	return data[len(prefix):]
+	return data[1:]
 }
 
 // kindPrefix is how the JSON of an object of a kind begins.
@@ -140,72 +140,6 @@ func appendUnknown(dst []byte, kind schema.GroupVersionKind, body []byte) ([]byt
 		return dst, fmt.Errorf("encode %s: %w", kind.Kind, err)
 	}
 	return append(append(dst, protobufMagic...), data...), nil
-}
-
-// List is a list to be encoded.
-type List struct {
-	Kind  schema.GroupVersionKind // e.g. ConfigMapList
-	Meta  metav1.ListMeta
-	Items []api.Object
-	Form  Form // of the items
-}
-
-// AppendList writes a list in full.
-func (c *Codec) AppendList(dst []byte, list *List, media MediaType) ([]byte, error) {
-	if media == Protobuf {
-		return c.appendProtoList(dst, list)
-	}
-	start := len(dst)
-	dst = appendKind(append(dst, '{'), list.Kind)
-	listMeta, err := json.Marshal(list.Meta)
-	if err != nil {
-		return dst, fmt.Errorf("encode list metadata: %w", err)
-	}
-	dst = append(append(append(dst, `,"metadata":`...), listMeta...), `,"items":[`...)
-	for i, item := range list.Items {
-		if i > 0 {
-			dst = append(dst, ',')
-		}
-		body, err := c.Body(item, list.Form, media)
-		if err != nil {
-			return dst, err
-		}
-		dst = append(append(dst, '{'), cutKind(body, list.Form.GroupVersionKind)...)
-	}
-	dst = append(dst, "]}"...)
-	if media == YAML {
-		text, err := yaml.JSONToYAML(dst[start:])
-		return append(dst[:start], text...), err
-	}
-	return dst, nil
-}
-
-// appendProtoList relies on every list type having its metadata as field 1 and
-// its items as field 2.
-func (c *Codec) appendProtoList(dst []byte, list *List) ([]byte, error) {
-	const field1, field2 = 0x0a, 0x12
-	listMeta, err := list.Meta.Marshal()
-	if err != nil {
-		return dst, fmt.Errorf("encode list metadata: %w", err)
-	}
-	raw := appendVarint([]byte{field1}, uint64(len(listMeta)))
-	raw = append(raw, listMeta...)
-	for _, item := range list.Items {
-		body, err := c.Body(item, list.Form, Protobuf)
-		if err != nil {
-			return dst, err
-		}
-		raw = append(appendVarint(append(raw, field2), uint64(len(body))), body...)
-	}
-	return appendUnknown(dst, list.Kind, raw)
-}
-
-func appendVarint(b []byte, v uint64) []byte {
-	for v >= 0x80 {
-		b = append(b, byte(v)|0x80)
-		v >>= 7
-	}
-	return append(b, byte(v))
 }
 
 // AppendValue writes an object that is not stored: a status, a review, a table.

@@ -1,0 +1,152 @@
+package codec
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+
+	"hansa.dev/hansa/api"
+)
+
+// List is a list to be encoded.
+type List struct {
+	Kind  schema.GroupVersionKind // e.g. ConfigMapList
+	Meta  metav1.ListMeta
+	Items []api.Object
+	Form  Form // of the items
+}
+
+// pieceBytes is about how much of a list is written at once.
+const pieceBytes = 32 << 10
+
+// WriteList writes a list in full, piece by piece: it is never in memory as a
+// whole, except as YAML. After an error w may have got a part of it.
+func (c *Codec) WriteList(w io.Writer, list *List, media MediaType) error {
+	switch media {
+	case Protobuf:
+		return c.writeProtoList(w, list)
+	case YAML:
+		var whole bytes.Buffer
+		if err := c.WriteList(&whole, list, JSON); err != nil {
+			return err
+		}
+		text, err := yaml.JSONToYAML(whole.Bytes())
+		if err != nil {
+			return fmt.Errorf("encode %s: %w", list.Kind.Kind, err)
+		}
+		_, err = w.Write(text)
+		return err
+	}
+	listMeta, err := json.Marshal(list.Meta)
+	if err != nil {
+		return fmt.Errorf("encode list metadata: %w", err)
+	}
+	b := appendKind([]byte{'{'}, list.Kind)
+	b = append(append(append(b, `,"metadata":`...), listMeta...), `,"items":[`...)
+	first := true
+	b, err = c.writeItems(w, b, list, JSON, func(b []byte, body Body) []byte {
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		return append(append(b, '{'), cutKind(body, list.Form.GroupVersionKind)...)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, "]}"...))
+	return err
+}
+
+// writeItems appends every item to b by add, writing b whenever it is large
+// enough, and gives back what is still to be written.
+func (c *Codec) writeItems(w io.Writer, b []byte, list *List, media MediaType, add func(b []byte, body Body) []byte) ([]byte, error) {
+	for _, item := range list.Items {
+		body, err := c.Body(item, list.Form, media)
+		if err != nil {
+			return nil, err
+		}
+		if b = add(b, body); len(b) < pieceBytes {
+			continue
+		}
+		if _, err := w.Write(b); err != nil {
+			return nil, err
+		}
+		b = b[:0]
+	}
+	return b, nil
+}
+
+// Tags of fields that are bytes or messages, by their number.
+const (
+	protoField1 = 1<<3 | 2
+	protoField2 = 2<<3 | 2
+)
+
+// writeProtoList relies on every list type having its metadata as field 1 and
+// its items as field 2. Since the length of all comes first, the items are
+// measured before they are written.
+func (c *Codec) writeProtoList(w io.Writer, list *List) error {
+	meta, err := list.Meta.Marshal()
+	if err != nil {
+		return fmt.Errorf("encode list metadata: %w", err)
+	}
+	meta = append(binary.AppendUvarint([]byte{protoField1}, uint64(len(meta))), meta...)
+	total := len(meta)
+	for _, item := range list.Items {
+		n, err := c.protoSize(item, list.Form)
+		if err != nil {
+			return err
+		}
+		total += 1 + len(binary.AppendUvarint(nil, uint64(n))) + n
+	}
+	head, tail, err := unknownAround(list.Kind, total)
+	if err != nil {
+		return err
+	}
+	b, err := c.writeItems(w, append(head, meta...), list, Protobuf, func(b []byte, body Body) []byte {
+		return append(binary.AppendUvarint(append(b, protoField2), uint64(len(body))), body...)
+	})
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(b, tail...))
+	return err
+}
+
+// protoSize is the length of the item's body.
+func (c *Codec) protoSize(item api.Object, form Form) (int, error) {
+	if body, ok := c.cache.get(cacheKey{item, form.GroupVersion(), Protobuf}); ok {
+		return len(body), nil
+	}
+	versioned, err := form.shape(item)
+	if err != nil {
+		return 0, err
+	}
+	m, ok := versioned.(interface{ Size() int })
+	if !ok {
+		return 0, &NotEncodable{Type: typeName(versioned), Media: Protobuf}
+	}
+	return m.Size(), nil
+}
+
+// unknownAround is what comes before and after n bytes that are an object of a
+// kind: runtime.Unknown has the kind, then the bytes, then two fields that are
+// empty here.
+func unknownAround(kind schema.GroupVersionKind, n int) (head, tail []byte, err error) {
+	empty := runtime.Unknown{TypeMeta: runtime.TypeMeta{Kind: kind.Kind, APIVersion: kind.GroupVersion().String()}}
+	data, err := empty.Marshal()
+	if err != nil {
+		return nil, nil, fmt.Errorf("encode %s: %w", kind.Kind, err)
+	}
+	const after = 4 // two tags and two lengths
+	head = append(append(head, protobufMagic...), data[:len(data)-after]...)
+	return binary.AppendUvarint(append(head, protoField2), uint64(n)), data[len(data)-after:], nil
+}
