@@ -248,21 +248,28 @@ func (r *resources) leastAllocated(slot int, p *Pod) int64 {
 	return sum / weights
 }
 
-// balanced is the score of NodeResourcesBalancedAllocation: high when CPU and
-// memory would be used to like shares. A pod that requests neither is not
-// scored.
+// balanced is the score of NodeResourcesBalancedAllocation: high when the pod
+// brings the used shares of CPU and memory closer to each other, 75 when it
+// changes nothing about that. A pod that requests neither is not scored.
 func (r *resources) balanced(slot int, p *Pod) int64 {
-	if p.request.milliCPU == 0 && p.request.memory == 0 {
+	d := &p.request
+	if d.milliCPU == 0 && d.memory == 0 {
 		return 0
 	}
+	better := r.imbalance(slot, 0, 0) - r.imbalance(slot, d.milliCPU, d.memory)
+	return int64((0.75 + better/2) * maxScore)
+}
+
+// imbalance is the standard deviation of the used shares of CPU and memory, with
+// some more of them used: between 0 and 0.5.
+func (r *resources) imbalance(slot int, moreCPU, moreMemory int64) float64 {
 	cpu, memory := r.cpu.allocatable[slot], r.memory.allocatable[slot]
-	deviation := 0.0
-	if cpu != 0 && memory != 0 {
-		a := min(float64(r.cpu.used[slot]+p.request.milliCPU)/float64(cpu), 1)
-		b := min(float64(r.memory.used[slot]+p.request.memory)/float64(memory), 1)
-		deviation = max(a-b, b-a) / 2
+	if cpu == 0 || memory == 0 {
+		return 0
 	}
-	return int64((1 - deviation) * maxScore)
+	a := min(float64(r.cpu.used[slot]+moreCPU)/float64(cpu), 1)
+	b := min(float64(r.memory.used[slot]+moreMemory)/float64(memory), 1)
+	return max(a-b, b-a) / 2
 }
 
 func (d *demand) equal(o *demand) bool {

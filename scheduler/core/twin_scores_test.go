@@ -87,27 +87,29 @@ func (t *twin) leastAllocated(p *corev1.Pod, n *corev1.Node) int64 {
 }
 
 func (t *twin) balanced(p *corev1.Pod, n *corev1.Node) int64 {
-	var shares []float64
-	best := true
-	for _, name := range []corev1.ResourceName{"cpu", "memory"} {
-		want := measure(twinRequests(p), name)
-		best = best && want == 0
-		used := want
-		for _, o := range t.on(n.Name, nil) {
-			used += measure(twinRequests(o), name)
-		}
-		if all := measure(n.Status.Allocatable, name); all > 0 {
-			shares = append(shares, math.Min(float64(used)/float64(all), 1))
-		}
-	}
-	if best {
+	names := []corev1.ResourceName{"cpu", "memory"}
+	if measure(twinRequests(p), "cpu") == 0 && measure(twinRequests(p), "memory") == 0 {
 		return 0
 	}
-	deviation := 0.0
-	if len(shares) == 2 {
-		deviation = math.Abs((shares[0] - shares[1]) / 2)
+	deviation := func(pods []*corev1.Pod) float64 {
+		var shares []float64
+		for _, name := range names {
+			used := int64(0)
+			for _, o := range pods {
+				used += measure(twinRequests(o), name)
+			}
+			if all := measure(n.Status.Allocatable, name); all > 0 {
+				shares = append(shares, math.Min(float64(used)/float64(all), 1))
+			}
+		}
+		if len(shares) < 2 {
+			return 0
+		}
+		return math.Abs((shares[0] - shares[1]) / 2)
 	}
-	return int64((1 - deviation) * 100)
+	here := t.on(n.Name, nil)
+	// Between 50, for what makes a balanced node as lopsided as can be, and 100.
+	return int64((0.75 + (deviation(here)-deviation(append(here, p)))/2) * 100)
 }
 
 func (t *twin) imageLocality(p *corev1.Pod, n *corev1.Node) int64 {
