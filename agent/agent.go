@@ -23,6 +23,7 @@ import (
 	"hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/server"
 	"hansa.dev/hansa/agent/status"
+	"hansa.dev/hansa/agent/userns"
 	"hansa.dev/hansa/agent/volume"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
@@ -128,11 +129,14 @@ func New(c Config) (*Agent, error) {
 	a.volumes = volume.New(volume.Config{
 		PodsDir: filepath.Join(c.DataDir, "pods"), Objects: a.objects, Clock: c.Clock,
 		Allocatable: func() v1.ResourceList { return allocatable }, Record: c.Ledger, Addresses: a.addresses,
+		PullImage: func(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (string, error) {
+			return a.node.PullVolume(ctx, p, ref, policy)
+		},
 	})
 	a.node = &work.Node{
 		Name: c.NodeName, IPs: texts(c.NodeIPs), Runtime: c.Runtime, Clock: c.Clock,
 		Client: c.Client, Pods: a.rows.pods,
-		Images: image.New(c.Runtime, c.Clock), Volumes: a.volumes, Groups: c.Groups, Statuses: a.pusher,
+		Images: image.New(c.Runtime, c.Clock), Volumes: a.volumes, Groups: c.Groups, Statuses: a.pusher, Users: userns.New(filepath.Join(c.DataDir, "pods")),
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
 		LogsDir: filepath.Join(c.DataDir, "logs"), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },

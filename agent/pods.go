@@ -80,6 +80,7 @@ func (a *Agent) forget(uid types.UID) {
 	a.workersMu.Lock()
 	delete(a.workers, uid)
 	a.workersMu.Unlock()
+	a.podsChanged()
 }
 
 // admit decides on a pod that is new to the node.

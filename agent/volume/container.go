@@ -28,6 +28,18 @@ func (m *Manager) ContainerMounts(p *v1.Pod, c *v1.Container, expand func(string
 		if err != nil {
 			return nil, err
 		}
+		to := mount.MountPath
+		if !filepath.IsAbs(to) {
+			to = "/" + to
+		}
+		if v.Image != nil {
+			im, err := m.imageMount(p, v, to, sub)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, im)
+			continue
+		}
 		if sub != "" {
 			if path, err = m.bindSubPath(p.UID, path, v.Name, c.Name, i, sub); err != nil {
 				return nil, err
@@ -36,10 +48,6 @@ func (m *Manager) ContainerMounts(p *v1.Pod, c *v1.Container, expand func(string
 			if err := ensureHostPath(path); err != nil {
 				return nil, err
 			}
-		}
-		to := mount.MountPath
-		if !filepath.IsAbs(to) {
-			to = "/" + to
 		}
 		out = append(out, &cri.Mount{
 			ContainerPath:     to,

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -41,6 +42,8 @@ type Config struct {
 	Allocatable func() v1.ResourceList
 	// Record notes a mount in the ledger before it is made.
 	Record func(kind, name string) error
+	// PullImage makes sure that an image is there and answers with its ID.
+	PullImage func(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (id string, err error)
 	// Addresses are the pod's and the node's, as far as they are known.
 	Addresses func(uid types.UID) downward.Addresses
 }
@@ -53,10 +56,15 @@ const LedgerKind = "mount"
 type Manager struct {
 	Config
 	tokens *tokens
+
+	mu     sync.Mutex
+	images map[types.UID]map[string]string // IDs by pod and volume
 }
 
 // New makes a manager.
-func New(c Config) *Manager { return &Manager{Config: c, tokens: newTokens(c.Clock)} }
+func New(c Config) *Manager {
+	return &Manager{Config: c, tokens: newTokens(c.Clock), images: map[types.UID]map[string]string{}}
+}
 
 // PodDir is where all that the agent keeps for a pod is.
 func (m *Manager) PodDir(uid types.UID) string { return filepath.Join(m.PodsDir, string(uid)) }
@@ -88,8 +96,10 @@ func pluginFor(v *v1.Volume) (*plugin, error) {
 		return downwardAPI, nil
 	case v.Projected != nil:
 		return projected, nil
+	case v.Image != nil:
+		return imageVolume, nil
 	}
-	return nil, fmt.Errorf("volume %q is of a type that this node cannot mount: it has emptyDir, hostPath, configMap, secret, downwardAPI and projected", v.Name)
+	return nil, fmt.Errorf("volume %q is of a type that this node cannot mount: it has emptyDir, hostPath, configMap, secret, downwardAPI, projected and image", v.Name)
 }
 
 // Path is where a volume's content is on the host.
@@ -167,6 +177,7 @@ func (m *Manager) Unmount(uid types.UID) error {
 		return err
 	}
 	m.tokens.forget(uid)
+	m.forgetImages(uid)
 	for _, sub := range []string{"volumes", "volume-subpaths"} {
 		if err := os.RemoveAll(filepath.Join(dir, sub)); err != nil {
 			return fmt.Errorf("remove volumes of pod %s: %w", uid, err)

@@ -61,6 +61,12 @@ func newManager(t *testing.T) (*volume.Manager, *world) {
 		Allocatable: func() v1.ResourceList {
 			return v1.ResourceList{v1.ResourceMemory: resource.MustParse("1Gi"), v1.ResourceCPU: resource.MustParse("2")}
 		},
+		PullImage: func(_ context.Context, _ *v1.Pod, ref string, policy v1.PullPolicy) (string, error) {
+			if policy == v1.PullNever {
+				return "", errors.New("not there")
+			}
+			return "id of " + ref, nil
+		},
 		Record: func(kind, name string) error { w.recorded = append(w.recorded, kind+" "+name); return nil },
 		Addresses: func(types.UID) downward.Addresses {
 			return downward.Addresses{Pod: []string{"10.42.0.5"}, Host: []string{"192.0.2.1"}}
@@ -209,7 +215,7 @@ func TestMissing(t *testing.T) {
 		{v1.VolumeSource{HostPath: &v1.HostPathVolumeSource{Path: "/dev/null", Type: ptr.To(v1.HostPathDirectory)}},
 			`MountVolume.SetUp failed for volume "v" : hostPath type check failed: /dev/null is not a directory`},
 		{v1.VolumeSource{NFS: &v1.NFSVolumeSource{}},
-			`MountVolume.SetUp failed for volume "v" : volume "v" is of a type that this node cannot mount: it has emptyDir, hostPath, configMap, secret, downwardAPI and projected`},
+			`MountVolume.SetUp failed for volume "v" : volume "v" is of a type that this node cannot mount: it has emptyDir, hostPath, configMap, secret, downwardAPI, projected and image`},
 	} {
 		_, err := m.Mount(t.Context(), podWith(v1.Volume{Name: "v", VolumeSource: c.volume}))
 		if err == nil || err.Error() != c.want {
@@ -453,4 +459,23 @@ func TestPropagation(t *testing.T) {
 /a PROPAGATION_PRIVATE ro=false rro=false
 /b PROPAGATION_BIDIRECTIONAL ro=false rro=false
 /c PROPAGATION_PRIVATE ro=true rro=true`)
+}
+
+// An image volume is mounted by the runtime, read-only.
+func TestImage(t *testing.T) {
+	m, _ := newManager(t)
+	p := podWith(v1.Volume{Name: "i", VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "tools:1"}}})
+	mount(t, m, p)
+	c := &v1.Container{Name: "app", VolumeMounts: []v1.VolumeMount{{Name: "i", MountPath: "/tools", SubPath: "bin"}}}
+	mounts, err := m.ContainerMounts(p, c, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mt := mounts[0]; mt.Image.Image != "id of tools:1" || mt.ImageSubPath != "bin" || !mt.Readonly || mt.HostPath != "" {
+		t.Errorf("%v", mt)
+	}
+	p.Spec.Volumes[0].Image.PullPolicy = v1.PullNever
+	if _, err := m.Mount(t.Context(), p); err == nil || err.Error() != `MountVolume.SetUp failed for volume "i" : not there` {
+		t.Errorf("%v", err)
+	}
 }

@@ -57,6 +57,16 @@ func (w *Worker) containerConfig(j *job) (*cri.ContainerConfig, error) {
 	if err != nil {
 		return nil, err
 	}
+	ids, err := n.mapUsers(j.pod, security.NamespaceOptions)
+	if err != nil {
+		return nil, err
+	}
+	mounts = append(mounts, own...)
+	for _, m := range mounts {
+		if m.Image == nil {
+			m.UidMappings, m.GidMappings = ids, ids
+		}
+	}
 	if j.target != "" {
 		security.NamespaceOptions.Pid, security.NamespaceOptions.TargetId = cri.NamespaceMode_TARGET, j.target
 	}
@@ -70,7 +80,7 @@ func (w *Worker) containerConfig(j *job) (*cri.ContainerConfig, error) {
 		Command:     env.ExpandAll(j.spec.Command, vars.Values),
 		Args:        env.ExpandAll(j.spec.Args, vars.Values),
 		WorkingDir:  j.spec.WorkingDir,
-		Mounts:      append(mounts, own...),
+		Mounts:      mounts,
 		Labels:      map[string]string{LabelName: j.pod.Name, LabelNamespace: j.pod.Namespace, LabelUID: string(j.pod.UID), LabelContainer: j.spec.Name},
 		Annotations: containerNotes(j),
 		LogPath:     logs.File(j.spec.Name, j.attempt),

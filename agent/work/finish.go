@@ -62,6 +62,10 @@ func (w *Worker) remove() step {
 			errs = append(errs, w.node.Runtime.RemoveSandbox(ctx, id))
 		}
 		errs = append(errs, w.node.Volumes.Remove(p.UID), os.RemoveAll(w.logDir(p)))
-		return nil, errors.Join(errs...)
+		if err := errors.Join(errs...); err != nil {
+			return nil, err
+		}
+		w.node.Users.Release(p.UID)
+		return nil, nil
 	}
 }

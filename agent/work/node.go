@@ -25,6 +25,7 @@ import (
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/agent/userns"
 	"hansa.dev/hansa/agent/volume"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
@@ -74,6 +75,7 @@ type Node struct {
 	Volumes  *volume.Manager
 	Groups   Groups
 	Statuses Statuses
+	Users    *userns.Allocator
 	Events   events.Recorder
 	Objects  Objects
 	DNS      DNS

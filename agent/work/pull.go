@@ -9,6 +9,7 @@ import (
 
 	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/client/events"
 )
 
 // pull makes sure that a container's image is there.
@@ -17,14 +18,7 @@ func (w *Worker) pull(container string) step {
 	spec, report := c.Spec, w.reporter(container)
 	return func(context.Context) (func(), error) {
 		found, err := w.node.Images.Ensure(hooks, image.Request{
-			Image:   spec.Image,
-			Policy:  spec.ImagePullPolicy,
-			Secrets: w.pullSecrets(p),
-			Sandbox: &cri.PodSandboxConfig{
-				Metadata: &cri.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID)},
-				Labels:   podLabels(p),
-			},
-			Event: report,
+			Image: spec.Image, Policy: spec.ImagePullPolicy, Secrets: w.node.pullSecrets(p), Sandbox: pullSandbox(p), Event: report,
 		})
 		if err != nil {
 			var failed *image.Error
@@ -40,13 +34,35 @@ func (w *Worker) pull(container string) step {
 	}
 }
 
-func (w *Worker) pullSecrets(p *v1.Pod) []*v1.Secret {
+// PullVolume makes sure that the image of a volume is there and answers with
+// its ID.
+func (n *Node) PullVolume(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (string, error) {
+	about := events.About(podKind, p, "")
+	found, err := n.Images.Ensure(ctx, image.Request{
+		Image: ref, Policy: policy, Secrets: n.pullSecrets(p), Sandbox: pullSandbox(p),
+		Event: func(kind, reason, message string) { n.Events.Event(about, kind, reason, message) },
+	})
+	if err != nil {
+		return "", err
+	}
+	return found.Id, nil
+}
+
+// pullSandbox tells the runtime whom an image is for.
+func pullSandbox(p *v1.Pod) *cri.PodSandboxConfig {
+	return &cri.PodSandboxConfig{
+		Metadata: &cri.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID)},
+		Labels:   podLabels(p),
+	}
+}
+
+func (n *Node) pullSecrets(p *v1.Pod) []*v1.Secret {
 	var out []*v1.Secret
 	for _, ref := range p.Spec.ImagePullSecrets {
-		if s := w.node.Objects.Secret(p.Namespace, ref.Name); s != nil {
+		if s := n.Objects.Secret(p.Namespace, ref.Name); s != nil {
 			out = append(out, s)
 		} else {
-			w.podEvent(p, v1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
+			n.Events.Event(events.About(podKind, p, ""), v1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
 				"Unable to retrieve some image pull secrets ("+ref.Name+"); attempting to pull the image may not succeed.")
 		}
 	}

@@ -93,6 +93,9 @@ func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, cgroupParent, logDir str
 			Overhead:        &cri.LinuxContainerResources{},
 		},
 	}
+	if _, err := n.mapUsers(p, config.Linux.SecurityContext.NamespaceOptions); err != nil {
+		return nil, err
+	}
 	if !p.Spec.HostNetwork {
 		config.Hostname = name
 		config.PortMappings = portMappings(p)

@@ -6,6 +6,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"hansa.dev/hansa/agent/userns"
 )
 
 // Paths of /proc and /sys that containers do not see or may not write to, as
@@ -77,6 +79,24 @@ func namespaces(p *v1.Pod) *cri.NamespaceOption {
 		out.Pid = cri.NamespaceMode_POD
 	}
 	return out
+}
+
+// ownUsers says that the pod has user IDs of its own.
+func ownUsers(p *v1.Pod) bool { return p.Spec.HostUsers != nil && !*p.Spec.HostUsers }
+
+// mapUsers puts a pod that wants one into a user namespace. The files of its
+// volumes keep their owners: they are mounted with the same mapping.
+func (n *Node) mapUsers(p *v1.Pod, o *cri.NamespaceOption) ([]*cri.IDMapping, error) {
+	if !ownUsers(p) {
+		return nil, nil
+	}
+	first, err := n.Users.First(p.UID)
+	if err != nil {
+		return nil, err
+	}
+	ids := []*cri.IDMapping{{HostId: first, ContainerId: 0, Length: userns.Length}}
+	o.UsernsOptions = &cri.UserNamespace{Mode: cri.NamespaceMode_POD, Uids: ids, Gids: ids}
+	return ids, nil
 }
 
 func selinux(o *v1.SELinuxOptions) *cri.SELinuxOption {

@@ -88,6 +88,9 @@ func (w *Worker) Update(p *v1.Pod) {
 		if !equality.Semantic.DeepEqual(old.Labels, p.Labels) || !equality.Semantic.DeepEqual(old.Annotations, p.Annotations) {
 			w.state.Refresh.Stale = true // downward volumes show them
 		}
+		if pod.Terminal(p) && !pod.Terminal(old) {
+			w.node.PodsChanged() // what it asked for is free
+		}
 		if old.Status.Phase != p.Status.Phase || !equality.Semantic.DeepEqual(old.Status.Conditions, p.Status.Conditions) {
 			w.shown = nil // what others wrote may change what we say
 		}
