@@ -177,7 +177,10 @@ func (c *cluster) enter(f func() error) error {
 // hansa is a command of this cluster, with environment beside the usual.
 func (c *cluster) hansa(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, binary, args...)
-	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(c.dir), "HANSA_DATA_DIR=" + c.dir}, env...)
+	cmd.Env = append([]string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + filepath.Dir(c.dir), "HANSA_DATA_DIR=" + c.dir,
+		"HANSA_DETECT_MUTATIONS=1", // whoever writes to a shared object is to be found
+	}, env...)
 	cmd.Dir = filepath.Dir(c.dir)
 	return cmd
 }

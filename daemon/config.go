@@ -29,6 +29,11 @@ type Config struct {
 	EtcdEndpoints    []string // empty: embedded
 	RuntimeEndpoint  string   // empty: the carried containerd
 	LogLevel         slog.Level
+
+	// DetectMutations ends the process, naming the object, when some part of it
+	// wrote to an object that all share. For tests: it costs an encoding of every
+	// object written.
+	DetectMutations bool
 }
 
 // instance names everything on the host that belongs to one data directory.

@@ -76,7 +76,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return nil, err
 	}
 	l.cleanup("etcd", engine.Close)
-	if p.store, err = store.Open(ctx, engine, p.registry, store.Options{Clock: clk, Logger: log}); err != nil {
+	if p.store, err = store.Open(ctx, engine, p.registry, store.Options{Clock: clk, Logger: log, DetectMutations: c.DetectMutations}); err != nil {
 		return nil, err
 	}
 	l.cleanup("store", p.store.Close)

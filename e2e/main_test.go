@@ -54,6 +54,10 @@ func outermost() (int, error) {
 	if err := buildImages(); err != nil {
 		return 1, err
 	}
+	// Whoever writes to a shared object is to be found.
+	if err := os.Setenv("HANSA_DETECT_MUTATIONS", "1"); err != nil {
+		return 1, err
+	}
 	return runMachine(roleShared, os.Args[1:], os.Stdout, os.Stderr)
 }
 

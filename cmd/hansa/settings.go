@@ -24,6 +24,10 @@ import (
 
 const defaultConfigFile = "/etc/hansa/config.yaml"
 
+// detectVariable, set to 1, makes the daemon look for writes to shared objects.
+// It is for the project's own tests and so no flag.
+const detectVariable = "HANSA_DETECT_MUTATIONS"
+
 // settings are the common flags as text, the form that flags, environment and
 // file share.
 type settings struct {
@@ -220,6 +224,7 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		name, _, _ := strings.Cut(g, "=")
 		return bad("feature-gates", "%q is not a feature of this version", name)
 	}
+	c.DetectMutations = os.Getenv(detectVariable) == "1"
 	c.EtcdEndpoints = s.etcdEndpoints
 	c.RuntimeEndpoint = s.runtimeEndpoint
 	if err := c.LogLevel.UnmarshalText([]byte(s.logLevel)); err != nil || c.LogLevel > slog.LevelError {
