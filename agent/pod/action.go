@@ -25,7 +25,7 @@ const (
 	RemoveContainer Verb = "remove-container" // Container, ID
 	RemoveSandbox   Verb = "remove-sandbox"   // ID
 	RemovePod       Verb = "remove"           // containers, sandboxes, directories, logs
-	Report          Verb = "report"           // Container, Reason, Message: a Warning event; nothing to begin or end
+	Report          Verb = "report"           // Container, Reason, Message: an event; nothing to begin or end
 )
 
 // Action is one thing to do.

@@ -218,7 +218,7 @@ func (p *planner) pull(c *Container, attempt int) {
 	if p.wait(c.Pull.RetryAt) {
 		key := fmt.Sprintf("pull/%d", c.Pull.Failures)
 		if c.Pull.Reason == ErrImagePull && !p.wait(c.Failure.At.Add(settle)) && c.told != key {
-			p.do(Action{Verb: Report, Container: c.Name, ID: key, Reason: "BackOff",
+			p.do(Action{Verb: Report, Container: c.Name, ID: key, Reason: ImagePullBackOff,
 				Message: fmt.Sprintf("Back-off pulling image %q", c.Spec.Image)})
 		}
 		return

@@ -40,6 +40,8 @@ type Worker struct {
 	kills map[string]*killing
 	// ends holds, by run, the channel that is closed at its end.
 	ends map[string]chan struct{}
+	// regroup says that the pod's group does not have what was granted yet.
+	regroup bool
 	// hooks is cancelled when the pod has to end: no postStart hook and no pull
 	// is waited for then.
 	hooks    context.Context
@@ -199,11 +201,23 @@ func (w *Worker) Run(ctx context.Context) {
 	}
 }
 
+// reportBackoff tells that a container waits before it is tried again. Waiting
+// for an image is no fault of its own, as with the kubelet; that the container
+// cannot start for it is one.
+func (w *Worker) reportBackoff(a pod.Action) {
+	if a.Reason != pod.ImagePullBackOff {
+		w.containerEvent(a.Container, v1.EventTypeWarning, a.Reason, a.Message)
+		return
+	}
+	w.containerEvent(a.Container, v1.EventTypeNormal, "BackOff", a.Message)
+	w.containerEvent(a.Container, v1.EventTypeWarning, "Failed", "Error: "+a.Reason)
+}
+
 // begin starts the step of an action.
 func (w *Worker) begin(ctx context.Context, a pod.Action, now time.Time) {
 	w.state.Begin(a, now)
 	if a.Verb == pod.Report {
-		w.containerEvent(a.Container, v1.EventTypeWarning, a.Reason, a.Message)
+		w.reportBackoff(a)
 		return
 	}
 	step := w.step(ctx, a)
