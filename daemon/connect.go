@@ -1,7 +1,9 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -138,9 +140,44 @@ func (x *proxies) log(w http.ResponseWriter, r *http.Request, c *apihttp.Connect
 	if p.Spec.NodeName == "" {
 		return nil // no node, no log yet
 	}
+	u, err := x.nodeURL(p.Spec.NodeName)
+	if err != nil {
+		return err
+	}
 	query := r.URL.Query()
 	query.Del("container")
-	return x.toNode(w, r, p, query, "containerLogs", p.Namespace, p.Name, container)
+	u.Path, u.RawQuery = "/containerLogs/"+p.Namespace+"/"+p.Name+"/"+container, query.Encode()
+	return apihttp.Forward(w, r, u, refusing{x.node, p.Name})
+}
+
+// refusing makes an API status of what a node refuses, for clients that read
+// nothing else.
+type refusing struct {
+	http.RoundTripper
+	pod string
+}
+
+// maxRefusal bounds the text of a refusal.
+const maxRefusal = 64 << 10
+
+func (t refusing) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := t.RoundTripper.RoundTrip(r)
+	if err != nil || resp.StatusCode < http.StatusBadRequest {
+		return resp, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil {
+		return nil, err
+	}
+	message := strings.TrimSpace(string(text))
+	switch resp.StatusCode {
+	case http.StatusBadRequest:
+		return nil, apierrors.NewBadRequest(message)
+	case http.StatusInternalServerError:
+		return nil, apierrors.NewInternalError(errors.New(message))
+	}
+	return nil, apierrors.NewGenericServerResponse(resp.StatusCode, r.Method, corev1.Resource("pods/log"), t.pod, message, 0, false)
 }
 
 func finished(p *corev1.Pod) error {

@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -113,6 +114,10 @@ func Forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 	}
 	proxy.ServeHTTP(w, r)
+	var status apierrors.APIStatus
+	if errors.As(failed, &status) {
+		return failed
+	}
 	if failed != nil {
 		return apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach service: %v", failed))
 	}
