@@ -135,12 +135,12 @@ containers:
 		{"none", "container none is not valid for pod p"},
 		{"", "a container name must be specified for pod p, choose one of: [main other] or one of the init containers: [first]"},
 	} {
-		_, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Container: c.container}).DoRaw(s.t.Context())
+		_, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Container: c.container}).Stream(s.t.Context())
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			s.t.Errorf("logs of %q: %v, want %s", c.container, err, c.want)
 		}
 	}
-	_, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Container: "first", Previous: true}).DoRaw(s.t.Context())
+	_, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Container: "first", Previous: true}).Stream(s.t.Context())
 	if want := `previous terminated container "first" in pod "p" not found`; err == nil || !strings.Contains(err.Error(), want) {
 		s.t.Errorf("logs of a run before the first: %v, want %s", err, want)
 	}

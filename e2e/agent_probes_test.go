@@ -31,7 +31,8 @@ func probeRows() []row {
 	return rows
 }
 
-// probed is a server with a probe; args are the server's.
+// probed is a server with a probe; args are the server's. Liveness, where one
+// failure is enough, is asked once the server listens.
 func (s *space) probed(kind, handler, args string) {
 	s.t.Helper()
 	s.create("p", fmt.Sprintf(`
@@ -40,8 +41,10 @@ containers:
   image: hansa.local/testimage:1
   args: [serve%s]
   ports: [{name: web, containerPort: 8080}]
+%s
   %s: {%s, periodSeconds: 1, failureThreshold: %d, timeoutSeconds: 5}
-`, args, kind, handler, map[string]int{"livenessProbe": 1, "readinessProbe": 1, "startupProbe": 1000}[kind]))
+`, args, map[bool]string{true: "  startupProbe: {httpGet: {path: /healthz, port: web}, periodSeconds: 1, failureThreshold: 1000}"}[kind == "livenessProbe"],
+		kind, handler, map[string]int{"livenessProbe": 1, "readinessProbe": 1, "startupProbe": 1000}[kind]))
 }
 
 // turn tells the server to seem sick or healthy.

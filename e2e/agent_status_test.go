@@ -105,7 +105,7 @@ restartPolicy: Never
 containers:
 - {name: zero, image: hansa.local/busybox:1, command: ["true"]}
 - {name: own, image: hansa.local/busybox:1, command: [sh, -c, "exit 42"]}
-- {name: signalled, image: hansa.local/busybox:1, command: [sh, -c, "sh -c 'kill -9 $$'; exit $?"]}
+- {name: signalled, image: hansa.local/busybox:1, command: [sh, -c, "sh -c 'kill -9 $$$$'; exit $?"]}
 - {name: missing, image: hansa.local/busybox:1, command: [/none]}
 `)
 	p := s.finished("p")

@@ -32,7 +32,7 @@ volumes:
 containers:
 - name: main
   image: hansa.local/busybox:1
-  command: [sh, -c, "cd /all && grep . * && cd /some && grep . deep/name two && stat -Lc '%a %n' /all/one deep/name two && ls /none | wc -l; touch /all/x"]
+  command: [sh, -c, "cd /all && grep . * && cd /some && grep . deep/name two && stat -Lc '%a %n' /all/one deep/name two && ls /none | wc -l; touch /all/x 2>&1"]
   volumeMounts: [{name: all, mountPath: /all}, {name: some, mountPath: /some}, {name: none, mountPath: /none}]
 `, 1)
 	want := "one:1\ntwo:2\ndeep/name:1\ntwo:2\n644 /all/one\n440 deep/name\n400 two\n0\ntouch: /all/x: Read-only file system\n"
@@ -161,7 +161,7 @@ volumes:
 containers:
 - name: main
   image: hansa.local/busybox:1
-  command: [sh, -c, "cat /plain/file /file; echo; echo hello > /made/word; touch /plain/x"]
+  command: [sh, -c, "cat /plain/file /file; echo; echo hello > /made/word; touch /plain/x 2>&1"]
   volumeMounts: [{name: plain, mountPath: /plain, readOnly: true}, {name: file, mountPath: /file}, {name: made, mountPath: /made}]
 `, dir), 1)
 	if want := "of the hostof the host\ntouch: /plain/x: Read-only file system\n"; got != want {

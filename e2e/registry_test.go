@@ -1,18 +1,18 @@
 package e2e
 
 import (
+	"bytes"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 
-	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -63,33 +63,67 @@ func serveRegistry() error {
 	return nil
 }
 
-// publish puts the shell's image into the registry under a repository, as 1.
+// publish puts the shell's image into the registry under a repository, as 1, by
+// the requests of the OCI distribution specification.
 func (s *space) publish(repository string) string {
 	s.t.Helper()
-	ref, err := name.ParseReference(registryAddress + "/" + repository + ":1")
+	files := filepath.SplitList(os.Getenv(imagesVariable))
+	file := files[slices.IndexFunc(files, func(f string) bool { return strings.Contains(f, "busybox") })]
+	image, err := tarball.ImageFromPath(file, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	for _, file := range filepath.SplitList(os.Getenv(imagesVariable)) {
-		if !strings.Contains(file, "busybox") {
-			continue
-		}
-		image, err := tarball.ImageFromPath(file, nil)
-		if err == nil {
-			err = remote.Write(ref, image, remote.WithTransport(withPassword{}))
-		}
-		if err != nil {
-			s.t.Fatalf("publish %s: %v", ref, err)
-		}
+	layers, err := image.Layers()
+	if err != nil {
+		s.t.Fatal(err)
 	}
-	return ref.String()
+	for _, l := range layers {
+		content, err := l.Compressed()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		digest, err := l.Digest()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		s.upload(http.MethodPost, repository+"/blobs/uploads/?digest="+digest.String(), "application/octet-stream", content)
+	}
+	config, err := image.RawConfigFile()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	digest, err := image.ConfigName()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.upload(http.MethodPost, repository+"/blobs/uploads/?digest="+digest.String(), "application/octet-stream", bytes.NewReader(config))
+	manifest, err := image.RawManifest()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	kind, err := image.MediaType()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.upload(http.MethodPut, repository+"/manifests/1", string(kind), bytes.NewReader(manifest))
+	return registryAddress + "/" + repository + ":1"
 }
 
-// withPassword sends the registry's password along.
-type withPassword struct{}
-
-func (withPassword) RoundTrip(r *http.Request) (*http.Response, error) {
-	r = r.Clone(r.Context())
+// upload sends something to the registry.
+func (s *space) upload(method, path, kind string, content io.Reader) {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), method, "http://"+registryAddress+"/v2/"+path, content)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", kind)
 	r.SetBasicAuth(registryUser, registryPassword)
-	return http.DefaultTransport.RoundTrip(r)
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusCreated {
+		s.t.Fatalf("%s %s: %s", method, path, answer.Status)
+	}
 }
