@@ -15,7 +15,7 @@ import (
 var imageVolume = &plugin{dir: "kubernetes.io~image", setUp: setUpImage, path: func(*v1.Volume) string { return "" }}
 
 func setUpImage(ctx context.Context, m *Manager, p *v1.Pod, v *v1.Volume, _ string) (time.Time, error) {
-	id, err := m.PullImage(ctx, p, v.Image.Reference, v.Image.PullPolicy)
+	name, err := m.PullImage(ctx, p, v.Image.Reference, v.Image.PullPolicy)
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -24,7 +24,7 @@ func setUpImage(ctx context.Context, m *Manager, p *v1.Pod, v *v1.Volume, _ stri
 	if m.images[p.UID] == nil {
 		m.images[p.UID] = map[string]string{}
 	}
-	m.images[p.UID][v.Name] = id
+	m.images[p.UID][v.Name] = name
 	return time.Time{}, nil
 }
 
@@ -38,12 +38,12 @@ func (m *Manager) forgetImages(uid types.UID) {
 func (m *Manager) imageMount(p *v1.Pod, v *v1.Volume, to, sub string) (*cri.Mount, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	id := m.images[p.UID][v.Name]
-	if id == "" {
+	name := m.images[p.UID][v.Name]
+	if name == "" {
 		return nil, fmt.Errorf("image %q of volume %q was not pulled", v.Image.Reference, v.Name)
 	}
 	return &cri.Mount{
 		ContainerPath: to, Readonly: true, ImageSubPath: sub,
-		Image: &cri.ImageSpec{Image: id, UserSpecifiedImage: v.Image.Reference},
+		Image: &cri.ImageSpec{Image: name, UserSpecifiedImage: v.Image.Reference},
 	}, nil
 }

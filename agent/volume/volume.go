@@ -42,8 +42,9 @@ type Config struct {
 	Allocatable func() v1.ResourceList
 	// Record notes a mount in the ledger before it is made.
 	Record func(kind, name string) error
-	// PullImage makes sure that an image is there and answers with its ID.
-	PullImage func(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (id string, err error)
+	// PullImage makes sure that an image is there and answers with the
+	// runtime's name for it.
+	PullImage func(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (name string, err error)
 	// Addresses are the pod's and the node's, as far as they are known.
 	Addresses func(uid types.UID) downward.Addresses
 }
@@ -58,7 +59,7 @@ type Manager struct {
 	tokens *tokens
 
 	mu     sync.Mutex
-	images map[types.UID]map[string]string // IDs by pod and volume
+	images map[types.UID]map[string]string // the runtime's names by pod and volume
 }
 
 // New makes a manager.

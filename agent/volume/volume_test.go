@@ -65,7 +65,7 @@ func newManager(t *testing.T) (*volume.Manager, *world) {
 			if policy == v1.PullNever {
 				return "", errors.New("not there")
 			}
-			return "id of " + ref, nil
+			return "name of " + ref, nil
 		},
 		Record: func(kind, name string) error { w.recorded = append(w.recorded, kind+" "+name); return nil },
 		Addresses: func(types.UID) downward.Addresses {
@@ -471,7 +471,7 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if mt := mounts[0]; mt.Image.Image != "id of tools:1" || mt.ImageSubPath != "bin" || !mt.Readonly || mt.HostPath != "" {
+	if mt := mounts[0]; mt.Image.Image != "name of tools:1" || mt.ImageSubPath != "bin" || !mt.Readonly || mt.HostPath != "" {
 		t.Errorf("%v", mt)
 	}
 	p.Spec.Volumes[0].Image.PullPolicy = v1.PullNever

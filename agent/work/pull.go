@@ -34,8 +34,9 @@ func (w *Worker) pull(container string) step {
 	}
 }
 
-// PullVolume makes sure that the image of a volume is there and answers with
-// its ID.
+// PullVolume makes sure that the image of a volume is there and answers with a
+// name by which the runtime can mount it: unlike for containers, an ID will not
+// do.
 func (n *Node) PullVolume(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (string, error) {
 	about := events.About(podKind, p, "")
 	found, err := n.Images.Ensure(ctx, image.Request{
@@ -44,6 +45,9 @@ func (n *Node) PullVolume(ctx context.Context, p *v1.Pod, ref string, policy v1.
 	})
 	if err != nil {
 		return "", err
+	}
+	for _, name := range append(found.RepoTags, found.RepoDigests...) {
+		return name, nil
 	}
 	return found.Id, nil
 }

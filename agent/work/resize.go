@@ -35,6 +35,13 @@ func (w *Worker) resize(now time.Time) {
 	}
 	w.podEvent(p, v1.EventTypeNormal, "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", p.Generation))
 	w.state.Grant()
+	w.regroup = true
+}
+
+// setGroup gives the pod's group what is granted, before a container is started
+// after a grant that no running one has seen to.
+func (w *Worker) setGroup(p *v1.Pod) error {
+	return w.node.Groups.Set(w.group(p), unbounded(cgroup.PodLimits(p, w.node.PodPids)))
 }
 
 // resizeContainer gives a run what is granted. The pod's group holds the larger
@@ -50,8 +57,7 @@ func (w *Worker) resizeContainer(a pod.Action) step {
 			return nil, err
 		}
 		group := w.group(p)
-		exact := unbounded(cgroup.PodLimits(p, n.PodPids))
-		room := exact
+		room := unbounded(cgroup.PodLimits(p, n.PodPids))
 		if before.Limits.Cpu().Cmp(*spec.Resources.Limits.Cpu()) > 0 {
 			room.CPUQuota = -1
 		}
@@ -65,12 +71,12 @@ func (w *Worker) resizeContainer(a pod.Action) step {
 		if err := n.Runtime.UpdateContainer(ctx, a.ID, containerResources(p, spec, capacity.Memory().Value())); err != nil {
 			return nil, fmt.Errorf("resize container %s: %w", a.Container, err)
 		}
-		if err := n.Groups.Set(group, exact); err != nil {
+		if err := w.setGroup(p); err != nil {
 			return nil, err
 		}
 		n.PodsChanged()
 		w.podEvent(p, v1.EventTypeNormal, "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", p.Generation))
-		return nil, nil
+		return func() { w.regroup = false }, nil
 	}
 }
 

@@ -23,7 +23,14 @@ func (w *Worker) start(container string, attempt int) step {
 	if c.Kind == pod.Ephemeral {
 		j.target = w.ephemeralTarget(container)
 	}
+	regroup := w.regroup
+	w.regroup = false
 	return func(ctx context.Context) (func(), error) {
+		if regroup {
+			if err := w.setGroup(j.pod); err != nil {
+				return func() { w.regroup = true }, err
+			}
+		}
 		id, err := w.create(ctx, j)
 		if err != nil {
 			return nil, err
