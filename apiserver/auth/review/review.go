@@ -63,8 +63,10 @@ func answers[T api.Object](f func(context.Context, user.Info, T) error) Func {
 }
 
 func (r *Reviewer) self(_ context.Context, u user.Info, review *authenticationv1.SelfSubjectReview) error {
-	review.CreationTimestamp = metav1.NewTime(r.Clock.Now())
-	review.Status.UserInfo = userInfo(u)
+	*review = authenticationv1.SelfSubjectReview{
+		ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.NewTime(r.Clock.Now())},
+		Status:     authenticationv1.SelfSubjectReviewStatus{UserInfo: userInfo(u)},
+	}
 	return nil
 }
 
@@ -137,7 +139,8 @@ func (r *Reviewer) selfRules(ctx context.Context, u user.Info, review *authoriza
 	if err != nil {
 		status.EvaluationError = err.Error()
 	}
-	review.Status = status
+	// The answer is about the asker, nothing of the question comes back.
+	*review = authorizationv1.SelfSubjectRulesReview{Status: status}
 	return nil
 }
 
