@@ -253,6 +253,7 @@ func (c *cluster) config() (*rest.Config, error) {
 	config.Host = "https://" + net.JoinHostPort(c.address.String(), "6443")
 	config.QPS, config.Burst = -1, -1
 	config.UserAgent = "conformance"
+	config.WarningHandler = rest.NoWarnings{}
 	return config, nil
 }
 
@@ -324,3 +325,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 		t.Fatalf("waited %s in vain: %s", waitLimit, what)
 	}
 }
+
+// background is for what happens after a test, whose own context has ended by
+// then.
+var background = context.Background()

@@ -2,7 +2,6 @@ package conformance
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -165,7 +164,7 @@ func (c *tabled) stored(t *testing.T, ns string) (path string) {
 			calls = append(calls, call{method: "PUT", path: path + "/finalize", body: "metadata: {name: " + u.GetName() + "}"})
 		}
 		for _, c := range calls {
-			resp, err := admin.open(context.Background(), c)
+			resp, err := admin.open(background, c)
 			if err != nil {
 				t.Error(err)
 				return

@@ -1,0 +1,184 @@
+package conformance
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// upstreamData is where Kubernetes keeps one object of every kind with all
+// fields set, in every encoding.
+var upstreamData = sync.OnceValues(func() (string, error) {
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
+	return filepath.Join(strings.TrimSpace(string(dir)), "testdata", "HEAD"), err
+})
+
+var encodings = map[string]struct {
+	mediaType string
+	runtime.Serializer
+}{
+	"json": {"application/json", json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme.Scheme, scheme.Scheme, json.SerializerOptions{})},
+	"yaml": {"application/yaml", json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme.Scheme, scheme.Scheme, json.SerializerOptions{Yaml: true})},
+	"pb":   {"application/vnd.kubernetes.protobuf", protobuf.NewSerializer(scheme.Scheme, scheme.Scheme)},
+}
+
+// Kubernetes' own object of every served kind, all fields set to something, is
+// understood in every encoding, and means the same in each: it is either taken
+// or refused for what it says, never for how it is written.
+func TestUpstreamObjects(t *testing.T) {
+	ns := namespace(t)
+	dir, err := upstreamData()
+	if err != nil {
+		t.Fatal(err)
+	}
+	taken := 0
+	for _, r := range resources(t) {
+		gv, _ := schema.ParseGroupVersion(r.groupVersion) // came from discovery
+		if r.Group != "" || r.Version != "" {
+			gv = schema.GroupVersion{Group: r.Group, Version: r.Version}
+		}
+		body := strings.Contains(r.Name, "/scale") || !strings.Contains(r.Name, "/")
+		if !body || len(r.Verbs) == 1 && r.Verbs[0] != "create" {
+			continue
+		}
+		t.Run(r.groupVersion+"/"+r.Name, func(t *testing.T) {
+			answers := map[string]answer{}
+			for ext, encoding := range encodings {
+				group := gv.Group
+				if group == "" {
+					group = "core"
+				}
+				data, err := os.ReadFile(filepath.Join(dir, strings.Join([]string{group, gv.Version, r.Kind, ext}, ".")))
+				if err != nil {
+					t.Fatal(err)
+				}
+				obj, _, err := encoding.Decode(data, nil, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				answers[ext] = postFixture(t, obj, r, ns, ext)
+			}
+			first := answers["json"]
+			if first.code == http.StatusCreated {
+				taken++
+			}
+			if first.code == http.StatusBadRequest || first.code >= 500 {
+				t.Fatalf("answer is %d: %s", first.code, first.body)
+			}
+			for ext, a := range answers {
+				if a.code != first.code || !sameAnswer(t, a, first) {
+					t.Errorf("%s gave %d %s\njson gave %d %s", ext, a.code, a.body, first.code, first.body)
+				}
+			}
+		})
+	}
+	if taken < 6 {
+		t.Errorf("only %d of the objects are taken", taken)
+	}
+}
+
+// postFixture sends an object, with metadata of ours where upstream's could not
+// be, as a dry run.
+func postFixture(t *testing.T, obj runtime.Object, r servedResource, ns, ext string) answer {
+	t.Helper()
+	m, err := meta.Accessor(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.SetName("fixture")
+	m.SetNamespace("")
+	m.SetGenerateName("")
+	m.SetFinalizers(nil)
+	m.SetOwnerReferences(nil)
+	m.SetResourceVersion("")
+	m.SetManagedFields(nil)
+	var b bytes.Buffer
+	if err := encodings[ext].Encode(obj, &b); err != nil {
+		t.Fatal(err)
+	}
+	in := ns
+	if !r.Namespaced {
+		in = ""
+	}
+	path := under(r.groupVersion, r.Name, in)
+	method := "POST"
+	if name, sub, ok := strings.Cut(r.Name, "/"); ok {
+		path, method = under(r.groupVersion, name, in, "fixture", sub), "PUT"
+	}
+	return admin.do(t, call{
+		method: method, path: path + "?dryRun=All&fieldValidation=Strict", body: b.String(),
+		contentType: encodings[ext].mediaType, accept: "application/json",
+	})
+}
+
+// sameAnswer compares what is not made anew for each request.
+func sameAnswer(t *testing.T, a, b answer) bool {
+	t.Helper()
+	clean := func(a answer) map[string]any {
+		var m map[string]any
+		a.into(t, &m)
+		if metadata, ok := m["metadata"].(map[string]any); ok {
+			for _, name := range []string{"uid", "creationTimestamp", "managedFields"} {
+				delete(metadata, name)
+			}
+		}
+		return m
+	}
+	x, y := clean(a), clean(b)
+	if x["kind"] == "Status" {
+		return apiequality.Semantic.DeepEqual(causesOf(a.status(t)), causesOf(b.status(t)))
+	}
+	return apiequality.Semantic.DeepEqual(x, y)
+}
+
+// What is written in one encoding reads the same in all others, also within
+// lists (API concepts, "Alternate representations of resources").
+func TestEncodingsAgree(t *testing.T) {
+	ns := namespace(t)
+	for _, s := range samples(t, ns) {
+		t.Run(s.GetKind(), func(t *testing.T) {
+			s.make(t)
+			for _, path := range []string{s.path(s.GetName()), s.path() + "?fieldSelector=metadata.name%3D" + s.GetName()} {
+				objects := map[string]runtime.Object{}
+				for ext, encoding := range encodings {
+					a := admin.want(t, http.StatusOK, call{path: path, accept: encoding.mediaType}, nil)
+					obj, gvk, err := encoding.Decode(a.body, nil, nil)
+					if err != nil {
+						t.Fatalf("%s: %v", ext, err)
+					}
+					if !strings.HasPrefix(gvk.Kind, s.GetKind()) || gvk.GroupVersion().String() != s.GetAPIVersion() {
+						t.Errorf("%s is a %s", ext, gvk)
+					}
+					obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+					if list, err := meta.ExtractList(obj); err == nil {
+						for _, item := range list {
+							item.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+						}
+						meta.SetList(obj, list)
+						obj.(metav1.ListInterface).SetResourceVersion("")
+					}
+					objects[ext] = obj
+				}
+				for ext, obj := range objects {
+					if !apiequality.Semantic.DeepEqual(obj, objects["json"]) {
+						t.Errorf("%s in %s is\n%v, in json\n%v", path, ext, obj, objects["json"])
+					}
+				}
+			}
+		})
+	}
+}
