@@ -176,7 +176,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.pusher.Run(ctx) })
 	g.Go(func() error { return a.keeper.Run(ctx) })
 	g.Go(func() error { return a.keepWeights(ctx) })
-	g.Go(func() error { return a.rotateLogs(ctx) })
+	g.Go(func() error { return a.keepHouse(ctx) })
 	g.Go(func() error {
 		return a.Runtime.Events(ctx, a.runtimeEvent, func() { a.reconnected(ctx) })
 	})

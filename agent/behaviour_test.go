@@ -467,3 +467,44 @@ func TestResize(t *testing.T) {
 		t.Errorf("shares of the pod: %s", shares)
 	}
 }
+
+// A pod that keeps more in an emptyDir than it may is evicted.
+func TestEvicted(t *testing.T) {
+	r := newRig(t)
+	limit := resource.MustParse("1Mi")
+	p := r.pod("web", func(p *v1.Pod) {
+		p.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{SizeLimit: &limit}}}}
+	})
+	r.wait("web", "Ready", isReady)
+	r.agent.KeepHouse(t.Context())
+	dir := filepath.Join(r.dir, "pods", string(p.UID), "volumes/kubernetes.io~empty-dir/v")
+	if err := os.WriteFile(filepath.Join(dir, "big"), make([]byte, 2<<20), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.agent.KeepHouse(t.Context())
+	p = r.wait("web", "eviction", inPhase(v1.PodFailed))
+	if p.Status.Reason != "Evicted" || p.Status.Message != `Usage of EmptyDir volume "v" exceeds the limit "1Mi". ` {
+		t.Errorf("%s", describe(p))
+	}
+	if !slices.ContainsFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.DisruptionTarget && c.Status == v1.ConditionTrue }) {
+		t.Errorf("%s", describe(p))
+	}
+	r.event("web", `Evicted: Usage of EmptyDir volume "v" exceeds the limit "1Mi". `)
+}
+
+// Logs are kept at a bounded size.
+func TestLogRotation(t *testing.T) {
+	r := newRig(t)
+	r.runtime.SetProgram(image, func(p *fake.Process) int {
+		p.Log("stdout", strings.Repeat("x", 11<<20))
+		return fake.UntilStopped(p)
+	})
+	p := r.pod("web", nil)
+	r.wait("web", "Ready", isReady)
+	dir := filepath.Join(r.dir, "logs", "default_web_"+string(p.UID), "app")
+	r.eventually("the log to be rotated", func() bool {
+		r.agent.KeepHouse(t.Context())
+		files, err := filepath.Glob(filepath.Join(dir, "0.log.2*"))
+		return err == nil && len(files) == 1 && slices.ContainsFunc(r.runtime.Calls(), func(c string) bool { return strings.HasPrefix(c, "ReopenLog") })
+	})
+}

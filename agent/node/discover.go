@@ -183,27 +183,58 @@ func Allocatable(capacity, reserved v1.ResourceList) v1.ResourceList {
 // Pressure is what the machine is short of.
 type Pressure struct{ Memory, Disk, Pid bool }
 
+// Shortage is how short the machine is of one thing: bytes, or process IDs.
+type Shortage struct {
+	Resource             v1.ResourceName // memory, ephemeral-storage or pids
+	Threshold, Available int64
+}
+
 // Pressure looks at what is free now.
 func (h Host) Pressure() (Pressure, error) {
 	var p Pressure
+	list, err := h.Shortages()
+	for _, s := range list {
+		switch s.Resource {
+		case v1.ResourceMemory:
+			p.Memory = true
+		case v1.ResourceEphemeralStorage:
+			p.Disk = true
+		default:
+			p.Pid = true
+		}
+	}
+	return p, err
+}
+
+// Shortages lists what there is less of than the thresholds ask for.
+func (h Host) Shortages() ([]Shortage, error) {
+	var out []Shortage
+	check := func(name v1.ResourceName, threshold, available int64) {
+		if available < threshold {
+			out = append(out, Shortage{name, threshold, available})
+		}
+	}
 	m, err := h.meminfo()
 	if err != nil {
-		return p, err
+		return nil, err
 	}
-	p.Memory = m["MemAvailable"] < memoryThreshold
+	check(v1.ResourceMemory, memoryThreshold, int64(m["MemAvailable"]))
 	var st unix.Statfs_t
 	if err := unix.Statfs(h.DataDir, &st); err != nil {
-		return p, fmt.Errorf("look at the file system of %s: %w", h.DataDir, err)
+		return nil, fmt.Errorf("look at the file system of %s: %w", h.DataDir, err)
 	}
-	p.Disk = float64(st.Bavail) < diskThreshold*float64(st.Blocks) || st.Files > 0 && float64(st.Ffree) < inodeThreshold*float64(st.Files)
-	limit, err1 := strconv.ParseUint(h.read("proc/sys/kernel/pid_max"), 10, 64)
+	check(v1.ResourceEphemeralStorage, int64(diskThreshold*float64(st.Blocks))*st.Bsize, int64(st.Bavail)*st.Bsize)
+	if len(out) == 0 || out[len(out)-1].Resource != v1.ResourceEphemeralStorage {
+		check(v1.ResourceEphemeralStorage, int64(inodeThreshold*float64(st.Files)), int64(st.Ffree))
+	}
+	limit, err1 := strconv.ParseInt(h.read("proc/sys/kernel/pid_max"), 10, 64)
 	_, last, _ := strings.Cut(h.read("proc/loadavg"), "/")
 	total, _, _ := strings.Cut(last, " ")
-	used, err2 := strconv.ParseUint(total, 10, 64)
+	used, err2 := strconv.ParseInt(total, 10, 64)
 	if errors.Join(err1, err2) == nil {
-		p.Pid = used > limit || float64(limit-used) < pidThreshold*float64(limit)
+		check("pids", int64(pidThreshold*float64(limit)), limit-used)
 	}
-	return p, nil
+	return out, nil
 }
 
 // Usage is what the machine uses.

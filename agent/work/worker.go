@@ -121,6 +121,7 @@ func (w *Worker) Refresh() {
 // Evict ends the pod for a reason of the node's.
 func (w *Worker) Evict(reason, message string, grace time.Duration) {
 	w.post(func(now time.Time) {
+		w.podEvent(w.state.Pod, v1.EventTypeWarning, reason, message)
 		w.state.Terminate(pod.Stop{Since: now, Grace: grace, Reason: reason, Message: message, Fail: true})
 	})
 }

@@ -1,0 +1,150 @@
+// Package evict decides which pods have to leave the node: those that use more
+// local storage than they may, and, when the node is short of something, the one
+// whose going helps most and hurts least.
+//
+// It is pure: usage comes in as values. The words are Kubernetes'.
+package evict
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/component-helpers/resource"
+
+	"hansa.dev/hansa/agent/pod"
+)
+
+// Reason is the reason in the status of an evicted pod.
+const Reason = "Evicted"
+
+// Usage is what a pod uses, in bytes.
+type Usage struct {
+	Memory int64
+	// EmptyDirs by volume: those on disk.
+	EmptyDirs map[string]int64
+	// Containers: writable layer and logs of each.
+	Containers map[string]int64
+}
+
+// Disk is all that the pod keeps on the node's disk.
+func (u Usage) Disk() int64 {
+	var sum int64
+	for _, n := range u.EmptyDirs {
+		sum += n
+	}
+	for _, n := range u.Containers {
+		sum += n
+	}
+	return sum
+}
+
+// Limited says whether a pod's local storage is limited, and so has to be
+// measured.
+func Limited(p *v1.Pod) bool {
+	limits := resource.PodLimits(p, resource.PodResourcesOptions{})
+	if _, ok := limits[v1.ResourceEphemeralStorage]; ok {
+		return true
+	}
+	return slices.ContainsFunc(p.Spec.Volumes, func(v v1.Volume) bool { return sizeLimit(&v) != nil })
+}
+
+// sizeLimit is the limit of an emptyDir on disk; one in memory cannot grow
+// beyond its own.
+func sizeLimit(v *v1.Volume) *apiresource.Quantity {
+	if v.EmptyDir == nil || v.EmptyDir.Medium != v1.StorageMediumDefault || v.EmptyDir.SizeLimit == nil || v.EmptyDir.SizeLimit.IsZero() {
+		return nil
+	}
+	return v.EmptyDir.SizeLimit
+}
+
+// OverLimit answers why a pod has to go for what it keeps on disk, or nothing.
+func OverLimit(p *v1.Pod, u Usage) string {
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		if limit := sizeLimit(v); limit != nil && u.EmptyDirs[v.Name] > limit.Value() {
+			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit)
+		}
+	}
+	limits := resource.PodLimits(p, resource.PodResourcesOptions{})
+	if limit, ok := limits[v1.ResourceEphemeralStorage]; ok && u.Disk() > limit.Value() {
+		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", &limit)
+	}
+	for i := range p.Spec.Containers {
+		c := &p.Spec.Containers[i]
+		if limit, ok := c.Resources.Limits[v1.ResourceEphemeralStorage]; ok && u.Containers[c.Name] > limit.Value() {
+			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, &limit)
+		}
+	}
+	return ""
+}
+
+// Shortage is what the node is short of.
+type Shortage struct {
+	Resource             v1.ResourceName // memory, ephemeral-storage, pids
+	Threshold, Available int64
+}
+
+// Message says why a pod is evicted because of a shortage.
+func (s Shortage) Message() string {
+	name, format := string(s.Resource), apiresource.BinarySI
+	if s.Resource == "pids" {
+		format = apiresource.DecimalSI
+	}
+	return fmt.Sprintf("The node was low on resource: %s. Threshold quantity: %s, available: %s. ", name,
+		apiresource.NewQuantity(s.Threshold, format), apiresource.NewQuantity(s.Available, format))
+}
+
+// Candidate is a pod that could go.
+type Candidate struct {
+	Pod   *v1.Pod
+	Usage Usage
+}
+
+// critical is the priority from which pods are never evicted.
+const critical = 2000000000
+
+// Choose picks the pod to evict, or nil: first those that use more than they
+// requested, then by priority, then by how much more ("Node-pressure Eviction",
+// "Pod selection for kubelet eviction").
+func Choose(s Shortage, candidates []Candidate) *v1.Pod {
+	candidates = slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool {
+		return priority(c.Pod) >= critical || pod.Terminal(c.Pod)
+	})
+	if len(candidates) == 0 {
+		return nil
+	}
+	slices.SortStableFunc(candidates, func(a, b Candidate) int {
+		overA, overB := over(s.Resource, a), over(s.Resource, b)
+		if s.Resource != "pids" && (overA > 0) != (overB > 0) {
+			if overA > 0 {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(priority(a.Pod), priority(b.Pod)), cmp.Compare(overB, overA))
+	})
+	return candidates[0].Pod
+}
+
+func priority(p *v1.Pod) int32 {
+	if p.Spec.Priority == nil {
+		return 0
+	}
+	return *p.Spec.Priority
+}
+
+// over is how much more a pod uses than it requested.
+func over(name v1.ResourceName, c Candidate) int64 {
+	requests := resource.PodRequests(c.Pod, resource.PodResourcesOptions{})
+	request := requests[name]
+	switch name {
+	case v1.ResourceMemory:
+		return c.Usage.Memory - request.Value()
+	case v1.ResourceEphemeralStorage:
+		return c.Usage.Disk() - request.Value()
+	}
+	return 0
+}

@@ -1,0 +1,102 @@
+package evict_test
+
+import (
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/agent/evict"
+)
+
+func quantity(s string) *resource.Quantity { q := resource.MustParse(s); return &q }
+
+func disk(limit string) v1.Container {
+	c := v1.Container{Name: "c" + limit}
+	if limit != "" {
+		c.Resources.Limits = v1.ResourceList{v1.ResourceEphemeralStorage: resource.MustParse(limit)}
+	}
+	return c
+}
+
+// "Local ephemeral storage": each limit by itself.
+func TestOverLimit(t *testing.T) {
+	const mi = 1 << 20
+	volume := func(name, limit string, medium v1.StorageMedium) v1.Volume {
+		e := &v1.EmptyDirVolumeSource{Medium: medium}
+		if limit != "" {
+			e.SizeLimit = quantity(limit)
+		}
+		return v1.Volume{Name: name, VolumeSource: v1.VolumeSource{EmptyDir: e}}
+	}
+	for name, c := range map[string]struct {
+		spec    v1.PodSpec
+		usage   evict.Usage
+		limited bool
+		want    string
+	}{
+		"no limits": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "", "")}, Containers: []v1.Container{disk("")}},
+			evict.Usage{EmptyDirs: map[string]int64{"v": 99 * mi}}, false, ""},
+		"volume within": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", "")}}, evict.Usage{EmptyDirs: map[string]int64{"v": mi}}, true, ""},
+		"volume": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", "")}}, evict.Usage{EmptyDirs: map[string]int64{"v": mi + 1}}, true,
+			`Usage of EmptyDir volume "v" exceeds the limit "1Mi". `},
+		"memory": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", v1.StorageMediumMemory)}}, evict.Usage{}, false, ""},
+		"container": {v1.PodSpec{Containers: []v1.Container{disk("1Mi"), disk("9Mi")}}, evict.Usage{Containers: map[string]int64{"c1Mi": 2 * mi}}, true,
+			`Container c1Mi exceeded its local ephemeral storage limit "1Mi". `},
+		"pod": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "", "")}, Containers: []v1.Container{disk("1Mi"), disk("2Mi")}},
+			evict.Usage{EmptyDirs: map[string]int64{"v": 4 * mi}}, true, `Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. `},
+	} {
+		p := &v1.Pod{Spec: c.spec}
+		if got := evict.OverLimit(p, c.usage); got != c.want {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
+		if got := evict.Limited(p); got != c.limited {
+			t.Errorf("%s: limited %v", name, got)
+		}
+	}
+}
+
+// "Pod selection for kubelet eviction".
+func TestChoose(t *testing.T) {
+	candidate := func(name string, priority int32, request string, use int64) evict.Candidate {
+		return evict.Candidate{
+			Pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{Priority: ptr.To(priority), Containers: []v1.Container{{
+				Resources: v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceMemory: resource.MustParse(request), v1.ResourceEphemeralStorage: resource.MustParse(request)}},
+			}}}},
+			Usage: evict.Usage{Memory: use, Containers: map[string]int64{"": use}},
+		}
+	}
+	within := candidate("within", 0, "100", 100)
+	little := candidate("little", 0, "100", 101)
+	much := candidate("much", 0, "100", 300)
+	important := candidate("important", 5, "100", 900)
+	critical := candidate("critical", 2000000000, "0", 9999)
+	done := candidate("done", 0, "0", 9999)
+	done.Pod.Status.Phase = v1.PodSucceeded
+	for _, c := range []struct {
+		candidates []evict.Candidate
+		want       string
+	}{
+		{[]evict.Candidate{within, little, much, important, critical, done}, "much"},
+		{[]evict.Candidate{within, little, important}, "little"},
+		{[]evict.Candidate{within, important}, "important"},
+		{[]evict.Candidate{within, critical}, "within"},
+		{[]evict.Candidate{critical, done}, ""},
+	} {
+		for _, name := range []v1.ResourceName{v1.ResourceMemory, v1.ResourceEphemeralStorage} {
+			got := ""
+			if p := evict.Choose(evict.Shortage{Resource: name}, c.candidates); p != nil {
+				got = p.Name
+			}
+			if got != c.want {
+				t.Errorf("%s: got %q, want %q", name, got, c.want)
+			}
+		}
+	}
+	s := evict.Shortage{Resource: v1.ResourceMemory, Threshold: 100 << 20, Available: 50 << 20}
+	if got := s.Message(); got != "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. " {
+		t.Error(got)
+	}
+}
