@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -22,6 +23,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/runtime"
 	"hansa.dev/hansa/runtime/fake"
 )
 
@@ -194,11 +196,11 @@ func TestPull(t *testing.T) {
 func TestHooks(t *testing.T) {
 	r := newRig(t)
 	var fail atomic.Bool
-	r.runtime.SetCommands(func(_ string, command []string) (string, int) {
+	r.runtime.SetCommands(func(_ context.Context, _ string, command []string, _ runtime.Streams) int {
 		if command[0] == "start" && fail.Load() {
-			return "", 1
+			return 1
 		}
-		return "", 0
+		return 0
 	})
 	hook := func(word string) *v1.LifecycleHandler {
 		return &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{word}}}

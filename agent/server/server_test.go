@@ -32,6 +32,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/server"
+	"hansa.dev/hansa/runtime"
 	"hansa.dev/hansa/runtime/fake"
 )
 
@@ -227,11 +228,19 @@ func TestPaths(t *testing.T) {
 // kubectl exec and attach, as its client library speaks: SPDY and WebSocket.
 func TestExec(t *testing.T) {
 	r := newRig(t)
-	r.runtime.SetCommands(func(_ string, command []string) (string, int) {
-		if command[0] == "fail" {
-			return "bad\n", 3
+	r.runtime.SetCommands(func(_ context.Context, _ string, command []string, s runtime.Streams) int {
+		switch command[0] {
+		case "cat":
+			if _, err := io.Copy(s.Stdout, s.Stdin); err != nil {
+				return 1
+			}
+			return 0
+		case "fail":
+			fmt.Fprintln(s.Stdout, "bad")
+			return 3
 		}
-		return "good\n", 0
+		fmt.Fprintln(s.Stdout, "good")
+		return 0
 	})
 	executors := map[string]func(method, path string) (remotecommand.Executor, error){
 		"spdy": func(method, path string) (remotecommand.Executor, error) {

@@ -111,7 +111,11 @@ func (r *Runtime) StartContainer(_ context.Context, id string) error {
 	if c == nil {
 		return notFound("container", id)
 	}
-	if err := r.enter("StartContainer", "%s", c.config.GetMetadata().GetName()); err != nil {
+	err := r.enter("StartContainer", "%s", c.config.GetMetadata().GetName())
+	if err == nil && r.check != nil {
+		err = r.check(c.config)
+	}
+	if err != nil {
 		close(c.done)
 		r.exited(c, exit{128, "StartError"})
 		c.status.Message = err.Error()

@@ -29,7 +29,8 @@ type Runtime struct {
 	containers map[string]*container
 	images     map[string]*cri.Image
 	programs   map[string]Program
-	commands   func(container string, command []string) (stdout string, code int)
+	commands   Command
+	check      func(*cri.ContainerConfig) error
 	failures   map[string][]error
 	calls      []string
 	watchers   map[int]*watcher
@@ -88,11 +89,22 @@ func (r *Runtime) SetProgram(image string, p Program) {
 	r.programs[image] = p
 }
 
+// Command runs a command in a container, by the container's name. It returns
+// soon after ctx ends.
+type Command func(ctx context.Context, container string, command []string, s runtime.Streams) (code int)
+
 // SetCommands answers exec calls. Without one they succeed with no output.
-func (r *Runtime) SetCommands(f func(container string, command []string) (stdout string, code int)) {
+func (r *Runtime) SetCommands(f Command) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.commands = f
+}
+
+// SetCheck decides whether a container can be started.
+func (r *Runtime) SetCheck(f func(*cri.ContainerConfig) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.check = f
 }
 
 // SetForward answers port-forward calls.

@@ -2,7 +2,9 @@ package fake
 
 import (
 	"context"
+	"errors"
 	"io"
+	"strings"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -73,12 +75,22 @@ func (r *Runtime) RemoveImage(_ context.Context, ref string) error {
 	return nil
 }
 
-// ImportImage takes the whole stream as the name of one image.
+// archivePrefix begins what ImportImage takes for an archive.
+const archivePrefix = "image "
+
+// Archive is what ImportImage takes for an archive of one image.
+func Archive(name string) io.Reader { return strings.NewReader(archivePrefix + name) }
+
+// ImportImage reads what Archive made.
 func (r *Runtime) ImportImage(_ context.Context, archive io.Reader) ([]string, error) {
-	name, err := io.ReadAll(archive)
+	data, err := io.ReadAll(archive)
 	if err != nil {
 		return nil, err
 	}
-	r.AddImage(string(name), nil)
-	return []string{string(name)}, nil
+	name, ok := strings.CutPrefix(string(data), archivePrefix)
+	if !ok {
+		return nil, errors.New("import image: not an archive")
+	}
+	r.AddImage(name, nil)
+	return []string{name}, nil
 }

@@ -1,52 +1,51 @@
 package fake
 
 import (
+	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net"
+	"time"
 
 	"hansa.dev/hansa/runtime"
 )
 
-func (r *Runtime) command(id string, command []string) (string, int, error) {
+// command runs one in a running container.
+func (r *Runtime) command(ctx context.Context, id string, command []string, s runtime.Streams) (int, error) {
 	r.mu.Lock()
 	c := r.containers[id]
 	f := r.commands
 	if c == nil || !c.running() {
 		r.mu.Unlock()
-		return "", 0, notFound("running container", id)
+		return 0, notFound("running container", id)
 	}
-	err := r.enter("Exec", "%s %q", c.config.GetMetadata().GetName(), command)
 	name := c.config.GetMetadata().GetName()
+	err := r.enter("Exec", "%s %q", name, command)
 	r.mu.Unlock()
 	if err != nil || f == nil {
-		return "", 0, err
+		return 0, err
 	}
-	out, code := f(name, command)
-	return out, code, nil
+	code := f(ctx, name, command, s)
+	return code, ctx.Err()
 }
 
-// ExecSync answers with what SetCommands said.
-func (r *Runtime) ExecSync(_ context.Context, id string, command []string, _ int64) (stdout, stderr []byte, exitCode int32, err error) {
-	out, code, err := r.command(id, command)
-	return []byte(out), nil, int32(code), err
+// ExecSync collects the output of a command.
+func (r *Runtime) ExecSync(ctx context.Context, id string, command []string, timeoutSeconds int64) (stdout, stderr []byte, exitCode int32, err error) {
+	if timeoutSeconds > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, time.Duration(timeoutSeconds)*time.Second)
+		defer cancel()
+	}
+	var out, errOut bytes.Buffer
+	code, err := r.command(ctx, id, command, runtime.Streams{Stdout: &out, Stderr: &errOut})
+	return out.Bytes(), errOut.Bytes(), int32(code), err
 }
 
-// Exec writes what SetCommands said to Stdout; the command "cat" copies Stdin.
-func (r *Runtime) Exec(_ context.Context, id string, command []string, streams runtime.Streams) error {
-	out, code, err := r.command(id, command)
+// Exec runs a command with the client's streams.
+func (r *Runtime) Exec(ctx context.Context, id string, command []string, streams runtime.Streams) error {
+	code, err := r.command(ctx, id, command, streams)
 	if err != nil {
 		return err
-	}
-	if len(command) == 1 && command[0] == "cat" && streams.Stdin != nil && streams.Stdout != nil {
-		_, err := io.Copy(streams.Stdout, streams.Stdin)
-		return err
-	}
-	if streams.Stdout != nil {
-		if _, err := io.WriteString(streams.Stdout, out); err != nil {
-			return err
-		}
 	}
 	if code != 0 {
 		return &runtime.ExitError{Code: code}
