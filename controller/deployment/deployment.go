@@ -5,7 +5,6 @@ package deployment
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -13,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
@@ -85,18 +83,17 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if err != nil {
 		return 0, err
 	}
-	if s.current != nil && d.DeletionTimestamp == nil && !d.Spec.Paused {
+	if s.current != nil && d.DeletionTimestamp == nil {
 		if s.current, err = l.refresh(ctx, s); err != nil {
 			return 0, err
 		}
 	}
-	collision, err := l.act(ctx, &s, plan(s))
-	if err != nil {
+	failed := l.act(ctx, &s, plan(s))
+	st, after := status(s, now)
+	if err := l.report(ctx, s, st); err != nil {
 		return 0, err
 	}
-	st, after := status(s, now)
-	st.CollisionCount = collision
-	return after, l.report(ctx, s, st)
+	return after, failed
 }
 
 // look gathers the deployment's sets, adopting and releasing as its selector
@@ -153,56 +150,55 @@ func (l *Loop) updateSet(ctx context.Context, rs *appsv1.ReplicaSet) (*appsv1.Re
 	return o.(*appsv1.ReplicaSet), nil
 }
 
-// act carries out a decision and keeps the snapshot up to date with it. It
-// answers with the deployment's collision count, raised when the name of a new
-// set was taken.
-func (l *Loop) act(ctx context.Context, s *snapshot, dec decision) (*int32, error) {
-	count := s.d.Status.CollisionCount
+// act carries out a decision and keeps the snapshot up to date with it.
+func (l *Loop) act(ctx context.Context, s *snapshot, dec decision) error {
 	if dec.create {
-		taken, err := l.create(ctx, s, dec.size)
-		if err != nil {
-			return count, err
-		}
-		if taken {
-			return ptr.To(ptr.Deref(count, 0) + 1), nil
+		if err := l.create(ctx, s, dec.size); err != nil {
+			return err
 		}
 	}
 	for _, sc := range dec.scale {
 		if err := l.scale(ctx, s, sc); err != nil {
-			return count, err
+			return err
 		}
 	}
 	for _, rs := range dec.remove {
-		err := l.client.Delete(ctx, api.RefTo(l.sets, rs), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rs.UID}})
+		err := l.client.Delete(ctx, api.RefTo(l.sets, rs), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &rs.UID, ResourceVersion: &rs.ResourceVersion}})
 		if err != nil && !apierrors.IsNotFound(err) {
-			return count, fmt.Errorf("delete old replica set %s/%s: %w", rs.Namespace, rs.Name, err)
+			return fmt.Errorf("delete old replica set %s/%s: %w", rs.Namespace, rs.Name, err)
 		}
 	}
-	return count, nil
+	return nil
 }
 
-func (l *Loop) create(ctx context.Context, s *snapshot, n int32) (taken bool, err error) {
+// create makes the current set.
+func (l *Loop) create(ctx context.Context, s *snapshot, n int32) error {
 	rs, err := newSet(s.d, lastRevision(s.old)+1)
 	if err != nil {
-		return false, err
+		return err
 	}
 	rs.Spec.Replicas = &n
 	sized(rs, s.d)
 	name := rs.Name
 	o, err := l.client.Create(ctx, l.sets, rs, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		// Another template has the same hash: the next hash is tried with the
-		// count in the status, which wakes us again.
-		return true, nil
+	switch {
+	case apierrors.IsAlreadyExists(err):
+		// Another template has the same hash: the next hash is tried once the
+		// count is in the status, whose change wakes us.
+		s.collided = true
+		return nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return nil // the namespace takes the deployment along
+	case err != nil:
+		s.refused = fmt.Sprintf("Failed to create new replica set %q: %v", name, err)
+		l.events.Event(events.About(kind, s.d, ""), corev1.EventTypeWarning, reasonNotCreated, s.refused)
+		return fmt.Errorf("create replica set %s/%s: %w", s.d.Namespace, name, err)
 	}
-	if err != nil {
-		return false, fmt.Errorf("create replica set %s/%s: %w", s.d.Namespace, name, err)
-	}
-	s.current = o.(*appsv1.ReplicaSet)
+	s.current, s.created = o.(*appsv1.ReplicaSet), true
 	if n > 0 {
 		l.say(s.d, "Scaled up replica set %s from 0 to %d", name, n)
 	}
-	return false, nil
+	return nil
 }
 
 func (l *Loop) scale(ctx context.Context, s *snapshot, sc scaling) error {
@@ -237,29 +233,26 @@ func (l *Loop) say(d *appsv1.Deployment, format string, args ...any) {
 	l.events.Event(events.About(kind, d, ""), corev1.EventTypeNormal, "ScalingReplicaSet", fmt.Sprintf(format, args...))
 }
 
-// report writes the status, and the revision that kubectl shows, if they
-// changed.
+// report writes the status, and with it the revision that kubectl shows, if
+// they changed. Both go by the status, as in Kubernetes: a revision is no new
+// generation.
 func (l *Loop) report(ctx context.Context, s snapshot, st appsv1.DeploymentStatus) error {
 	d := s.d
-	if s.current != nil && d.DeletionTimestamp == nil {
-		if revision := revisionOf(s.current); revision != 0 && revision != revisionOf(d) {
-			changed := d.DeepCopy()
-			if changed.Annotations == nil {
-				changed.Annotations = map[string]string{}
-			}
-			changed.Annotations[revisionAnnotation] = strconv.FormatInt(revision, 10)
-			o, err := l.client.Update(ctx, l.deployments, changed, "")
-			if err != nil {
-				return fmt.Errorf("note revision of deployment %s/%s: %w", d.Namespace, d.Name, err)
-			}
-			d = o.(*appsv1.Deployment)
-		}
+	revision := d.Annotations[revisionAnnotation]
+	if s.current != nil && d.DeletionTimestamp == nil && revisionOf(s.current) != 0 {
+		revision = s.current.Annotations[revisionAnnotation]
 	}
-	if equality.Semantic.DeepEqual(st, d.Status) {
+	if equality.Semantic.DeepEqual(st, d.Status) && revision == d.Annotations[revisionAnnotation] {
 		return nil
 	}
 	changed := d.DeepCopy()
 	changed.Status = st
+	if revision != "" {
+		if changed.Annotations == nil {
+			changed.Annotations = map[string]string{}
+		}
+		changed.Annotations[revisionAnnotation] = revision
+	}
 	if _, err := l.client.Update(ctx, l.deployments, changed, "status"); err != nil && !apierrors.IsNotFound(err) {
 		return fmt.Errorf("update status of deployment %s/%s: %w", d.Namespace, d.Name, err)
 	}

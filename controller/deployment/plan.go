@@ -1,6 +1,7 @@
 package deployment
 
 import (
+	"cmp"
 	"math"
 	"slices"
 
@@ -9,12 +10,17 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// snapshot is what a plan is made from. It is not written to.
+// snapshot is what a plan is made from. The objects in it are not written to.
 type snapshot struct {
 	d       *appsv1.Deployment
 	current *appsv1.ReplicaSet // nil: not made yet
 	old     []*appsv1.ReplicaSet
 	oldPods bool // pods of old sets are still there, ending ones too
+
+	// What became of the decision to make the current set; the status tells.
+	created  bool
+	collided bool   // its name is that of another set
+	refused  string // why it could not be made
 }
 
 func (s snapshot) all() []*appsv1.ReplicaSet {
@@ -45,9 +51,16 @@ func plan(s snapshot) decision {
 	switch {
 	case d.DeletionTimestamp != nil:
 		return decision{}
-	case d.Spec.Paused, resized(s):
-		return decision{scale: resize(s)}
-	case d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType:
+	case d.Spec.Paused:
+		return decision{scale: resize(s), remove: surplus(s)}
+	}
+	if resized(s) {
+		// A deployment that recreates has nothing to share out, and goes on.
+		if scale := resize(s); len(scale) > 0 {
+			return decision{scale: scale}
+		}
+	}
+	if d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return recreate(s)
 	}
 	return rolling(s)
@@ -70,6 +83,14 @@ func recreate(s snapshot) decision {
 	if size(s.current) != replicas(s.d) {
 		return decision{scale: []scaling{{s.current, replicas(s.d)}}}
 	}
+	return finish(s)
+}
+
+// finish removes what a complete rollout leaves.
+func finish(s snapshot) decision {
+	if !complete(s.d, &s.d.Status) {
+		return decision{}
+	}
 	return decision{remove: surplus(s)}
 }
 
@@ -84,7 +105,7 @@ func rolling(s snapshot) decision {
 	if down := shrinkOld(s); len(down) > 0 {
 		return decision{scale: down}
 	}
-	return decision{remove: surplus(s)}
+	return finish(s)
 }
 
 // nextSize is how large the current set may be now.
@@ -108,7 +129,8 @@ func shrinkOld(s snapshot) []scaling {
 	if len(old) == 0 {
 		return nil
 	}
-	available := func(rs *appsv1.ReplicaSet) int32 { return rs.Status.AvailableReplicas }
+	// Of a set that is to shrink, and does not know it yet, what remains counts.
+	available := func(rs *appsv1.ReplicaSet) int32 { return min(rs.Status.AvailableReplicas, size(rs)) }
 	least := replicas(s.d) - unavailable(s.d)
 	room := sum(s.all(), size) - least - (size(s.current) - available(s.current))
 	if room <= 0 {
@@ -154,7 +176,7 @@ func resized(s snapshot) bool {
 func resize(s snapshot) []scaling {
 	d := s.d
 	if rs := activeOrLatest(s); rs != nil {
-		if size(rs) == replicas(d) {
+		if size(rs) == replicas(d) && (size(rs) == 0 || hasSize(rs, d)) {
 			return nil
 		}
 		return []scaling{{rs, replicas(d)}}
@@ -249,23 +271,26 @@ func share(d *appsv1.Deployment, rs *appsv1.ReplicaSet) int32 {
 	return int32(math.Round(exact)) - size(rs)
 }
 
-// surplus are the old sets beyond the history that the deployment keeps.
+// surplus are the oldest of the old sets beyond the history that the deployment
+// keeps; one that has pods stays.
 func surplus(s snapshot) []*appsv1.ReplicaSet {
-	if s.d.Spec.RevisionHistoryLimit == nil || !complete(s.d, &s.d.Status) {
+	if s.d.Spec.RevisionHistoryLimit == nil {
 		return nil
 	}
-	var idle []*appsv1.ReplicaSet
+	var alive []*appsv1.ReplicaSet
 	for _, rs := range s.old {
-		if rs.DeletionTimestamp == nil && size(rs) == 0 && rs.Status.Replicas == 0 && rs.Generation <= rs.Status.ObservedGeneration {
-			idle = append(idle, rs)
+		if rs.DeletionTimestamp == nil {
+			alive = append(alive, rs)
 		}
 	}
-	n := len(idle) - int(*s.d.Spec.RevisionHistoryLimit)
+	n := len(alive) - int(*s.d.Spec.RevisionHistoryLimit)
 	if n <= 0 {
 		return nil
 	}
-	slices.SortStableFunc(idle, func(a, b *appsv1.ReplicaSet) int { return int(revisionOf(a) - revisionOf(b)) })
-	return idle[:n]
+	slices.SortStableFunc(alive, func(a, b *appsv1.ReplicaSet) int { return cmp.Compare(revisionOf(a), revisionOf(b)) })
+	return slices.DeleteFunc(alive[:n], func(rs *appsv1.ReplicaSet) bool {
+		return size(rs) != 0 || rs.Status.Replicas != 0 || rs.Generation > rs.Status.ObservedGeneration
+	})
 }
 
 func replicas(d *appsv1.Deployment) int32 { return ptr.Deref(d.Spec.Replicas, 1) }

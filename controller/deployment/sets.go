@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/controller"
@@ -58,18 +59,15 @@ func byAge(a, b *appsv1.ReplicaSet) int {
 
 // sameTemplate compares two templates but for the label that tells sets apart.
 func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
-	return equality.Semantic.DeepEqual(a.Spec, b.Spec) &&
-		equality.Semantic.DeepEqual(a.Annotations, b.Annotations) &&
-		sameButHash(a.Labels, b.Labels) && slices.Equal(a.Finalizers, b.Finalizers)
+	x, y := a.ObjectMeta, b.ObjectMeta
+	x.Labels, y.Labels = withoutHash(x.Labels), withoutHash(y.Labels)
+	return equality.Semantic.DeepEqual(x, y) && equality.Semantic.DeepEqual(a.Spec, b.Spec)
 }
 
-func sameButHash(a, b map[string]string) bool {
-	without := func(m map[string]string) map[string]string {
-		m = maps.Clone(m)
-		delete(m, appsv1.DefaultDeploymentUniqueLabelKey)
-		return m
-	}
-	return maps.Equal(without(a), without(b))
+func withoutHash(m map[string]string) map[string]string {
+	m = maps.Clone(m)
+	delete(m, appsv1.DefaultDeploymentUniqueLabelKey)
+	return m
 }
 
 // templateHash names a template; collisions is how often the name was taken by
@@ -97,9 +95,10 @@ func newSet(d *appsv1.Deployment, revision int64) (*appsv1.ReplicaSet, error) {
 	template.Labels = withHash(template.Labels, hash)
 	selector := d.Spec.Selector.DeepCopy()
 	selector.MatchLabels = withHash(selector.MatchLabels, hash)
+	room := validation.DNS1123SubdomainMaxLength - len(hash) - 1
 	rs := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{
-			Name: d.Name + "-" + hash, Namespace: d.Namespace,
+			Name: d.Name[:min(len(d.Name), room)] + "-" + hash, Namespace: d.Namespace,
 			OwnerReferences: []metav1.OwnerReference{*controller.OwnerRef(d, kind)},
 			Labels:          template.Labels,
 		},
@@ -135,30 +134,48 @@ func annotate(rs *appsv1.ReplicaSet, d *appsv1.Deployment, revision int64) bool 
 	}
 	if had := revisionOf(rs); had < revision {
 		if had > 0 {
-			history := rs.Annotations[revisionHistoryAnnotation]
-			if history != "" {
-				history += ","
-			}
-			rs.Annotations[revisionHistoryAnnotation] = history + strconv.FormatInt(had, 10)
+			rs.Annotations[revisionHistoryAnnotation] = remember(rs.Annotations[revisionHistoryAnnotation], strconv.FormatInt(had, 10))
 		}
 		rs.Annotations[revisionAnnotation] = strconv.FormatInt(revision, 10)
 	}
 	return !maps.Equal(before, rs.Annotations)
 }
 
+// longestHistory bounds the revisions that a set once was, in characters.
+const longestHistory = 2000
+
+// remember adds a revision to a list of them, and forgets the oldest ones that
+// no longer fit.
+func remember(history, revision string) string {
+	if history == "" {
+		return revision
+	}
+	history += "," + revision
+	for len(history) > longestHistory {
+		_, history, _ = strings.Cut(history, ",")
+	}
+	return history
+}
+
 // sized notes on a set what the deployment's size was when it was last scaled:
 // by that a later change of size is told from a rollout.
 func sized(rs *appsv1.ReplicaSet, d *appsv1.Deployment) bool {
-	desired := strconv.Itoa(int(replicas(d)))
-	most := strconv.Itoa(int(replicas(d) + surge(d)))
-	if rs.Annotations[desiredAnnotation] == desired && rs.Annotations[maxAnnotation] == most {
+	if hasSize(rs, d) {
 		return false
 	}
 	if rs.Annotations == nil {
 		rs.Annotations = map[string]string{}
 	}
-	rs.Annotations[desiredAnnotation], rs.Annotations[maxAnnotation] = desired, most
+	rs.Annotations[desiredAnnotation] = strconv.Itoa(int(replicas(d)))
+	rs.Annotations[maxAnnotation] = strconv.Itoa(int(replicas(d) + surge(d)))
 	return true
+}
+
+// hasSize says whether that is noted already.
+func hasSize(rs *appsv1.ReplicaSet, d *appsv1.Deployment) bool {
+	desired, ok := intAnnotation(rs, desiredAnnotation)
+	most, also := intAnnotation(rs, maxAnnotation)
+	return ok && also && desired == replicas(d) && most == replicas(d)+surge(d)
 }
 
 func revisionOf(o metav1.Object) int64 {

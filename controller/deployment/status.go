@@ -16,6 +16,8 @@ import (
 const (
 	reasonAvailable      = "MinimumReplicasAvailable"
 	reasonUnavailable    = "MinimumReplicasUnavailable"
+	reasonCreated        = "NewReplicaSetCreated"
+	reasonNotCreated     = "ReplicaSetCreateError"
 	reasonFoundSet       = "FoundNewReplicaSet"
 	reasonUpdated        = "ReplicaSetUpdated"
 	reasonNewSetComplete = "NewReplicaSetAvailable"
@@ -38,6 +40,9 @@ func status(s snapshot, now time.Time) (st appsv1.DeploymentStatus, after time.D
 			return ptr.Deref(rs.Status.TerminatingReplicas, 0)
 		})),
 		CollisionCount: d.Status.CollisionCount,
+	}
+	if s.collided {
+		st.CollisionCount = ptr.To(ptr.Deref(d.Status.CollisionCount, 0) + 1)
 	}
 	st.UnavailableReplicas = max(0, sum(all, size)-st.AvailableReplicas)
 	if s.current != nil {
@@ -131,11 +136,17 @@ func (c *conditions) progress(s snapshot, st *appsv1.DeploymentStatus, now time.
 	case !d.Spec.Paused && paused:
 		c.touch(appsv1.DeploymentProgressing, corev1.ConditionUnknown, reasonResumed, "Deployment is resumed", now)
 	}
-	if d.Spec.Paused || s.current == nil {
+	if s.refused != "" {
+		c.set(appsv1.DeploymentProgressing, corev1.ConditionFalse, reasonNotCreated, s.refused, now)
+	}
+	if d.Spec.Paused || s.current == nil || d.DeletionTimestamp != nil {
 		return 0
 	}
-	was = c.get(appsv1.DeploymentProgressing)
 	name := s.current.Name
+	if s.created {
+		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonCreated, fmt.Sprintf("Created new replica set %q", name), now)
+	}
+	was = c.get(appsv1.DeploymentProgressing)
 	if was == nil {
 		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonFoundSet, fmt.Sprintf("Found new replica set %q", name), now)
 		was = c.get(appsv1.DeploymentProgressing)
