@@ -43,11 +43,11 @@ func pullIfNotPresent(s *space) {
 	s.finished("first")
 	s.event("first", "Normal Pulling: Pulling image")
 	s.event("first", `Normal Pulled: Successfully pulled image "`+image+`"`)
-	before := pulls("sometimes:1")
+	before := images.asked("sometimes:1")
 	s.create("second", runs(image, "IfNotPresent", ""))
 	s.finished("second")
 	s.event("second", `Normal Pulled: Container image "`+image+`" already present on machine`)
-	if after := pulls("sometimes:1"); before == 0 || after != before {
+	if after := images.asked("sometimes:1"); before == 0 || after != before {
 		s.t.Errorf("the registry was asked %d times, then %d times", before, after)
 	}
 }
@@ -55,10 +55,10 @@ func pullIfNotPresent(s *space) {
 func pullAlways(s *space) {
 	image := s.publish("always")
 	for _, name := range []string{"first", "second"} {
-		before := pulls("always:1")
+		before := images.asked("always:1")
 		s.create(name, runs(image, "Always", ""))
 		s.finished(name)
-		if after := pulls("always:1"); after <= before {
+		if after := images.asked("always:1"); after <= before {
 			s.t.Errorf("pod %s: the registry was not asked", name)
 		}
 	}

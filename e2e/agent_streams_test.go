@@ -68,9 +68,21 @@ func execTerminal(s *space) {
 	size("33 111")
 	x.resize(44, 99)
 	size("44 99")
-	x.write("sleep 1000\n")
-	x.write("\x03echo $((6*7))\n") // Ctrl-C
-	x.expect("42")
+	x.write("sleep 2000\n")
+	await(s.t, "the shell waits for another program", func() error {
+		if got := s.exec("p", "ps"); !strings.Contains(got, " sleep 2000") {
+			return fmt.Errorf("there runs:\n%s", got)
+		}
+		return nil
+	})
+	x.write("\x03") // Ctrl-C
+	await(s.t, "the shell is back", func() error {
+		x.write("echo $((6*7))\n")
+		if got := x.shown(); !strings.Contains(got, "42\r\n") {
+			return fmt.Errorf("shown: %q", got)
+		}
+		return nil
+	})
 	x.write("exit 5\n")
 	select {
 	case err := <-x.done:

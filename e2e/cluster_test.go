@@ -193,8 +193,10 @@ func (l *lockedBuffer) String() string {
 var oneshot = http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 
 // fetch returns what a URL answers, from the machine.
-func fetch(url string) (string, error) {
-	answer, err := oneshot.Get(url)
+func fetch(url string) (string, error) { return answerOf(oneshot.Get(url)) }
+
+// answerOf reads an answer to its end; anything but 200 is an error.
+func answerOf(answer *http.Response, err error) (string, error) {
 	if err != nil {
 		return "", err
 	}

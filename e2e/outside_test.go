@@ -2,12 +2,15 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"os/exec"
 	"runtime"
 	"strings"
-	"sync/atomic"
+	"sync"
+	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
@@ -79,11 +82,50 @@ func within(namespace string, f func() error) error {
 	return nil
 }
 
-// upstream counts what the outside's name server was asked.
-var upstream struct{ asked atomic.Int64 }
+// reach is an HTTP client of the outside.
+var reach = http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	DisableKeepAlives: true,
+	DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+		return dialWithin(ctx, outsideNS, network, address)
+	},
+}}
 
-// serveOutside answers DNS in the outside: every name of its domain but
-// "missing" has its address.
+// dialWithin connects from a network namespace.
+func dialWithin(ctx context.Context, namespace, network, address string) (conn net.Conn, err error) {
+	err = within(namespace, func() error {
+		var d net.Dialer
+		conn, err = d.DialContext(ctx, network, address)
+		return err
+	})
+	return conn, err
+}
+
+// fetchFromOutside returns what a URL answers there.
+func fetchFromOutside(url string) (string, error) { return answerOf(reach.Get(url)) }
+
+// upstream counts what the outside's name server was asked.
+var upstream = counter{n: map[string]int{}}
+
+// counter counts questions by name.
+type counter struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (c *counter) add(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n[name]++
+}
+
+func (c *counter) asked(name string) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n[name]
+}
+
+// serveOutside answers DNS in the outside: every name directly below
+// its domain but "missing" has its address. Over HTTP it tells callers their address.
 func serveOutside() error {
 	return within(outsideNS, func() error {
 		packets, err := net.ListenPacket("udp", outsideIP+":53")
@@ -94,6 +136,11 @@ func serveOutside() error {
 		if err != nil {
 			return err
 		}
+		web, err := net.Listen("tcp", outsideIP+":80")
+		if err != nil {
+			return err
+		}
+		go http.Serve(web, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) }))
 		handler := dns.HandlerFunc(answerOutside)
 		go (&dns.Server{PacketConn: packets, Handler: handler}).ActivateAndServe()
 		go (&dns.Server{Listener: listener, Handler: handler}).ActivateAndServe()
@@ -102,12 +149,17 @@ func serveOutside() error {
 }
 
 func answerOutside(w dns.ResponseWriter, q *dns.Msg) {
-	upstream.asked.Add(1)
 	m := new(dns.Msg).SetReply(q)
 	name := strings.ToLower(q.Question[0].Name)
+	upstream.add(name)
 	switch {
-	case !strings.HasSuffix(name, "."+outsideDomain+".") || strings.HasPrefix(name, "missing."):
+	case !dns.IsSubDomain(outsideDomain+".", name) || dns.CountLabel(name) != 3 || strings.HasPrefix(name, "missing."):
 		m.Rcode = dns.RcodeNameError
+		// How long that holds (RFC 2308).
+		m.Ns = append(m.Ns, &dns.SOA{
+			Hdr: dns.RR_Header{Name: outsideDomain + ".", Rrtype: dns.TypeSOA, Class: dns.ClassINET, Ttl: 30},
+			Ns:  "ns." + outsideDomain + ".", Mbox: "root." + outsideDomain + ".", Serial: 1, Refresh: 60, Retry: 60, Expire: 60, Minttl: 30,
+		})
 	case q.Question[0].Qtype == dns.TypeA:
 		m.Answer = append(m.Answer, &dns.A{
 			Hdr: dns.RR_Header{Name: q.Question[0].Name, Rrtype: dns.TypeA, Class: dns.ClassINET, Ttl: 30},

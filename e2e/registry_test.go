@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/google/go-containerregistry/pkg/registry"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
@@ -25,16 +24,7 @@ const (
 )
 
 // images counts the times that the manifest of each tag was asked for.
-var images = struct {
-	sync.Mutex
-	asked map[string]int
-}{asked: map[string]int{}}
-
-func pulls(ref string) int {
-	images.Lock()
-	defer images.Unlock()
-	return images.asked[ref]
-}
+var images = counter{n: map[string]int{}}
 
 // serveRegistry starts the registry.
 func serveRegistry() error {
@@ -53,9 +43,7 @@ func serveRegistry() error {
 			return
 		}
 		if repository, tag, ok := strings.Cut(path, "/manifests/"); ok && !strings.HasPrefix(tag, "sha256:") && r.Method != http.MethodPut {
-			images.Lock()
-			images.asked[repository+":"+tag]++
-			images.Unlock()
+			images.add(repository + ":" + tag)
 		}
 		inner.ServeHTTP(w, r)
 	})
