@@ -53,7 +53,7 @@ func (n nodeView) Run(ctx context.Context, namespace, name string, uid types.UID
 	if err != nil {
 		return server.Run{}, &server.Error{Code: http.StatusBadRequest, Message: err.Error()}
 	}
-	return server.Run{ID: r.ID, Sandbox: r.Sandbox, LogFile: r.LogFile, Running: r.Running, Ended: r.Ended, Spec: r.Spec}, nil
+	return server.Run(r), nil
 }
 
 // Sandbox finds a pod's sandbox.

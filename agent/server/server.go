@@ -26,12 +26,11 @@ import (
 
 // Run is one run of a container that is looked at.
 type Run struct {
-	ID, Sandbox string
-	LogFile     string
-	Running     bool
+	ID      string
+	LogFile string
+	Running bool
 	// Ended is closed once the run is over.
 	Ended <-chan struct{}
-	Spec  *v1.Container
 }
 
 // Node is what the server shows. Errors are of package apierrors where the

@@ -8,20 +8,17 @@ import (
 	"slices"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
-
 	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/pod"
 )
 
 // Found is a run that somebody wants to look at.
 type Found struct {
-	ID, Sandbox string
-	LogFile     string
-	Running     bool
+	ID      string
+	LogFile string
+	Running bool
 	// Ended is closed once the run is over.
 	Ended <-chan struct{}
-	Spec  *v1.Container
 }
 
 // FindRun finds the newest run of a container, or the one before it. Its errors
@@ -88,7 +85,7 @@ func (w *Worker) findRun(container string, previous bool) (Found, error) {
 	}
 	r := c.Runs[i]
 	return Found{
-		ID: r.ID, Sandbox: r.Sandbox, Running: r.Running(), Ended: w.endOf(r), Spec: c.Spec,
+		ID: r.ID, Running: r.Running(), Ended: w.endOf(r),
 		LogFile: filepath.Join(w.logDir(p), logs.File(container, r.Attempt)),
 	}, nil
 }

@@ -49,7 +49,7 @@ func (w *Worker) start(container string, attempt int) step {
 			return nil, fmt.Errorf("look at container %s: %w", id, err)
 		}
 		if l := j.spec.Lifecycle; l != nil && l.PostStart != nil {
-			return w.postStart(hooks, ctx, j, id)
+			return w.postStart(ctx, hooks, j, id)
 		}
 		return nil, nil
 	}
@@ -75,8 +75,9 @@ func (w *Worker) create(ctx context.Context, j *job) (string, error) {
 	return id, nil
 }
 
-// postStart runs the hook. When it fails, the container is killed.
-func (w *Worker) postStart(hooks, ctx context.Context, j *job, id string) (func(), error) {
+// postStart runs the hook, for as long as hooks lasts. When it fails, the
+// container is killed.
+func (w *Worker) postStart(ctx, hooks context.Context, j *job, id string) (func(), error) {
 	err := w.hook(hooks, j.spec.Lifecycle.PostStart, hookTarget{spec: j.spec, ip: first(j.ips), id: id})
 	if err == nil || hooks.Err() != nil {
 		return nil, nil
