@@ -46,7 +46,8 @@ type Config struct {
 	Clock   clock.WithTicker
 	// Groups is the instance's cgroup tree.
 	Groups *cgroup.Tree
-	// Ledger notes a thing on the host before it is made.
+	// Ledger notes a thing on the host before it is made. What is noted already
+	// costs it nothing.
 	Ledger func(kind, name string) error
 	DNS    work.DNS
 
@@ -171,6 +172,10 @@ func (a *Agent) Poke() { a.keeper.Poke() }
 
 // Run runs the node's pods until the context ends. Containers are left running.
 func (a *Agent) Run(ctx context.Context) error {
+	if err := a.Ledger(volume.LedgerKind, a.volumes.PodsDir); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
+	a.podsChanged() // makes the classes' groups before there is a pod
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.events.Run(ctx) })
 	g.Go(func() error { return a.pusher.Run(ctx) })

@@ -78,8 +78,8 @@ type Tree struct {
 // LedgerKind is the kind of this package's entries in the ledger.
 const LedgerKind = "cgroup"
 
-// New is the tree below base ("/hansa/ID"). record notes a group in the ledger
-// before it is made.
+// New is the tree below base ("/hansa/ID"). record notes the base in the ledger
+// before anything in it is made: all below it is ours.
 func New(layout Layout, base string, record func(kind, name string) error) *Tree {
 	return &Tree{layout: layout, base: path.Clean("/" + base), record: record}
 }
@@ -95,10 +95,8 @@ func (t *Tree) Path(group string) string { return path.Join(t.base, group) }
 // its limits.
 func (t *Tree) Ensure(group string, l Limits) error {
 	full := t.Path(group)
-	if !t.exists(full) {
-		if err := t.record(LedgerKind, full); err != nil {
-			return fmt.Errorf("record control group %s: %w", full, err)
-		}
+	if err := t.record(LedgerKind, t.base); err != nil {
+		return fmt.Errorf("record control group %s: %w", t.base, err)
 	}
 	at := ""
 	for part := range strings.SplitSeq(strings.TrimPrefix(full, "/"), "/") {
@@ -119,15 +117,6 @@ func (t *Tree) Set(group string, l Limits) error {
 		return fmt.Errorf("limit control group %s: %w", t.Path(group), err)
 	}
 	return nil
-}
-
-func (t *Tree) exists(full string) bool {
-	for _, root := range t.layout.Roots() {
-		if _, err := os.Stat(filepath.Join(root, full)); err != nil {
-			return false
-		}
-	}
-	return true
 }
 
 // Usage reads what a group uses.

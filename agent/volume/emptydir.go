@@ -88,8 +88,8 @@ func (m *Manager) hugetlbfs(dir string, p *v1.Pod, medium v1.StorageMedium) erro
 	if err != nil {
 		return fmt.Errorf("page size of medium %q: %w", medium, err)
 	}
-	if err := m.Record(LedgerKind, dir); err != nil {
-		return fmt.Errorf("record mount: %w", err)
+	if err := m.record(); err != nil {
+		return err
 	}
 	if err := unix.Mount("nodev", dir, "hugetlbfs", 0, fmt.Sprintf("pagesize=%d", q.Value())); err != nil {
 		return fmt.Errorf("mount huge pages of %s: %w", size, err)

@@ -96,6 +96,14 @@ func isMountPoint(dir string) (bool, error) {
 	return at.Dev != parent.Dev, nil
 }
 
+// record notes in the ledger, before a mount is made, where all of ours are.
+func (m *Manager) record() error {
+	if err := m.Record(LedgerKind, m.PodsDir); err != nil {
+		return fmt.Errorf("record mounts below %s: %w", m.PodsDir, err)
+	}
+	return nil
+}
+
 // tmpfs mounts a memory file system on dir unless there is one. size is in
 // bytes, 0 for the kernel's default.
 func (m *Manager) tmpfs(dir string, size int64) error {
@@ -105,8 +113,8 @@ func (m *Manager) tmpfs(dir string, size int64) error {
 	if mounted, err := isMountPoint(dir); err != nil || mounted {
 		return err
 	}
-	if err := m.Record(LedgerKind, dir); err != nil {
-		return fmt.Errorf("record mount: %w", err)
+	if err := m.record(); err != nil {
+		return err
 	}
 	options := "mode=0777"
 	if size > 0 {

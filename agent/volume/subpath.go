@@ -116,8 +116,8 @@ func (m *Manager) bind(fd int, target string) error {
 	} else if err := os.WriteFile(target, nil, 0o640); err != nil {
 		return err
 	}
-	if err := m.Record(LedgerKind, target); err != nil {
-		return fmt.Errorf("record mount: %w", err)
+	if err := m.record(); err != nil {
+		return err
 	}
 	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(fd), target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return fmt.Errorf("bind mount on %s: %w", target, err)

@@ -40,7 +40,8 @@ type Config struct {
 	Clock   clock.PassiveClock
 	// Allocatable is what the node has for pods.
 	Allocatable func() v1.ResourceList
-	// Record notes a mount in the ledger before it is made.
+	// Record notes PodsDir in the ledger before something is mounted below it.
+	// It is called for each mount.
 	Record func(kind, name string) error
 	// PullImage makes sure that an image is there and answers with the
 	// runtime's name for it.
