@@ -3,7 +3,6 @@ package controller
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -184,8 +183,8 @@ func SlowStart(ctx context.Context, n int, f func(ctx context.Context, i int) er
 // together is how many calls AtOnce has under way.
 const together = 32
 
-// AtOnce calls f for 0 to n-1, many at a time, and answers with all errors
-// joined.
+// AtOnce calls f for 0 to n-1, many at a time, and answers with the first error
+// in that order.
 func AtOnce(ctx context.Context, n int, f func(ctx context.Context, i int) error) error {
 	errs := make([]error, n)
 	var calls sync.WaitGroup
@@ -198,5 +197,10 @@ func AtOnce(ctx context.Context, n int, f func(ctx context.Context, i int) error
 		})
 	}
 	calls.Wait()
-	return errors.Join(errs...)
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

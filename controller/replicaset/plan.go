@@ -26,8 +26,10 @@ type actions struct {
 	delete []*corev1.Pod
 }
 
-// plan compares the pods that a replica set owns with what it asks for.
-func plan(rs *appsv1.ReplicaSet, owned []*corev1.Pod, now time.Time) actions {
+// plan compares the pods that a replica set owns with what it asks for. crowd
+// answers how many active pods a node has of the set and its siblings, those of
+// other revisions of one deployment; it is asked only when pods are to go.
+func plan(rs *appsv1.ReplicaSet, owned []*corev1.Pod, crowd func() map[string]int, now time.Time) actions {
 	var active []*corev1.Pod
 	for _, p := range owned {
 		if podstate.Active(p) {
@@ -41,18 +43,16 @@ func plan(rs *appsv1.ReplicaSet, owned []*corev1.Pod, now time.Time) actions {
 	case diff < 0:
 		return actions{create: min(-diff, burst)}
 	default:
-		rank(active, now)
+		if diff < len(active) {
+			rank(active, crowd(), now)
+		}
 		return actions{delete: active[:min(diff, burst)]}
 	}
 }
 
-// rank puts first the pods that are missed least: the order in which Kubernetes'
-// ReplicaSet controller deletes.
-func rank(pods []*corev1.Pod, now time.Time) {
-	onNode := map[string]int{}
-	for _, p := range pods {
-		onNode[p.Spec.NodeName]++
-	}
+// rank puts first the pods that are missed least (documentation: "ReplicaSet",
+// "Scaling a ReplicaSet").
+func rank(pods []*corev1.Pod, onNode map[string]int, now time.Time) {
 	slices.SortStableFunc(pods, func(a, b *corev1.Pod) int {
 		return cmp.Or(
 			controller.First(a.Spec.NodeName == "", b.Spec.NodeName == ""),
@@ -99,7 +99,7 @@ func bucket(t, now time.Time) int {
 // status is the replica set's status as its pods have it. after is when the
 // next pod may become available without any event. failure is why pods could
 // not be made or deleted, with its reason, if so.
-func status(rs *appsv1.ReplicaSet, owned []*corev1.Pod, failure error, reason string, now time.Time) (s appsv1.ReplicaSetStatus, after time.Duration) {
+func status(rs *appsv1.ReplicaSet, owned []*corev1.Pod, reason string, failure error, now time.Time) (s appsv1.ReplicaSetStatus, after time.Duration) {
 	s = appsv1.ReplicaSetStatus{ObservedGeneration: rs.Generation}
 	template := labels.Set(rs.Spec.Template.Labels).AsSelectorPreValidated()
 	minReady := time.Duration(rs.Spec.MinReadySeconds) * time.Second
@@ -127,12 +127,12 @@ func status(rs *appsv1.ReplicaSet, owned []*corev1.Pod, failure error, reason st
 		}
 	}
 	s.TerminatingReplicas = &terminating
-	s.Conditions = conditions(rs.Status.Conditions, failure, reason, now)
+	s.Conditions = conditions(rs.Status.Conditions, reason, failure, now)
 	return s, after
 }
 
 // conditions keeps others' conditions and sets or removes ReplicaFailure.
-func conditions(old []appsv1.ReplicaSetCondition, failure error, reason string, now time.Time) []appsv1.ReplicaSetCondition {
+func conditions(old []appsv1.ReplicaSetCondition, reason string, failure error, now time.Time) []appsv1.ReplicaSetCondition {
 	var kept []appsv1.ReplicaSetCondition
 	var was *appsv1.ReplicaSetCondition
 	for i, c := range old {

@@ -5,6 +5,7 @@ package replicaset
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -17,6 +18,7 @@ import (
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/podstate"
 )
 
 // Reasons of the condition ReplicaFailure and of events, those of Kubernetes.
@@ -77,19 +79,18 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	for o := range view.ByIndex(l.pods, api.IndexOrphan, key.Namespace) {
 		candidates = append(candidates, o.(*corev1.Pod))
 	}
+	// A pod that has ended is of no use to anybody, and stays where it is.
+	candidates = slices.DeleteFunc(candidates, func(p *corev1.Pod) bool { return !podstate.Active(p) })
 	owner := controller.Owner{Resource: l.sets, Kind: kind, Object: rs}
 	owned, err := controller.Settle(ctx, l.client, owner, l.pods, controller.Claim(rs, selector, candidates))
 	if err != nil {
 		return 0, err
 	}
 
-	failure, reason := l.act(ctx, rs, plan(rs, owned, now))
+	reason, failure := l.act(ctx, rs, plan(rs, owned, func() map[string]int { return l.crowd(rs) }, now))
 	// What was written is in the view by now.
-	owned = owned[:0]
-	for o := range view.ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
-		owned = append(owned, o.(*corev1.Pod))
-	}
-	s, after := status(rs, owned, failure, reason, now)
+	owned = l.podsOf(rs)
+	s, after := status(rs, owned, reason, failure, now)
 	if !equality.Semantic.DeepEqual(s, rs.Status) {
 		changed := rs.DeepCopy()
 		changed.Status = s
@@ -97,13 +98,48 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 			return 0, fmt.Errorf("update status of replica set %s: %w", key, err)
 		}
 	}
-	return after, failure
+	if failure != nil {
+		return 0, fmt.Errorf("pods of replica set %s: %w", key, failure)
+	}
+	return after, nil
 }
 
-// act carries out a plan. It answers with the first failure and its reason.
-func (l *Loop) act(ctx context.Context, rs *appsv1.ReplicaSet, a actions) (error, string) {
+// podsOf are the pods that a set controls.
+func (l *Loop) podsOf(rs *appsv1.ReplicaSet) []*corev1.Pod {
+	var pods []*corev1.Pod
+	for o := range l.client.View().ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
+		if controller.ControlledBy(o, rs) {
+			pods = append(pods, o.(*corev1.Pod))
+		}
+	}
+	return pods
+}
+
+// crowd counts, by node, the active pods of a set and of its siblings.
+func (l *Loop) crowd(rs *appsv1.ReplicaSet) map[string]int {
+	family := []*appsv1.ReplicaSet{rs}
+	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
+		family = nil
+		for o := range l.client.View().ByIndex(l.sets, api.IndexOwner, string(ref.UID)) {
+			family = append(family, o.(*appsv1.ReplicaSet))
+		}
+	}
+	onNode := map[string]int{}
+	for _, one := range family {
+		for _, p := range l.podsOf(one) {
+			if podstate.Active(p) {
+				onNode[p.Spec.NodeName]++
+			}
+		}
+	}
+	return onNode
+}
+
+// act carries out a plan. It answers with the first failure, in the server's
+// words, and the reason of the condition for it.
+func (l *Loop) act(ctx context.Context, rs *appsv1.ReplicaSet, a actions) (reason string, err error) {
 	about := events.About(kind, rs, "")
-	_, err := controller.SlowStart(ctx, a.create, func(ctx context.Context, _ int) error {
+	_, err = controller.SlowStart(ctx, a.create, func(ctx context.Context, _ int) error {
 		p, err := l.client.Create(ctx, l.pods, controller.PodFromTemplate(&rs.Spec.Template, rs, kind), metav1.CreateOptions{})
 		if err != nil {
 			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -115,21 +151,23 @@ func (l *Loop) act(ctx context.Context, rs *appsv1.ReplicaSet, a actions) (error
 		return nil
 	})
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return nil, "" // the namespace takes the set along
+		return "", nil // the namespace takes the set along
 	}
 	if err != nil {
-		return fmt.Errorf("create pod of replica set %s/%s: %w", rs.Namespace, rs.Name, err), failedCreate
+		return failedCreate, err
 	}
-	for _, p := range a.delete {
+	err = controller.AtOnce(ctx, len(a.delete), func(ctx context.Context, i int) error {
+		p := a.delete[i]
 		err := l.client.Delete(ctx, api.RefTo(l.pods, p), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &p.UID}})
 		if apierrors.IsNotFound(err) {
-			continue
+			return nil
 		}
 		if err != nil {
 			l.events.Event(about, corev1.EventTypeWarning, failedDelete, "Error deleting: "+err.Error())
-			return fmt.Errorf("delete pod %s/%s of replica set %s: %w", p.Namespace, p.Name, rs.Name, err), failedDelete
+			return err
 		}
 		l.events.Event(about, corev1.EventTypeNormal, successfulDelete, "Deleted pod: "+p.Name)
-	}
-	return nil, ""
+		return nil
+	})
+	return failedDelete, err
 }
