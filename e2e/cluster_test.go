@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"k8s.io/client-go/kubernetes"
@@ -68,6 +69,8 @@ func (c *cluster) up() error {
 	defer log.Close()
 	cmd := c.program(append([]string{"up", "--data-dir", c.dir}, c.flags...)...)
 	cmd.Stderr = log
+	// A part that changes an object which others read ends the process.
+	cmd.Env = append(os.Environ(), "HANSA_DETECT_MUTATIONS=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -101,6 +104,26 @@ func (c *cluster) up() error {
 	c.config.QPS = -1 // a test waits for the cluster, not for its own client
 	c.client, err = kubernetes.NewForConfig(c.config)
 	return err
+}
+
+// started starts a cluster with the images, which goes with the test.
+func started(t testing.TB, c *cluster) *cluster {
+	t.Helper()
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("last lines of the log of %s:\n%s", c.dir, c.logTail(40))
+		}
+		if _, err := os.Stat(c.dir); err != nil {
+			return
+		}
+		if err := c.purge(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := errors.Join(c.up(), c.importImages()); err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // stop sends a signal to hansa up and waits for its end. Containers go on.

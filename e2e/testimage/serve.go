@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -22,6 +23,7 @@ import (
 // seem:
 //
 //	GET  /             the host's name
+//	GET  /word         the environment's WORD
 //	GET  /client       the caller's address
 //	GET  /healthz      200 or 503
 //	POST /healthy      from now on well; /sick: from now on not
@@ -38,6 +40,9 @@ type server struct {
 	sick     bool
 	listener net.Listener
 }
+
+// drain is how long the server goes on after it was told to end.
+const drain = 200 * time.Millisecond
 
 func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
@@ -70,13 +75,18 @@ func serve(args []string) error {
 		return err
 	case got := <-stop:
 		log.Println("caught", got)
-		return nil
+		// Who called is answered, and who calls while the news spreads too.
+		ctx, cancel := context.WithTimeout(context.Background(), drain)
+		defer cancel()
+		<-ctx.Done()
+		return web.Shutdown(context.Background())
 	}
 }
 
 func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, hostname()) })
+	mux.HandleFunc("GET /word", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, os.Getenv("WORD")) })
 	mux.HandleFunc("GET /client", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, r.RemoteAddr) })
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		s.mu.Lock()
