@@ -4,6 +4,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	schedulingv1 "k8s.io/api/scheduling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hansa.dev/hansa/api"
@@ -110,3 +111,7 @@ func aPod(name string, t corev1.PodTemplateSpec) *corev1.Pod {
 }
 
 func (w *world) pod(name string) *corev1.Pod { return get[*corev1.Pod](w, "default", name) }
+
+func aPriorityClass(name string) *schedulingv1.PriorityClass {
+	return &schedulingv1.PriorityClass{ObjectMeta: metav1.ObjectMeta{Name: name}, Value: 1}
+}

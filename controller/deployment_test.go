@@ -1,7 +1,11 @@
 package controller_test
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,6 +18,7 @@ import (
 	"hansa.dev/hansa/controller/deployment"
 	"hansa.dev/hansa/controller/garbage"
 	"hansa.dev/hansa/controller/replicaset"
+	"hansa.dev/hansa/internal/podstate"
 )
 
 func deployments(c client.Interface, r events.Recorder) controller.Loop { return deployment.New(c, r) }
@@ -37,16 +42,334 @@ func aDeployment(name string, replicas int32) *appsv1.Deployment {
 	}
 }
 
-func TestRollout(t *testing.T) {
+func workloads(t *testing.T) *world {
 	w := newWorld(t)
 	w.run(deployments)
 	w.run(replicaSets)
 	w.run(collector)
-	d := create(w, aDeployment("web", 3))
+	return w
+}
+
+func (w *world) deployment(name string) *appsv1.Deployment {
+	return get[*appsv1.Deployment](w, "default", name)
+}
+
+// setImage is `kubectl set image`.
+func (w *world) setImage(name, image string) {
+	w.Helper()
+	update(w, w.deployment(name), "", func(d *appsv1.Deployment) { d.Spec.Template.Spec.Containers[0].Image = image })
+}
+
+func (w *world) sets() []*appsv1.ReplicaSet { return all[*appsv1.ReplicaSet](w, "default") }
+
+// setWith is the set of an image.
+func (w *world) setWith(image string) *appsv1.ReplicaSet {
+	w.Helper()
+	for _, rs := range w.sets() {
+		if rs.Spec.Template.Spec.Containers[0].Image == image {
+			return rs
+		}
+	}
+	w.Fatalf("no set with image %s", image)
+	return nil
+}
+
+// rolledOut is what `kubectl rollout status` waits for.
+func (w *world) rolledOut(name string, replicas int32) {
+	w.Helper()
+	d := w.deployment(name)
+	s := d.Status
+	if s.ObservedGeneration != d.Generation || s.UpdatedReplicas != replicas || s.Replicas != replicas || s.AvailableReplicas != replicas || s.UnavailableReplicas != 0 {
+		w.Errorf("not rolled out: generation %d, status %+v", d.Generation, s)
+	}
+	if !slices.ContainsFunc(s.Conditions, func(c appsv1.DeploymentCondition) bool {
+		return c.Type == appsv1.DeploymentProgressing && c.Reason == "NewReplicaSetAvailable"
+	}) {
+		w.Errorf("conditions = %+v", s.Conditions)
+	}
+	for _, p := range w.running() {
+		if got, want := p.Spec.Containers[0].Image, d.Spec.Template.Spec.Containers[0].Image; got != want {
+			w.Errorf("a pod runs %s, not %s", got, want)
+		}
+	}
+}
+
+const revision = "deployment.kubernetes.io/revision"
+
+// Documentation: "Deployments", "Updating", "Rolling Back".
+func TestRolloutAndUndo(t *testing.T) {
+	w := workloads(t)
+	create(w, aDeployment("web", 3))
 	w.live()
+	w.rolledOut("web", 3)
+	w.said("Normal ScalingReplicaSet Scaled up replica set web-", "from 0 to 3", "Normal SuccessfulCreate Created pod: web-")
 	w.rests()
-	d = get[*appsv1.Deployment](w, "default", "web")
-	if s := d.Status; s.AvailableReplicas != 3 || s.UpdatedReplicas != 3 || s.ObservedGeneration != d.Generation {
+
+	w.setImage("web", "two")
+	w.live()
+	w.rolledOut("web", 3)
+	w.said("from 0 to 1", "Scaled down replica set web-")
+	if d := w.deployment("web"); d.Annotations[revision] != "2" || d.Generation != 2 {
+		t.Errorf("generation %d, annotations %v", d.Generation, d.Annotations)
+	}
+
+	// kubectl rollout undo puts the template of the earlier set back.
+	w.setImage("web", "one")
+	w.live()
+	w.rolledOut("web", 3)
+	first := w.setWith("one")
+	if len(w.sets()) != 2 || first.Annotations[revision] != "3" || first.Annotations["deployment.kubernetes.io/revision-history"] != "1" || w.deployment("web").Annotations[revision] != "3" {
+		t.Errorf("%d sets; annotations %v", len(w.sets()), first.Annotations)
+	}
+
+	// kubectl rollout restart changes an annotation of the template.
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) {
+		d.Spec.Template.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"}
+		d.Annotations["kubernetes.io/change-cause"] = "because"
+	})
+	w.live()
+	w.rolledOut("web", 3)
+	if !slices.ContainsFunc(w.sets(), func(rs *appsv1.ReplicaSet) bool {
+		return rs.Annotations[revision] == "4" && rs.Annotations["kubernetes.io/change-cause"] == "because"
+	}) {
+		t.Error("no set of revision 4 that says why")
+	}
+	w.rests()
+}
+
+// Documentation: "Deployments", "Pausing and Resuming a rollout".
+func TestPauseAndResume(t *testing.T) {
+	w := workloads(t)
+	create(w, aDeployment("web", 3))
+	w.live()
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Spec.Paused = true })
+	w.setImage("web", "two")
+	w.live()
+	if len(w.sets()) != 1 {
+		t.Fatalf("a paused deployment has %d sets", len(w.sets()))
+	}
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Spec.Replicas = ptr.To[int32](5) })
+	w.live()
+	if len(w.running()) != 5 {
+		t.Errorf("%d pods run while paused, want 5", len(w.running()))
+	}
+	w.pass(time.Hour)
+	w.rests()
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Spec.Paused = false })
+	w.live()
+	w.rolledOut("web", 5)
+	w.rests()
+}
+
+// Documentation: "Deployments", "Failed Deployment".
+func TestProgressDeadline(t *testing.T) {
+	w := workloads(t)
+	d := aDeployment("web", 2)
+	d.Spec.ProgressDeadlineSeconds = ptr.To[int32](60)
+	create(w, d)
+	w.settle()
+	progressing := func() string {
+		for _, c := range w.deployment("web").Status.Conditions {
+			if c.Type == appsv1.DeploymentProgressing {
+				return c.Reason
+			}
+		}
+		return ""
+	}
+	w.pass(59 * time.Second)
+	if r := progressing(); r != "ReplicaSetUpdated" {
+		t.Errorf("before the deadline: %s", r)
+	}
+	w.pass(2 * time.Second)
+	if r := progressing(); r != "ProgressDeadlineExceeded" {
+		t.Errorf("after the deadline: %s", r)
+	}
+	w.rests()
+	w.live()
+	w.rolledOut("web", 2)
+	w.rests()
+}
+
+// Documentation: "Deployments", "Min Ready Seconds".
+func TestMinReadySeconds(t *testing.T) {
+	w := workloads(t)
+	d := aDeployment("web", 2)
+	d.Spec.MinReadySeconds = 30
+	create(w, d)
+	w.live()
+	if s := w.deployment("web").Status; s.ReadyReplicas != 2 || s.AvailableReplicas != 0 {
 		t.Errorf("status = %+v", s)
+	}
+	w.pass(31 * time.Second)
+	w.rolledOut("web", 2)
+	w.rests()
+}
+
+// Documentation: "Deployments", "Recreate Deployment".
+func TestRecreate(t *testing.T) {
+	w := workloads(t)
+	d := aDeployment("web", 3)
+	d.Spec.Strategy.Type = appsv1.RecreateDeploymentStrategyType
+	create(w, d)
+	w.live()
+	w.setImage("web", "two")
+	w.settle()
+	if len(w.running()) != 0 || len(w.pods()) != 3 {
+		t.Fatalf("%d of %d pods run while the old ones end", len(w.running()), len(w.pods()))
+	}
+	w.live()
+	w.rolledOut("web", 3)
+	w.rests()
+}
+
+func TestHistoryLimit(t *testing.T) {
+	w := workloads(t)
+	d := aDeployment("web", 1)
+	d.Spec.RevisionHistoryLimit = ptr.To[int32](1)
+	create(w, d)
+	w.live()
+	for i := range 4 {
+		w.setImage("web", fmt.Sprint("v", i))
+		w.live()
+	}
+	if len(w.sets()) != 2 {
+		t.Errorf("%d sets, want the current and one old one", len(w.sets()))
+	}
+	w.setWith("v2")
+	w.setWith("v3")
+	w.rests()
+}
+
+// Two templates with the same hash: the name of the set is taken.
+func TestHashCollision(t *testing.T) {
+	w := workloads(t)
+	create(w, aDeployment("web", 1))
+	w.live()
+	name := w.sets()[0].Name
+	remove(w, w.deployment("web"), metav1.DeleteOptions{PropagationPolicy: ptr.To(metav1.DeletePropagationBackground)})
+	w.live()
+	labels := map[string]string{"app": "other"}
+	create(w, &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec:       appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](0), Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: template(labels, "x")},
+	})
+	create(w, aDeployment("web", 1))
+	w.live()
+	w.rolledOut("web", 1)
+	if n := w.deployment("web").Status.CollisionCount; n == nil || *n != 1 {
+		t.Errorf("collisions = %v", n)
+	}
+	w.rests()
+}
+
+// An existing set with the same selector is adopted, and taken over as what it
+// is (documentation: "Label selector updates", "Non-Template Pod acquisitions").
+func TestAdoptsSetsAndPods(t *testing.T) {
+	w := workloads(t)
+	d := create(w, aDeployment("web", 2))
+	w.live()
+	orphan := metav1.DeletePropagationOrphan
+	remove(w, d, metav1.DeleteOptions{PropagationPolicy: &orphan})
+	w.live()
+	rs := w.sets()[0]
+	if len(rs.OwnerReferences) != 0 || len(w.running()) != 2 {
+		t.Fatalf("owners %v, %d pods", rs.OwnerReferences, len(w.running()))
+	}
+	remove(w, rs, metav1.DeleteOptions{PropagationPolicy: &orphan})
+	w.live()
+	ended := create(w, aPod("ended", template(map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: rs.Labels[appsv1.DefaultDeploymentUniqueLabelKey]}, "one")))
+	w.exits(ended, 0)
+	pods := w.running()
+	create(w, aDeployment("web", 2))
+	w.live()
+	w.rolledOut("web", 2)
+	if !slices.EqualFunc(pods, w.running(), func(a, b *corev1.Pod) bool { return a.UID == b.UID }) {
+		t.Error("the pods were replaced")
+	}
+	if p := w.pod("ended"); len(p.OwnerReferences) != 0 {
+		t.Error("a pod that has ended was adopted")
+	}
+
+	// A pod whose label is changed is let go, and replaced.
+	p := update(w, pods[0], "", func(p *corev1.Pod) { p.Labels = map[string]string{"app": "debug"} })
+	w.live()
+	if p = w.pod(p.Name); len(p.OwnerReferences) != 0 || p.DeletionTimestamp != nil || len(w.running()) != 3 {
+		t.Errorf("owners %v, %d pods run", p.OwnerReferences, len(w.running()))
+	}
+	w.rests()
+}
+
+// Why pods cannot be made reaches the deployment, and goes when they can.
+func TestPodsThatAreRefused(t *testing.T) {
+	w := workloads(t)
+	d := aDeployment("web", 2)
+	d.Spec.Template.Spec.PriorityClassName = "missing"
+	create(w, d)
+	loop := w.loops[1]
+	for range 5 {
+		if len(loop.ready) > 0 {
+			loop.step()
+		}
+		if len(w.loops[0].ready) > 0 {
+			w.loops[0].step()
+		}
+	}
+	failure := func() string {
+		for _, c := range w.deployment("web").Status.Conditions {
+			if c.Type == appsv1.DeploymentReplicaFailure {
+				return c.Reason + " " + c.Message
+			}
+		}
+		return ""
+	}
+	if f := failure(); !strings.HasPrefix(f, `FailedCreate pods "web-`) || !strings.Contains(f, "no PriorityClass with name missing was found") {
+		t.Errorf("failure = %q", f)
+	}
+	w.said("Warning FailedCreate Error creating: pods \"web-")
+	class := aPriorityClass("missing")
+	create(w, class)
+	w.live()
+	w.rolledOut("web", 2)
+	if f := failure(); f != "" {
+		t.Errorf("failure = %q", f)
+	}
+	w.rests()
+}
+
+// A scale down takes the pods that are missed least.
+func TestScaleDownSparesReadyPods(t *testing.T) {
+	w := workloads(t)
+	create(w, aDeployment("web", 3))
+	w.settle()
+	w.runs(w.running()[1])
+	w.settle()
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Spec.Replicas = ptr.To[int32](1) })
+	w.settle()
+	if left := w.running(); len(left) != 1 || !podstate.Ready(left[0]) {
+		t.Errorf("%d pods are left", len(left))
+	}
+	w.rests()
+}
+
+// Any write of any loop may be the last one of its process.
+func TestRolloutSurvivesCrashes(t *testing.T) {
+	for at := range 8 {
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d %v", at, after), func(t *testing.T) {
+				w := workloads(t)
+				create(w, aDeployment("web", 3))
+				w.live()
+				w.setImage("web", "two")
+				for _, d := range w.loops {
+					d.client.dieAt(at, after)
+				}
+				w.live()
+				w.rolledOut("web", 3)
+				if len(w.pods()) != 3 || len(w.sets()) != 2 {
+					t.Errorf("%d pods, %d sets", len(w.pods()), len(w.sets()))
+				}
+				w.rests()
+			})
+		}
 	}
 }

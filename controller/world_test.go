@@ -7,12 +7,14 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 	testclock "k8s.io/utils/clock/testing"
 
@@ -344,18 +346,25 @@ var errCrashed = errors.New("the process is gone")
 // flaky is a client of a process that dies at a write.
 type flaky struct {
 	client.Interface
+	mu    sync.Mutex
 	left  int  // writes until then; negative: it lives
 	after bool // dies after the write is done, not before
 	dead  bool
 }
 
 // dieAt makes the process die at the n-th write from now, counted from 0.
-func (f *flaky) dieAt(n int, after bool) { f.left, f.after, f.dead = n, after, false }
+func (f *flaky) dieAt(n int, after bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left, f.after, f.dead = n, after, false
+}
 
-func (f *flaky) heal() { f.left, f.dead = -1, false }
+func (f *flaky) heal() { f.dieAt(-1, false) }
 
 // dying says whether this write does not happen, or is the last one.
 func (f *flaky) dying() (before, after bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	switch {
 	case f.dead:
 		return true, false
@@ -395,4 +404,6 @@ func (f *flaky) Delete(ctx context.Context, ref api.Ref, opts metav1.DeleteOptio
 	return err
 }
 
-func (w *world) String() string { return fmt.Sprint(w.events) }
+func (f *flaky) Patch(ctx context.Context, ref api.Ref, kind types.PatchType, patch []byte, opts metav1.PatchOptions, subresource string) (api.Object, error) {
+	return write(f, func() (api.Object, error) { return f.Interface.Patch(ctx, ref, kind, patch, opts, subresource) })
+}
