@@ -77,6 +77,10 @@ func TestOpenAfterCrash(t *testing.T) {
 	}
 }
 
+func TestOpenFillsAnEmptyDirectory(t *testing.T) {
+	open(t, t.TempDir(), clocktesting.NewFakeClock(epoch))
+}
+
 func TestOpenRefusesDamage(t *testing.T) {
 	for _, c := range []struct {
 		name   string

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // writeDir makes a directory with its files appear at once: it is written as
@@ -34,8 +36,9 @@ func writeDir(dir string, files map[string][]byte) error {
 	if err := syncDir(fresh); err != nil {
 		return err
 	}
-	if err := os.Rename(fresh, dir); err != nil {
-		return err
+	// unix.Rename, for os.Rename does not replace a directory, not even an empty one.
+	if err := unix.Rename(fresh, dir); err != nil {
+		return fmt.Errorf("rename %s to %s: %w", fresh, dir, err)
 	}
 	return syncDir(parent)
 }
