@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -25,6 +26,9 @@ import (
 	"hansa.dev/hansa/pki"
 	"hansa.dev/hansa/runtime/cri"
 )
+
+// settling is how long loops and agent go on with what a start gives them to do.
+const settling = 5 * time.Second
 
 // Up runs server and node in one process until the context ends. It prints one
 // line on out when the cluster is ready, and logs to logs.
@@ -95,6 +99,10 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		return l.wait()
 	}
 	fmt.Fprintf(out, "hansa: ready in %.2fs, node %s, kubeconfig %s\n", time.Since(began).Seconds(), c.NodeName, i.kubeconfig())
+	// A start leaves as much garbage as there are objects, and a cluster at rest
+	// would take long to notice: give it back once the loops have settled.
+	giveBack := time.AfterFunc(settling, debug.FreeOSMemory)
+	defer giveBack.Stop()
 	return l.wait()
 }
 
