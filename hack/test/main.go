@@ -11,10 +11,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -131,8 +133,11 @@ func (s stage) run(ctx context.Context) (tally, error) {
 		return tally{}, cmd.Run()
 	}
 	packages, err := s.list(ctx)
-	if err != nil || len(packages) == 0 {
+	if err != nil {
 		return tally{}, err
+	}
+	if len(packages) == 0 {
+		return tally{}, fmt.Errorf("there are no packages in %s", strings.Join(s.packages, " "))
 	}
 	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"test", "-json"}, s.args, packages)...)
 	cmd.Dir = s.dir
@@ -151,6 +156,8 @@ func (s stage) run(ctx context.Context) (tally, error) {
 	switch {
 	case readErr != nil:
 		return counted, readErr
+	case counted.passed+counted.failed == 0 && err == nil:
+		return counted, errors.New("no test ran")
 	case counted.failed > 0:
 		return counted, fmt.Errorf("%d failed", counted.failed)
 	case err != nil:
@@ -166,7 +173,7 @@ func (s stage) list(ctx context.Context) ([]string, error) {
 	var patterns []string
 	for _, p := range s.packages {
 		folder := strings.TrimSuffix(p, "/...")
-		if _, err := os.Stat(s.dir + "/" + folder); s.dir != "" || err == nil || folder == "." {
+		if _, err := os.Stat(filepath.Join(s.dir, folder)); err == nil {
 			patterns = append(patterns, p)
 		}
 	}
