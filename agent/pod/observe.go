@@ -73,6 +73,7 @@ func (s *State) ObserveRun(container string, run Run) {
 		if rank(run.State) < rank(c.Runs[i].State) {
 			return
 		}
+		run.Stale = c.Runs[i].Stale
 		*c.Runs[i] = run
 	} else {
 		c.Runs = append(c.Runs, &run)

@@ -90,6 +90,9 @@ func (p *planner) run() {
 		p.refresh()
 	}
 	ready := p.sandbox()
+	if s.restartingAll() && !p.restartAll() {
+		return
+	}
 	p.mend()
 	if s.Sandbox.ID != "" && !ready {
 		return // what is wanted is known once the sandbox is replaced
@@ -97,6 +100,28 @@ func (p *planner) run() {
 	for _, c := range s.wanted() {
 		p.start(c, mounted && ready)
 	}
+}
+
+// restartAll kills all containers, at once and without their hooks, so that the
+// pod begins anew in its sandbox, init containers first. It answers whether it
+// may begin.
+func (p *planner) restartAll() bool {
+	gone := true
+	for _, c := range p.s.All() {
+		gone = gone && !c.alive()
+		if run := c.Running(); run != nil {
+			p.kill(c, run, 0, "Stopping container "+c.Name)
+		}
+	}
+	if !gone {
+		return false
+	}
+	for _, c := range p.s.list(Init, Sidecar, Regular) {
+		if r := c.Newest(); r != nil {
+			r.Stale = true
+		}
+	}
+	return true
 }
 
 // refresh renews the content of volumes when it is due.
@@ -187,7 +212,7 @@ func (p *planner) start(c *Container, ready bool) {
 	if c.Start.Busy || c.Kill.Busy || newest != nil && newest.Running() {
 		return
 	}
-	again := c.Kind == Init && newest != nil && newest.ExitCode == 0 // in a new sandbox
+	again := c.Kind == Init && newest != nil && newest.ExitCode == 0 // the pod begins anew
 	if newest != nil && newest.Ended() && !again {
 		until := c.Backoff.until(newest.Finished)
 		if p.wait(until) {
@@ -237,7 +262,7 @@ func (s *State) wanted() []*Container {
 		if newest == nil && c.Previous != nil && !s.restarts(c, c.Previous.ExitCode) {
 			continue // ran to its end under a former agent
 		}
-		if newest == nil || !newest.Ended() || s.restarts(c, newest.ExitCode) {
+		if newest == nil || !newest.Ended() || s.again(c, newest) {
 			out = append(out, c)
 		}
 	}
@@ -268,7 +293,7 @@ func (s *State) wantedToInitialize() []*Container {
 // succeeded says that a container has run to its end in the current sandbox.
 func (c *Container) succeeded(sandbox string) bool {
 	r := c.Newest()
-	return r != nil && r.State == cri.ContainerState_CONTAINER_EXITED && r.ExitCode == 0 && r.Sandbox == sandbox
+	return r != nil && r.State == cri.ContainerState_CONTAINER_EXITED && r.ExitCode == 0 && r.Sandbox == sandbox && !r.Stale
 }
 
 // initialized says that all init containers have done their work in the
@@ -276,7 +301,7 @@ func (c *Container) succeeded(sandbox string) bool {
 // that has been created in it.
 func (s *State) initialized() bool {
 	for _, c := range s.list(Regular) {
-		if r := c.Newest(); r != nil && r.Sandbox == s.Sandbox.ID {
+		if r := c.Newest(); r != nil && r.Sandbox == s.Sandbox.ID && !r.Stale {
 			return true
 		}
 	}
@@ -294,19 +319,33 @@ func (s *State) settled() bool {
 	if Terminal(s.Pod) {
 		return true
 	}
+	if s.restartingAll() {
+		return false
+	}
 	for _, c := range s.list(Init) {
-		if r := c.last(); r != nil && r.ExitCode != 0 && !c.Start.Busy && !s.restarts(c, r.ExitCode) {
+		if code, over := s.over(c); over && code != 0 {
 			return true
 		}
 	}
 	regular := s.list(Regular)
 	for _, c := range regular {
-		r := c.last()
-		if r == nil || c.Start.Busy || s.restarts(c, r.ExitCode) {
+		if _, over := s.over(c); !over {
 			return false
 		}
 	}
 	return len(regular) > 0
+}
+
+// over says that a container has ended for good, and with which code.
+func (s *State) over(c *Container) (code int32, over bool) {
+	last := c.last()
+	if last == nil || c.Start.Busy {
+		return 0, false
+	}
+	if r := c.Newest(); r != nil {
+		return last.ExitCode, !s.again(c, r)
+	}
+	return last.ExitCode, !s.restarts(c, last.ExitCode)
 }
 
 // last is how the newest run ended, or nil when there is none or it goes on.

@@ -64,31 +64,25 @@ func (b Backoff) raise(finished, now time.Time) Backoff {
 	return Backoff{Delay: min(2*b.Delay, backoffMax), At: now}
 }
 
+// again says whether a container is started again after its newest run, which
+// has ended.
+func (s *State) again(c *Container, r *Run) bool { return r.Stale || s.restarts(c, r.ExitCode) }
+
 // restarts says whether a container is started again after a run that ended
-// with code. The container's own rules and policy come before the pod's.
+// with code. The first of its own rules that matches decides, then its own
+// policy, then the pod's.
 func (s *State) restarts(c *Container, code int32) bool {
 	if c.Kind == Ephemeral {
 		return false
 	}
-	if c.Kind == Sidecar {
+	if c.Kind == Sidecar || c.rule(code) != "" {
 		return true
 	}
+	policy := s.Pod.Spec.RestartPolicy
 	if p := c.Spec.RestartPolicy; p != nil {
-		for _, rule := range c.Spec.RestartPolicyRules {
-			if rule.Action == v1.ContainerRestartRuleActionRestart && ruleMatches(rule.ExitCodes, code) {
-				return true
-			}
-		}
-		switch *p {
-		case v1.ContainerRestartPolicyAlways:
-			return c.Kind != Init || code != 0
-		case v1.ContainerRestartPolicyOnFailure:
-			return code != 0
-		default:
-			return false
-		}
+		policy = v1.RestartPolicy(*p)
 	}
-	switch s.Pod.Spec.RestartPolicy {
+	switch policy {
 	case v1.RestartPolicyNever:
 		return false
 	case v1.RestartPolicyOnFailure:
@@ -96,6 +90,31 @@ func (s *State) restarts(c *Container, code int32) bool {
 	default:
 		return c.Kind != Init || code != 0
 	}
+}
+
+// rule is the action of the container's first rule that matches, or nothing.
+func (c *Container) rule(code int32) v1.ContainerRestartRuleAction {
+	if c.Kind == Ephemeral {
+		return ""
+	}
+	for _, rule := range c.Spec.RestartPolicyRules {
+		if ruleMatches(rule.ExitCodes, code) {
+			return rule.Action
+		}
+	}
+	return ""
+}
+
+// restartingAll says that a container has ended in a way that restarts all of
+// the pod's containers, and that this has not been done yet.
+func (s *State) restartingAll() bool {
+	for _, c := range s.list(Init, Sidecar, Regular) {
+		r := c.Newest()
+		if r != nil && r.Ended() && !r.Stale && c.rule(r.ExitCode) == v1.ContainerRestartRuleActionRestartAllContainers {
+			return true
+		}
+	}
+	return false
 }
 
 func ruleMatches(on *v1.ContainerRestartRuleOnExitCodes, code int32) bool {

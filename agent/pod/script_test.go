@@ -82,6 +82,7 @@ type script struct {
 	sandboxes  int
 	runs       int
 	begun      []pod.Action
+	lost       bool
 	// fails holds, by verb and container, the error of the next attempt.
 	fails map[string]error
 }
@@ -123,6 +124,12 @@ func (x *script) run(t *testing.T, input []string) string {
 		x.exit(t, args[0], number(t, args[1]), reason)
 	case "lose-sandbox":
 		x.s.ObserveSandbox(pod.SandboxInfo{ID: x.s.Sandbox.ID, Attempt: x.s.Sandbox.Attempt})
+	case "lose-all": // the runtime forgets everything, as after a reboot
+		for _, c := range x.s.Containers {
+			c.Runs = nil
+		}
+		x.s.Sandbox = pod.Sandbox{}
+		x.lost = true
 	case "probe": // CONTAINER KIND true|false
 		x.s.Probed(args[0], x.s.Containers[args[0]].Newest().ID, pod.ProbeKind(args[1]), args[2] == "true")
 	case "delete": // GRACE
@@ -318,7 +325,10 @@ func (x *script) exit(t *testing.T, container string, code int, reason string) {
 // restart hands over to a new agent.
 func (x *script) restart() {
 	p := x.pod.DeepCopy()
-	p.Status = *x.s.Status(x.now)
+	if !x.lost {
+		p.Status = *x.s.Status(x.now)
+	}
+	x.lost = false
 	old := x.s
 	x.pod = p
 	x.s = pod.New(p, []string{"192.0.2.1"}, x.now)

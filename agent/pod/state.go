@@ -217,6 +217,9 @@ type Run struct {
 	StopSignal            cri.Signal
 	// Backoff is the restart delay that was in force when it was created.
 	Backoff time.Duration
+	// Stale says that all containers have been restarted since it ended, so
+	// that it counts for nothing.
+	Stale bool
 }
 
 // Ended says that the run is over, or cannot come to anything more.

@@ -97,7 +97,7 @@ func (s *State) containerStatus(c *Container, now time.Time) v1.ContainerStatus 
 		cs.User = user(newest.User)
 		started = c.Up && c.Started
 		cs.Ready = started && c.Ready && c.Kind != Init
-	case newest == nil && previous != nil && !s.willStart(c, previous.ExitCode):
+	case newest == nil && previous != nil && !(s.goesOn() && s.restarts(c, previous.ExitCode)):
 		cs.State.Terminated = previous
 		s.readyWhenDone(&cs, c)
 	case newest != nil && newest.Ended() && s.showsEnd(c, newest, now):
@@ -126,16 +126,13 @@ func (s *State) readyWhenDone(cs *v1.ContainerStatus, c *Container) {
 	cs.Ready = c.Kind == Init && cs.State.Terminated.ExitCode == 0
 }
 
-// willStart says that a container whose last run ended with code is started
-// again.
-func (s *State) willStart(c *Container, code int32) bool {
-	return s.Stop == nil && s.Refused == nil && !s.settled() && s.restarts(c, code)
-}
+// goesOn says that the pod is to run on, so that containers may be restarted.
+func (s *State) goesOn() bool { return s.Stop == nil && s.Refused == nil && !s.settled() }
 
 // showsEnd says that the end of the newest run is what there is to be said, not
 // the restart that follows.
 func (s *State) showsEnd(c *Container, newest *Run, now time.Time) bool {
-	if s.Stop != nil || !s.willStart(c, newest.ExitCode) {
+	if !s.goesOn() || !s.again(c, newest) {
 		return true
 	}
 	return c.Failure == nil && now.Before(newest.Finished.Add(settle))

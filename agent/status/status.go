@@ -217,6 +217,7 @@ var owned = map[v1.PodConditionType]bool{
 	v1.PodScheduled:              true,
 	v1.PodResizePending:          true,
 	v1.PodResizeInProgress:       true,
+	v1.AllContainersRestarting:   true,
 }
 
 // Merge is the status in which the agent's fields are those of want, and those
