@@ -72,7 +72,7 @@ type Broadcaster struct {
 	row    *api.Resource
 	clock  clock.Clock
 	log    *slog.Logger
-	queue  chan noted
+	queue  chan *noted
 	lost   atomic.Uint64
 	corr   *Correlator
 }
@@ -91,7 +91,7 @@ func New(c client.Interface, clk clock.Clock, component, host string, log *slog.
 		row:    c.Registry().Must("", "events"),
 		clock:  clk,
 		log:    log,
-		queue:  make(chan noted, queueLength),
+		queue:  make(chan *noted, queueLength),
 		corr:   NewCorrelator(v1.EventSource{Component: component, Host: host}),
 	}
 }
@@ -99,7 +99,7 @@ func New(c client.Interface, clk clock.Clock, component, host string, log *slog.
 // Event puts an event into the queue, or drops it when the queue is full.
 func (b *Broadcaster) Event(about v1.ObjectReference, kind, reason, message string) {
 	select {
-	case b.queue <- noted{about, kind, reason, message, b.clock.Now()}:
+	case b.queue <- &noted{about, kind, reason, message, b.clock.Now()}:
 	default:
 		b.lost.Add(1)
 	}
@@ -126,7 +126,7 @@ const (
 	writePause    = time.Second
 )
 
-func (b *Broadcaster) write(ctx context.Context, n noted) {
+func (b *Broadcaster) write(ctx context.Context, n *noted) {
 	w, ok := b.corr.Note(n.about, n.kind, n.reason, n.message, n.at)
 	if !ok {
 		return
