@@ -109,8 +109,8 @@ func plan(s *corev1.Service, pods []*corev1.Pod, have *corev1.Endpoints) *corev1
 	if s.Spec.ClusterIP == corev1.ClusterIPNone {
 		e.Labels[corev1.IsHeadlessService] = ""
 	}
-	e.Subsets = cut(subsets(s, pods))
-	if n := count(subsets(s, pods)); n > most {
+	subs := subsets(s, pods)
+	if count(subs) > most {
 		if e.Annotations == nil {
 			e.Annotations = map[string]string{}
 		}
@@ -118,6 +118,7 @@ func plan(s *corev1.Service, pods []*corev1.Pod, have *corev1.Endpoints) *corev1
 	} else {
 		delete(e.Annotations, corev1.EndpointsOverCapacity)
 	}
+	e.Subsets = cut(subs)
 	return e
 }
 

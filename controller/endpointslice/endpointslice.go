@@ -53,6 +53,7 @@ func (l *Loop) Sources() []controller.Source {
 			}
 			return keys
 		}},
+		// Zones are read when a pod changes; no node wakes a service.
 		{Resource: l.nodes, Keys: func(_, _ api.Object) []api.Key { return nil }},
 	}
 }
@@ -65,8 +66,8 @@ func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duratio
 		return 0, nil // the collector of garbage takes what a service leaves
 	}
 	var existing []*discoveryv1.EndpointSlice
-	for o := range view.ByIndex(l.slices, api.IndexOwner, string(s.UID)) {
-		if sl := o.(*discoveryv1.EndpointSlice); sl.Labels[discoveryv1.LabelManagedBy] == managedBy {
+	for o := range view.List(l.slices, key.Namespace) {
+		if sl := o.(*discoveryv1.EndpointSlice); sl.Labels[discoveryv1.LabelManagedBy] == managedBy && sl.Labels[discoveryv1.LabelServiceName] == s.Name {
 			existing = append(existing, sl)
 		}
 	}

@@ -56,13 +56,14 @@ func endpointOf(s *corev1.Service, p *corev1.Pod, zone string) discoveryv1.Endpo
 	if zone != "" {
 		e.Zone = &zone
 	}
+	e.Hints = hintsOf(s, p.Spec.NodeName, zone)
 	return e
 }
 
 // portsOf are the ports of a service as a pod has them. A named port that the
 // pod lacks is left out.
 func portsOf(s *corev1.Service, p *corev1.Pod) []discoveryv1.EndpointPort {
-	var ports []discoveryv1.EndpointPort
+	ports := []discoveryv1.EndpointPort{}
 	for i := range s.Spec.Ports {
 		sp := &s.Spec.Ports[i]
 		n, err := controller.TargetPort(p, sp)
@@ -72,6 +73,27 @@ func portsOf(s *corev1.Service, p *corev1.Pod) []discoveryv1.EndpointPort {
 		ports = append(ports, discoveryv1.EndpointPort{Name: ptr.To(sp.Name), Port: &n, Protocol: ptr.To(sp.Protocol), AppProtocol: sp.AppProtocol})
 	}
 	return ports
+}
+
+// hintsOf say for whom an endpoint is, when the service asks that traffic stay
+// near (trafficDistribution).
+func hintsOf(s *corev1.Service, node, zone string) *discoveryv1.EndpointHints {
+	var h discoveryv1.EndpointHints
+	switch ptr.Deref(s.Spec.TrafficDistribution, "") {
+	case corev1.ServiceTrafficDistributionPreferSameNode:
+		if node != "" {
+			h.ForNodes = []discoveryv1.ForNode{{Name: node}}
+		}
+		fallthrough
+	case corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone:
+		if zone != "" {
+			h.ForZones = []discoveryv1.ForZone{{Name: zone}}
+		}
+	}
+	if h.ForNodes == nil && h.ForZones == nil {
+		return nil
+	}
+	return &h
 }
 
 func portsKey(ports []discoveryv1.EndpointPort) string {
@@ -86,12 +108,8 @@ func portsKey(ports []discoveryv1.EndpointPort) string {
 // desired sorts a service's pods into groups by their ports.
 func desired(s *corev1.Service, pods []*corev1.Pod, zoneOf func(node string) string) map[string]*group {
 	groups := map[string]*group{}
-	headless := s.Spec.ClusterIP == corev1.ClusterIPNone
 	for _, p := range pods {
 		ports := portsOf(s, p)
-		if len(ports) == 0 && (!headless || len(s.Spec.Ports) > 0) {
-			continue
-		}
 		key := portsKey(ports)
 		g := groups[key]
 		if g == nil {
@@ -103,85 +121,134 @@ func desired(s *corev1.Service, pods []*corev1.Pod, zoneOf func(node string) str
 	return groups
 }
 
-// plan changes as few slices as it can: an endpoint stays in its slice, new ones
-// fill slices that change anyway or have room, and only then new slices are
-// made. A service without endpoints keeps one empty slice, so that "none" can
-// be told from "not known yet".
+// plan changes as few slices as it can (documentation: "EndpointSlices",
+// "Distribution of EndpointSlices"). A service without endpoints keeps one empty
+// slice, so that "none" can be told from "not known yet".
 func plan(s *corev1.Service, groups map[string]*group, existing []*discoveryv1.EndpointSlice) actions {
 	var a actions
 	byPorts := map[string][]*discoveryv1.EndpointSlice{}
 	for _, sl := range existing {
-		if sl.AddressType != discoveryv1.AddressTypeIPv4 {
+		if sl.AddressType != discoveryv1.AddressTypeIPv4 || !metav1.IsControlledBy(sl, s) {
 			a.delete = append(a.delete, sl)
 			continue
 		}
 		byPorts[portsKey(sl.Ports)] = append(byPorts[portsKey(sl.Ports)], sl)
 	}
 	if len(groups) == 0 {
-		groups = map[string]*group{"": {}}
+		groups = map[string]*group{"": {ports: []discoveryv1.EndpointPort{}}}
 	}
-	for key, g := range groups {
-		a.fit(s, g, byPorts[key])
+	var unused []*discoveryv1.EndpointSlice
+	for _, key := range slices.Sorted(maps.Keys(groups)) {
+		unused = append(unused, a.fit(s, groups[key], byPorts[key])...)
 		delete(byPorts, key)
 	}
-	for _, left := range byPorts {
-		a.delete = append(a.delete, left...)
+	for _, key := range slices.Sorted(maps.Keys(byPorts)) {
+		unused = append(unused, byPorts[key]...)
 	}
+	a.recycle(unused)
 	return a
 }
 
-// fit places one group into the slices that have its ports.
-func (a *actions) fit(s *corev1.Service, g *group, existing []*discoveryv1.EndpointSlice) {
+// filling is a slice with what it is to hold.
+type filling struct {
+	was     *discoveryv1.EndpointSlice
+	now     *discoveryv1.EndpointSlice
+	changed bool
+}
+
+func (f *filling) room() int { return max(0, perSlice-len(f.now.Endpoints)) }
+
+// fill moves as many endpoints as there is room for.
+func (f *filling) fill(missing []discoveryv1.Endpoint) (left []discoveryv1.Endpoint) {
+	n := min(len(missing), f.room())
+	f.now.Endpoints = append(f.now.Endpoints, missing[:n]...)
+	f.changed = f.changed || n > 0
+	return missing[n:]
+}
+
+// fit places one group: endpoints stay where they are; new ones go into slices
+// that change anyway; what is left then goes into the fullest slice that takes
+// all of it, or else into new ones: one creation is better than two updates. It
+// answers with the slices that are left over.
+func (a *actions) fit(s *corev1.Service, g *group, existing []*discoveryv1.EndpointSlice) (unused []*discoveryv1.EndpointSlice) {
 	slices.SortFunc(existing, func(x, y *discoveryv1.EndpointSlice) int { return strings.Compare(x.Name, y.Name) })
+	kept, missing := stay(s, g, existing)
+	fullestFirst := func(x, y *filling) int { return cmp.Compare(x.room(), y.room()) }
+	slices.SortStableFunc(kept, fullestFirst)
+	for _, f := range kept {
+		if f.changed && len(f.now.Endpoints) > 0 {
+			missing = f.fill(missing)
+		}
+	}
+	for _, f := range kept {
+		if !f.changed && len(missing) > 0 && f.room() >= len(missing) {
+			missing = f.fill(missing)
+		}
+	}
+	some := false
+	for _, f := range kept {
+		some = some || len(f.now.Endpoints) > 0
+	}
+	for len(missing) > 0 || !some {
+		f := &filling{now: newSlice(s, g.ports)}
+		missing = f.fill(missing)
+		a.create = append(a.create, f.now)
+		some = true
+	}
+	for _, f := range kept {
+		switch {
+		case len(f.now.Endpoints) == 0:
+			unused = append(unused, f.was)
+		case f.changed:
+			a.update = append(a.update, f.now)
+		}
+	}
+	return unused
+}
+
+// stay leaves endpoints where they are, up to date, and answers with those that
+// have no place yet.
+func stay(s *corev1.Service, g *group, existing []*discoveryv1.EndpointSlice) (kept []*filling, missing []discoveryv1.Endpoint) {
 	placed := map[string]bool{}
-	next := make([]*discoveryv1.EndpointSlice, len(existing))
-	for i, sl := range existing {
-		n := sl.DeepCopy()
-		n.Endpoints = n.Endpoints[:0]
+	for _, sl := range existing {
+		f := &filling{was: sl, now: sl.DeepCopy()}
+		f.now.Endpoints = f.now.Endpoints[:0]
 		for _, e := range sl.Endpoints {
 			uid := uidOf(e)
-			if want, ok := g.endpoints[uid]; ok && !placed[uid] {
+			if want, ok := g.endpoints[uid]; ok && !placed[uid] && f.room() > 0 {
 				placed[uid] = true
-				n.Endpoints = append(n.Endpoints, want)
+				f.now.Endpoints = append(f.now.Endpoints, want)
 			}
 		}
-		decorate(n, s)
-		next[i] = n
+		decorate(f.now, s)
+		f.changed = !equality.Semantic.DeepEqual(f.now, sl)
+		kept = append(kept, f)
 	}
-	var missing []discoveryv1.Endpoint
 	for _, uid := range slices.Sorted(maps.Keys(g.endpoints)) {
 		if !placed[uid] {
 			missing = append(missing, g.endpoints[uid])
 		}
 	}
-	// Slices that change anyway come first, then the fullest.
-	order := slices.Clone(next)
-	slices.SortStableFunc(order, func(x, y *discoveryv1.EndpointSlice) int { return cmp.Compare(len(y.Endpoints), len(x.Endpoints)) })
-	for _, n := range order {
-		take := min(len(missing), perSlice-len(n.Endpoints))
-		n.Endpoints = append(n.Endpoints, missing[:take]...)
-		missing = missing[take:]
-	}
-	for len(missing) > 0 || len(next) == 0 {
-		n := newSlice(s, g.ports)
-		take := min(len(missing), perSlice)
-		n.Endpoints = append(n.Endpoints, missing[:take]...)
-		missing = missing[take:]
-		next = append(next, n)
-		a.create = append(a.create, n)
-	}
-	kept := 0
-	for i, sl := range existing {
-		n := next[i]
-		if len(n.Endpoints) == 0 && (kept > 0 || i < len(next)-1) {
-			a.delete = append(a.delete, sl)
-			continue
+	return kept, missing
+}
+
+// recycle makes new slices of those that are not used any more, and deletes the
+// rest. A slice that is as a new one would be stays.
+func (a *actions) recycle(unused []*discoveryv1.EndpointSlice) {
+	for i, n := range a.create {
+		if i == len(unused) {
+			a.create = a.create[i:]
+			return
 		}
-		kept++
-		if !equality.Semantic.DeepEqual(n, sl) {
+		meta := unused[i].ObjectMeta.DeepCopy()
+		meta.Labels = n.Labels
+		n.ObjectMeta = *meta
+		if !equality.Semantic.DeepEqual(n, unused[i]) {
 			a.update = append(a.update, n)
 		}
 	}
+	a.delete = append(a.delete, unused[min(len(a.create), len(unused)):]...)
+	a.create = nil
 }
 
 func uidOf(e discoveryv1.Endpoint) string {
