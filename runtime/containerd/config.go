@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -128,8 +129,15 @@ func (c Config) render() ([]byte, error) {
 // writeConfig makes the directories and the configuration file. It says whether
 // the file changed.
 func (c Config) writeConfig() (changed bool, err error) {
-	for _, dir := range []string{c.rootDir(), filepath.Dir(c.logFile()), c.RunDir, c.stateDir(), filepath.Join(c.RunDir, "s"), c.RegistryDir} {
+	for _, dir := range []string{c.rootDir(), filepath.Dir(c.logFile()), filepath.Join(c.RunDir, "s"), c.RegistryDir} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return false, fmt.Errorf("prepare directories of containerd: %w", err)
+		}
+	}
+	// The root of a user namespace passes through these to its container, and
+	// may not list them.
+	for _, dir := range []string{filepath.Dir(c.RunDir), c.RunDir, c.stateDir()} {
+		if err := errors.Join(os.MkdirAll(dir, 0o711), os.Chmod(dir, 0o711)); err != nil {
 			return false, fmt.Errorf("prepare directories of containerd: %w", err)
 		}
 	}
