@@ -53,4 +53,5 @@ func (i instance) kubeconfig() string      { return filepath.Join(i.dir, "kubeco
 func (i instance) lockFile() string        { return filepath.Join(i.dir, "lock") }
 func (i instance) ledgerFile() string      { return filepath.Join(i.dir, "ledger") }
 func (i instance) path(name string) string { return filepath.Join(i.dir, name) }
+func (i instance) network() string         { return "hansa-" + i.id }
 func (i instance) cniSocket() string       { return filepath.Join(i.runDir(), "cni.sock") }

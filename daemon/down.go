@@ -56,7 +56,7 @@ func clearHost(ctx context.Context, c Config) error {
 	if err == nil {
 		err = agent.Cleanup(c.DataDir, layout, i.cgroup())
 	}
-	errs = append(errs, err)
+	errs = append(errs, err, removeResults(i))
 	if err := os.Remove(filepath.Dir(i.runDir())); err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ENOTEMPTY) {
 		errs = append(errs, fmt.Errorf("remove runtime directory: %w", err))
 	}

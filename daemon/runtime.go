@@ -60,6 +60,9 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	if err := book.Record("dir", i.runDir()); err != nil {
 		return nil, err
 	}
+	if err := recordResults(book); err != nil {
+		return nil, err
+	}
 	if err := tree.Ensure(systemGroup, cgroup.Limits{}); err != nil {
 		return nil, err
 	}
@@ -113,7 +116,7 @@ func writeCNIConfig(i instance) error {
 	}
 	b, err := json.MarshalIndent(map[string]any{
 		"cniVersion": "1.0.0",
-		"name":       "hansa",
+		"name":       i.network(),
 		"plugins": []map[string]any{{
 			"type": "hansa-cni", "socket": i.cniSocket(), "dir": i.attachedDir(),
 			"capabilities": map[string]bool{"portMappings": true},
