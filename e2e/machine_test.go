@@ -22,7 +22,7 @@ import (
 )
 
 // A machine is a set of namespaces that seems a host to what runs in it: its
-// process 1 is this program, its /tmp and /run begin empty, its network has
+// process 1 is this program, its /tmp, /run and /var/lib begin empty, its network has
 // one link, to the outside. All of it ends with process 1. What namespaces do
 // not hold is removed by whoever made the machine: the folder that is its /tmp,
 // and the control groups of its clusters.
@@ -190,6 +190,7 @@ func prepareMachine(dir string) error {
 		{"", "/", "", unix.MS_REC | unix.MS_SHARED},
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
+		{"tmpfs", "/var/lib", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
 		{resolver, "/etc/resolv.conf", "", unix.MS_BIND},
 		{dir, "/tmp", "", unix.MS_BIND},
 	} {

@@ -46,6 +46,7 @@ func connectMachine() error {
 		"netns add " + outsideNS,
 		"link add eth0 type veth peer name eth0 netns " + outsideNS,
 		"link set lo up",
+		"link set eth0 addrgenmode none", // no address appears by itself
 		"link set eth0 up",
 		"addr add " + nodeIP + "/24 dev eth0",
 		"-n " + outsideNS + " link set lo up",
