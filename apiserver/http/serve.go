@@ -234,7 +234,7 @@ func offered(info *request.Info, t target) bool {
 		return false
 	case t.sub == "" && t.rest != "":
 		return false
-	case t.rest != "" && t.rest != "/" && !row.Subresources[t.sub].Connect:
+	case t.rest != "" && t.rest != "/" && t.sub != "proxy":
 		return false
 	case t.namespace != "" && !row.Namespaced && row.Plural != "namespaces":
 		return false
