@@ -1,0 +1,254 @@
+package conformance
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// badInput are requests that are refused, with what Kubernetes 1.37 says. NS
+// stands for the test's namespace.
+var badInput = []struct {
+	name    string
+	in      call
+	code    int
+	reason  metav1.StatusReason
+	message string
+	causes  []string
+}{
+	{
+		"malformed JSON", call{method: "POST", path: "NS/configmaps", contentType: "application/json", body: `{"metadata":`},
+		400, metav1.StatusReasonBadRequest, "unexpected end of JSON input", nil,
+	},
+	{
+		"JSON that is no object", call{method: "POST", path: "NS/configmaps", contentType: "application/json", body: `[1]`},
+		400, metav1.StatusReasonBadRequest, "couldn't get version/kind; json parse error", nil,
+	},
+	{
+		"no body", call{method: "POST", path: "NS/configmaps", contentType: "application/json"},
+		400, metav1.StatusReasonBadRequest, "", nil,
+	},
+	{
+		"malformed YAML", call{method: "POST", path: "NS/configmaps", body: "a: ["},
+		400, metav1.StatusReasonBadRequest, "yaml: line 1: did not find expected node content", nil,
+	},
+	{
+		"malformed protobuf", call{method: "POST", path: "NS/configmaps", contentType: "application/vnd.kubernetes.protobuf", body: "k8s\x00\x0a\xff"},
+		400, metav1.StatusReasonBadRequest, "", nil,
+	},
+	{
+		"protobuf without its prefix", call{method: "POST", path: "NS/configmaps", contentType: "application/vnd.kubernetes.protobuf", body: "xxxx"},
+		400, metav1.StatusReasonBadRequest, "provided data does not appear to be a protobuf message, expected prefix", nil,
+	},
+	{
+		"wrong type of a field", call{method: "POST", path: "NS/services", body: `{"metadata":{"name":"x"},"spec":{"ports":"80"}}`},
+		400, metav1.StatusReasonBadRequest, `Service in version "v1" cannot be handled as a Service: json: cannot unmarshal string into Go struct field ServiceSpec.spec.ports of type []v1.ServicePort`, nil,
+	},
+	{
+		"a number where a quantity should be", call{method: "POST", path: "NS/pods", body: `{"metadata":{"name":"x"},"spec":{"containers":[{"name":"c","image":"i","resources":{"limits":{"cpu":"much"}}}]}}`},
+		400, metav1.StatusReasonBadRequest, "quantities must match the regular expression", nil,
+	},
+	{
+		"another kind", call{method: "POST", path: "NS/configmaps", body: `{"apiVersion":"v1","kind":"Secret","metadata":{"name":"x"}}`},
+		400, metav1.StatusReasonBadRequest, "", nil,
+	},
+	{
+		"an unknown kind", call{method: "POST", path: "NS/configmaps", body: `{"apiVersion":"v1","kind":"Nonsense"}`},
+		400, metav1.StatusReasonBadRequest, `no kind "Nonsense" is registered for version "v1"`, nil,
+	},
+	{
+		"another version", call{method: "POST", path: "NS/events", body: `{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"x"}}`},
+		400, metav1.StatusReasonBadRequest, "the API version in the data (events.k8s.io/v1) does not match the expected API version (v1)", nil,
+	},
+	{
+		"keys twice, strictly", call{method: "POST", path: "NS/configmaps?fieldValidation=Strict", contentType: "application/json", body: `{"metadata":{"name":"x"},"data":{"a":"1","a":"2"}}`},
+		400, metav1.StatusReasonBadRequest, `strict decoding error: duplicate field "data.a"`, nil,
+	},
+	{
+		"oversized body", call{method: "POST", path: "NS/configmaps", body: strings.Repeat(" ", 3<<20+1)},
+		413, metav1.StatusReasonRequestEntityTooLarge, "limit is 3145728", nil,
+	},
+	{
+		"oversized patch", call{method: "PATCH", path: "NS/configmaps/have", contentType: mergePatch, body: strings.Repeat(" ", 3<<20+1)},
+		413, metav1.StatusReasonRequestEntityTooLarge, "limit is 3145728", nil,
+	},
+	{
+		"object that is too large", call{method: "POST", path: "NS/configmaps", body: `{"metadata":{"name":"x"},"data":{"k":"` + strings.Repeat("x", 1<<20+1) + `"}}`},
+		422, metav1.StatusReasonInvalid, "Too long: may not be more than 1048576 bytes", []string{"FieldValueTooLong []"},
+	},
+	{
+		"content type", call{method: "POST", path: "NS/configmaps", contentType: "text/plain", body: "x"},
+		415, metav1.StatusReasonUnsupportedMediaType, "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml", nil,
+	},
+	{
+		"content type of a patch", call{method: "PATCH", path: "NS/configmaps/have", contentType: "application/json", body: "{}"},
+		415, metav1.StatusReasonUnsupportedMediaType, "accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml", nil,
+	},
+	{
+		"accept", call{path: "NS/configmaps", accept: "text/html"},
+		406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf", nil,
+	},
+	{
+		"stale version", call{method: "PUT", path: "NS/configmaps/have", body: `{"metadata":{"name":"have","resourceVersion":"1"}}`},
+		409, metav1.StatusReasonConflict, `Operation cannot be fulfilled on configmaps "have": the object has been modified`, nil,
+	},
+	{
+		"what exists", call{method: "POST", path: "NS/configmaps", body: `{"metadata":{"name":"have"}}`},
+		409, metav1.StatusReasonAlreadyExists, `configmaps "have" already exists`, nil,
+	},
+	{
+		"what is not there", call{path: "NS/configmaps/none"},
+		404, metav1.StatusReasonNotFound, `configmaps "none" not found`, nil,
+	},
+	{
+		"another name", call{method: "PUT", path: "NS/configmaps/have", body: `{"metadata":{"name":"other"}}`},
+		400, metav1.StatusReasonBadRequest, "the name of the object (other) does not match the name on the URL (have)", nil,
+	},
+	{
+		"no name in an update", call{method: "PUT", path: "NS/configmaps/have", body: `{"metadata":{}}`},
+		400, metav1.StatusReasonBadRequest, "the name of the object (have based on URL) was undeterminable: name must be provided", nil,
+	},
+	{
+		"another namespace", call{method: "POST", path: "NS/configmaps", body: `{"metadata":{"name":"x","namespace":"other"}}`},
+		400, metav1.StatusReasonBadRequest, "the namespace of the provided object does not match the namespace sent on the request", nil,
+	},
+	{
+		"no name", call{method: "POST", path: "NS/configmaps", body: `{"metadata":{"labels":{"-":"x"}}}`},
+		422, metav1.StatusReasonInvalid, `ConfigMap "" is invalid: [metadata.name: Required value: name or generateName is required`,
+		[]string{"FieldValueRequired metadata.name", "FieldValueInvalid metadata.labels"},
+	},
+	{
+		"a label selector", call{path: "NS/configmaps?labelSelector=a+b+c"},
+		400, metav1.StatusReasonBadRequest, "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt", nil,
+	},
+	{
+		"a limit", call{path: "NS/configmaps?limit=x"},
+		400, metav1.StatusReasonBadRequest, `strconv.ParseInt: parsing "x": invalid syntax`, nil,
+	},
+	{
+		"a dry run of another sort", call{method: "POST", path: "NS/configmaps?dryRun=Some", body: `{"metadata":{"name":"x"}}`},
+		422, metav1.StatusReasonInvalid, `dryRun: Unsupported value: ["Some"]: supported values: "All"`, []string{"FieldValueNotSupported dryRun"},
+	},
+	{
+		"a manager that is too long", call{method: "POST", path: "NS/configmaps?fieldManager=" + strings.Repeat("m", 129), body: `{"metadata":{"name":"x"}}`},
+		422, metav1.StatusReasonInvalid, "fieldManager: Too long: may not be more than 128", []string{"FieldValueTooLong fieldManager"},
+	},
+	{
+		"malformed patch", call{method: "PATCH", path: "NS/configmaps/have", contentType: mergePatch, body: "{"},
+		400, metav1.StatusReasonBadRequest, "invalid JSON patch", nil,
+	},
+	{
+		"patch to a wrong type", call{method: "PATCH", path: "NS/configmaps/have", contentType: mergePatch, body: `{"data":1}`},
+		422, metav1.StatusReasonInvalid, "json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string", []string{"FieldValueInvalid patch"},
+	},
+	{
+		"a time", call{path: "NS/configmaps?timeout=x"},
+		400, metav1.StatusReasonBadRequest, "invalid timeout specified in the request URL", nil,
+	},
+	{
+		"options of a delete", call{method: "DELETE", path: "NS/configmaps/have", contentType: "application/json", body: `{"gracePeriodSeconds":"soon"}`},
+		400, metav1.StatusReasonBadRequest, "", nil,
+	},
+	{
+		"a negative grace period", call{method: "DELETE", path: "NS/configmaps/have?dryRun=Some"},
+		422, metav1.StatusReasonInvalid, `dryRun: Unsupported value: ["Some"]`, []string{"FieldValueNotSupported dryRun"},
+	},
+	{
+		"a namespace that is not there", call{method: "POST", path: "/api/v1/namespaces/nowhere/configmaps", body: `{"metadata":{"name":"x"}}`},
+		404, metav1.StatusReasonNotFound, `namespaces "nowhere" not found`, nil,
+	},
+}
+
+// Bad input gets the status, reason and causes that Kubernetes gives.
+func TestBadInput(t *testing.T) {
+	ns := namespace(t)
+	create(t, "configmaps", ns, "metadata: {name: have}")
+	for _, b := range badInput {
+		t.Run(b.name, func(t *testing.T) {
+			b.in.path = strings.Replace(b.in.path, "NS/", "/api/v1/namespaces/"+ns+"/", 1)
+			s := admin.do(t, b.in).refused(t, b.code, b.reason, b.message)
+			if got := causesOf(s); b.causes != nil && !slices.Equal(got, b.causes) {
+				t.Errorf("causes are %q, want %q", got, b.causes)
+			}
+		})
+	}
+}
+
+// What a method cannot do is 405 with a Status, what there is not at all is a
+// plain 404, and whoever may not ask is told that.
+func TestMethodsAndPaths(t *testing.T) {
+	ns := namespace(t)
+	create(t, "configmaps", ns, "metadata: {name: have}")
+	for _, c := range []struct {
+		method, path string
+	}{
+		{"POST", at("configmaps", ns, "have")},
+		{"PUT", at("configmaps", ns)},
+		{"PATCH", at("configmaps", ns)},
+		{"POST", at("configmaps", "")},
+		{"DELETE", at("configmaps", "")},
+		{"GET", at("tokenreviews", "")},
+		{"DELETE", at("namespaces", "")},
+		{"DELETE", at("deployments", ns, "d", "status")},
+		{"POST", at("deployments", ns, "d", "scale")},
+		{"GET", at("pods", ns, "p", "binding")},
+		{"PUT", at("pods", ns, "p", "eviction")},
+	} {
+		s := admin.do(t, call{method: c.method, path: c.path, body: "{}"}).refused(t, 405, metav1.StatusReasonMethodNotAllowed, "")
+		if t.Failed() {
+			t.Fatalf("%s %s: %s", c.method, c.path, s.Message)
+		}
+	}
+	for _, path := range []string{
+		"/nonsense", "/api/v2", "/apis/none", "/apis/none/v1", "/apis/apps/v2/deployments", "/api/v1/nonsense", at("configmaps", ns, "have", "nonsense"),
+		at("configmaps", ns, "have", "status"), "/api/v1/namespaces/" + ns + "/nodes", "/openapi/v4", "/healthz/nonsense", "/swagger.json", at("pods", ns, "p", "log", "x"),
+	} {
+		a := admin.do(t, call{path: path})
+		if a.code != http.StatusNotFound || string(a.body) != "404 page not found\n" {
+			t.Errorf("%s: %d %s", path, a.code, a.body)
+		}
+	}
+	nobody := impersonating(t, "nobody-at-all")
+	nobody.do(t, call{path: "/api/v1/nonsense"}).refused(t, 403, metav1.StatusReasonForbidden, `nonsense is forbidden: User "nobody-at-all" cannot list resource "nonsense" in API group "" at the cluster scope`)
+	nobody.do(t, call{path: "/nonsense"}).refused(t, 403, metav1.StatusReasonForbidden, `forbidden: User "nobody-at-all" cannot get path "/nonsense"`)
+	nobody.do(t, call{method: "PATCH", path: at("pods", ns, "<p>", "status"), contentType: mergePatch, body: "{}"}).
+		refused(t, 403, metav1.StatusReasonForbidden, `pods "<p>" is forbidden: User "nobody-at-all" cannot patch resource "pods/status" in API group "" in the namespace "`+ns+`"`)
+	head := admin.do(t, call{method: "HEAD", path: at("configmaps", ns, "have")})
+	if head.code != http.StatusOK || len(head.body) != 0 || head.header.Get("Content-Type") != "application/json" {
+		t.Errorf("HEAD: %d, %d bytes of %s", head.code, len(head.body), head.header.Get("Content-Type"))
+	}
+}
+
+// The form of an answer is the client's choice: pretty or not, compressed or
+// not, and errors in the form that was asked for.
+func TestAnswers(t *testing.T) {
+	ns := namespace(t)
+	create(t, "configmaps", ns, "metadata: {name: small}")
+	create(t, "configmaps", ns, fmt.Sprintf("metadata: {name: big}\ndata: {k: %q}", strings.Repeat("x", 200<<10)))
+	if a := admin.do(t, call{path: at("configmaps", ns, "small") + "?pretty=true"}); !strings.Contains(string(a.body), "\n  \"metadata\": {\n") {
+		t.Errorf("pretty answer is %.80s", a.body)
+	}
+	if a := admin.do(t, call{path: at("configmaps", ns, "small"), header: map[string]string{"User-Agent": "curl/8"}}); !strings.Contains(string(a.body), "\n  \"kind\"") {
+		t.Errorf("answer to curl is %.80s", a.body)
+	}
+	if a := admin.do(t, call{path: at("configmaps", ns, "small")}); strings.Count(string(a.body), "\n") != 1 {
+		t.Errorf("plain answer is %s", a.body)
+	}
+	for name, encoding := range map[string]string{"small": "", "big": "gzip"} {
+		a := admin.do(t, call{path: at("configmaps", ns, name), header: map[string]string{"Accept-Encoding": "gzip"}})
+		if got := a.header.Get("Content-Encoding"); got != encoding {
+			t.Errorf("%s object has encoding %q", name, got)
+		}
+	}
+	a := admin.do(t, call{path: at("configmaps", ns, "none"), accept: "application/yaml"})
+	if a.code != 404 || a.header.Get("Content-Type") != "application/yaml" || !strings.Contains(string(a.body), "reason: NotFound\n") {
+		t.Errorf("an error in YAML is %s", a.body)
+	}
+	if id := a.header.Get("Audit-Id"); len(id) != 36 || a.header.Get("Cache-Control") != "no-cache, private" {
+		t.Errorf("Audit-Id %q, Cache-Control %q", id, a.header.Get("Cache-Control"))
+	}
+}
