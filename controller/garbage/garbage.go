@@ -5,7 +5,6 @@ package garbage
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -61,22 +60,26 @@ func (l *Loop) keys(r *api.Resource, old, new api.Object) []api.Key {
 	case new == nil:
 		// It is gone: its dependents may have to follow, and its owners may
 		// have waited for it.
-		keys := l.waitingOwners(old)
-		for _, d := range l.dependents(old.GetUID()) {
-			keys = append(keys, keyOf(d.resource, d.obj))
-		}
-		return keys
+		return append(l.waitingOwners(old), l.keysOfDependents(old)...)
 	case old != nil && !sameOwners(old, new):
 		return append(l.waitingOwners(old), keyOf(r, new))
-	case new.GetDeletionTimestamp() != nil:
-		if has(new, metav1.FinalizerDeleteDependents) || has(new, metav1.FinalizerOrphanDependents) {
-			return []api.Key{keyOf(r, new)}
-		}
-		return nil
+	case new.GetDeletionTimestamp() != nil && has(new, metav1.FinalizerDeleteDependents):
+		// It waits for its dependents; each of them decides for itself.
+		return append(l.keysOfDependents(new), keyOf(r, new))
+	case new.GetDeletionTimestamp() != nil && has(new, metav1.FinalizerOrphanDependents):
+		return []api.Key{keyOf(r, new)}
 	case old == nil && len(new.GetOwnerReferences()) > 0:
 		return []api.Key{keyOf(r, new)}
 	}
 	return nil
+}
+
+func (l *Loop) keysOfDependents(obj api.Object) []api.Key {
+	var keys []api.Key
+	for _, d := range l.dependents(obj.GetUID()) {
+		keys = append(keys, keyOf(d.resource, d.obj))
+	}
+	return keys
 }
 
 // waitingOwners are the owners of obj that are being deleted.
@@ -103,14 +106,15 @@ func blocks(ref metav1.OwnerReference) bool {
 }
 
 // find is where a reference leads: an owner is in the namespace of its
-// dependent, or in none.
+// dependent, or in none. It leads nowhere that we can look when the kind is not
+// served, or when what is in no namespace names an owner that is in one.
 func (l *Loop) find(obj metav1.Object, ref metav1.OwnerReference) (*api.Resource, api.Key, bool) {
 	gv, err := schema.ParseGroupVersion(ref.APIVersion)
 	if err != nil {
 		return nil, api.Key{}, false
 	}
 	served := l.client.Registry().ByGVK(gv.WithKind(ref.Kind))
-	if served == nil {
+	if served == nil || served.Namespaced && obj.GetNamespace() == "" {
 		return nil, api.Key{}, false
 	}
 	key := api.Key{Name: ref.Name}
@@ -135,7 +139,7 @@ func (l *Loop) dependents(uid types.UID) []dependent {
 }
 
 // Step looks at one object.
-func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
+func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duration, error) {
 	resource, name, ok := strings.Cut(key.Name, "/")
 	r := l.resources[resource]
 	if !ok || r == nil {
@@ -155,7 +159,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		owners = append(owners, owner{or, state})
 	}
 	dependents := l.dependents(obj.GetUID())
-	if err := l.act(ctx, now, r, obj, plan(obj, owners, dependents), owners, dependents); err != nil {
+	if err := l.act(ctx, r, obj, plan(obj, owners, dependents), owners, dependents); err != nil {
 		return 0, fmt.Errorf("collect garbage at %s: %w", ref, err)
 	}
 	return 0, nil
@@ -166,8 +170,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 func (l *Loop) state(ctx context.Context, obj metav1.Object, ref metav1.OwnerReference) (ownerState, error) {
 	r, key, ok := l.find(obj, ref)
 	if !ok {
-		// A kind that is not served may come back; nothing is deleted for it.
-		return solid, nil
+		return solid, nil // nothing is deleted for what cannot be told
 	}
 	o := l.client.View().Get(r, key)
 	if o == nil || o.GetUID() != ref.UID {
@@ -186,7 +189,7 @@ func (l *Loop) state(ctx context.Context, obj metav1.Object, ref metav1.OwnerRef
 	return solid, nil
 }
 
-func (l *Loop) act(ctx context.Context, now time.Time, r *api.Resource, obj api.Object, a action, owners []owner, dependents []dependent) error {
+func (l *Loop) act(ctx context.Context, r *api.Resource, obj api.Object, a action, owners []owner, dependents []dependent) error {
 	switch a {
 	case orphanDependents:
 		for _, d := range dependents {
@@ -195,16 +198,6 @@ func (l *Loop) act(ctx context.Context, now time.Time, r *api.Resource, obj api.
 			}
 		}
 		return l.removeFinalizer(ctx, r, obj, metav1.FinalizerOrphanDependents)
-	case deleteDependents:
-		// Each goes by its own owners: another one may still want it.
-		var errs []error
-		for _, d := range dependents {
-			if d.obj.GetDeletionTimestamp() == nil {
-				_, err := l.Step(ctx, keyOf(d.resource, d.obj), now)
-				errs = append(errs, err)
-			}
-		}
-		return errors.Join(errs...)
 	case letGo:
 		return l.removeFinalizer(ctx, r, obj, metav1.FinalizerDeleteDependents)
 	case dropReferences:

@@ -62,7 +62,7 @@ func plan(obj api.Object, owners []owner, dependents []dependent) action {
 			return orphanDependents
 		case has(obj, metav1.FinalizerDeleteDependents):
 			if slices.ContainsFunc(dependents, func(d dependent) bool { return d.blocks }) {
-				return deleteDependents
+				return nothing // until they are gone
 			}
 			return letGo
 		}

@@ -40,12 +40,12 @@ func TestPlan(t *testing.T) {
 		{"both owners gone", object(false), one(absent, absent), nil, deleteBackground},
 		{"foreground: owner waits, object has dependents itself", object(false), one(waiting), lax, deleteForeground},
 		{"foreground: owner waits, object has none", object(false), one(waiting), nil, deleteBackground},
-		{"foreground: blocked by a dependent", object(true, metav1.FinalizerDeleteDependents), nil, blocking, deleteDependents},
+		{"foreground: blocked by a dependent", object(true, metav1.FinalizerDeleteDependents), nil, blocking, nothing},
 		{"foreground: no dependent blocks", object(true, metav1.FinalizerDeleteDependents), nil, lax, letGo},
 		{"foreground: no dependents", object(true, metav1.FinalizerDeleteDependents), nil, nil, letGo},
 		{"orphan", object(true, metav1.FinalizerOrphanDependents), nil, blocking, orphanDependents},
 		{"being deleted by somebody else", object(true, "example.com/f"), one(absent), nil, nothing},
-		{"cycle: two objects own each other, both wait", object(true, metav1.FinalizerDeleteDependents), one(waiting), blocking, deleteDependents},
+		{"cycle: two objects own each other, both wait", object(true, metav1.FinalizerDeleteDependents), one(waiting), blocking, nothing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := plan(c.obj, c.owners, c.dependents); got != c.want {

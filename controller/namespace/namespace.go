@@ -84,20 +84,11 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	var left remains
 	var failed error
 	for _, r := range l.contents {
+		if err := l.clear(ctx, r, ns.Name); err != nil && failed == nil {
+			failed = err
+		}
 		for o := range l.client.View().List(r, ns.Name) {
-			if o.GetDeletionTimestamp() == nil {
-				background := metav1.DeletePropagationBackground
-				uid := o.GetUID()
-				err := l.client.Delete(ctx, api.RefTo(r, o), metav1.DeleteOptions{
-					PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid},
-				})
-				if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) && failed == nil {
-					failed = fmt.Errorf("delete %s: %w", api.RefTo(r, o), err)
-				}
-			}
-			if o = l.client.View().Get(r, api.Key{Namespace: o.GetNamespace(), Name: o.GetName()}); o != nil {
-				left.add(r, o)
-			}
+			left.add(r, o)
 		}
 	}
 	if err := l.report(ctx, ns, left, failed, now); err != nil {
@@ -113,6 +104,26 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		return 0, fmt.Errorf("finalize namespace %s: %w", ns.Name, err)
 	}
 	return 0, nil
+}
+
+// clear deletes all objects of one kind in a namespace; some may take their
+// time.
+func (l *Loop) clear(ctx context.Context, r *api.Resource, namespace string) error {
+	var live []api.Object
+	for o := range l.client.View().List(r, namespace) {
+		if o.GetDeletionTimestamp() == nil {
+			live = append(live, o)
+		}
+	}
+	background := metav1.DeletePropagationBackground
+	return controller.AtOnce(ctx, len(live), func(ctx context.Context, i int) error {
+		o, uid := live[i], live[i].GetUID()
+		err := l.client.Delete(ctx, api.RefTo(r, o), metav1.DeleteOptions{PropagationPolicy: &background, Preconditions: &metav1.Preconditions{UID: &uid}})
+		if err == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+			return nil
+		}
+		return fmt.Errorf("delete %s: %w", api.RefTo(r, o), err)
+	})
 }
 
 // remains counts what a namespace still holds.
