@@ -182,6 +182,11 @@ func prepareMachine(dir string) error {
 	if err := os.WriteFile(resolver, []byte("nameserver "+outsideIP+"\nsearch "+outsideDomain+"\n"), 0o644); err != nil {
 		return err
 	}
+	// The checkout may itself be below /tmp, which is about to be covered.
+	checkout, err := keepTree("..")
+	if err != nil {
+		return err
+	}
 	for _, m := range []struct {
 		source, target, kind string
 		flags                uintptr
@@ -198,7 +203,48 @@ func prepareMachine(dir string) error {
 			return fmt.Errorf("mount %s: %w", m.target, err)
 		}
 	}
+	if err := checkout.restore(); err != nil {
+		return err
+	}
 	return unix.Sethostname([]byte(nodeName))
+}
+
+// keptTree is a folder that stays at hand while mounts cover its place.
+type keptTree struct {
+	path string
+	fd   int
+}
+
+func keepTree(path string) (keptTree, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return keptTree{}, err
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return keptTree{}, fmt.Errorf("keep %s: %w", path, err)
+	}
+	return keptTree{path, fd}, nil
+}
+
+// restore brings the folder back to its place if it is no longer there, and the
+// working directory, which is below it, too.
+func (t keptTree) restore() error {
+	defer unix.Close(t.fd)
+	if _, err := os.Stat(t.path); err == nil {
+		return nil
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(t.path, 0o755); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(t.fd, "", unix.AT_FDCWD, t.path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("bring back %s: %w", t.path, err)
+	}
+	return os.Chdir(here)
 }
 
 // alone tells whether the calling test runs on a machine of its own. If it does
