@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"hansa.dev/hansa/bench/internal/rig"
 )
 
@@ -88,7 +90,7 @@ func (l *load) phase(ctx context.Context, prefix, name string, do job) (float64,
 			}
 		})
 	}
-	cpu, err := l.during(ctx, prefix+name)
+	cpu, own, err := l.during(ctx, prefix+name)
 	finished.Wait()
 	if err := errors.Join(append(errs, err)...); err != nil {
 		return 0, fmt.Errorf("%s: %w", name, err)
@@ -103,35 +105,49 @@ func (l *load) phase(ctx context.Context, prefix, name string, do job) (float64,
 	l.Figure(prefix+name, rate, "1/s")
 	l.Figure(prefix+name+"_p50", ms(0.5), "ms")
 	l.Figure(prefix+name+"_p99", ms(0.99), "ms")
-	if cpu > 0 {
-		l.Figure(prefix+name+"_cpu", float64(cpu)/float64(time.Microsecond)/float64(len(all)), "us")
+	each := func(d time.Duration) float64 {
+		return float64(d) / float64(time.Microsecond) / float64(max(len(all), 1))
 	}
+	if cpu > 0 {
+		l.Figure(prefix+name+"_cpu", each(cpu), "us")
+	}
+	l.Figure(prefix+name+"_cpu_client", each(own), "us")
 	return rate, nil
 }
 
 // during waits for the part of a phase that counts, and says what processor
-// time the cluster took in it.
-func (l *load) during(ctx context.Context, name string) (time.Duration, error) {
-	if l.cluster == nil {
-		return 0, nil
-	}
+// time the cluster took in it and what this program did.
+func (l *load) during(ctx context.Context, name string) (cluster, own time.Duration, err error) {
 	if err := rig.Wait(ctx, warm); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	before, err := l.cluster.CPU()
+	before, ownBefore, err := l.used()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	profile := make(chan error, 1)
 	go func() { profile <- l.Profile(ctx, l.cluster, name, "cpu", *phase*3/4) }()
 	if err := rig.Wait(ctx, *phase); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	after, err := l.cluster.CPU()
+	after, ownAfter, err := l.used()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return after - before, <-profile
+	return after - before, ownAfter - ownBefore, <-profile
+}
+
+// used is the processor time taken so far, by the cluster (none for the bare
+// server) and by this program.
+func (l *load) used() (cluster, own time.Duration, err error) {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		return 0, 0, err
+	}
+	if l.cluster != nil {
+		cluster, err = l.cluster.CPU()
+	}
+	return cluster, time.Duration(u.Utime.Nano() + u.Stime.Nano()), err
 }
 
 // writes are the phases that the bare server has as well.

@@ -4,7 +4,7 @@
 //
 //	create get patch delete   requests per second, for -phase each
 //	…_p50 …_p99               how long one took
-//	…_cpu                     processor time of the server for one, all its processes together
+//	…_cpu …_cpu_client        processor time for one, of the server's processes and of this program
 //	list                      time of one list of -objects, with 20 asked at once
 //	list_label                lists a second that select 1 % of them by label, 20 at once
 //	watch                     events a second to 100 watchers together while objects are created

@@ -49,10 +49,10 @@ func (r *Rig) upCommand(dir string) (*exec.Cmd, error) {
 }
 
 // Profile takes a profile of the cluster's daemon into the folder given on the
-// command line, if any: "cpu" during d, or "heap", "goroutine" and the like as
+// command line, if there is one, and a cluster: "cpu" during d, or "heap", "goroutine" and the like as
 // of now. The file is called NAME.KIND.
 func (r *Rig) Profile(ctx context.Context, c *Cluster, name, kind string, d time.Duration) error {
-	if r.Profiles == "" {
+	if r.Profiles == "" || c == nil {
 		return nil
 	}
 	path, q := "/debug/pprof/"+kind, url.Values{}
