@@ -6,6 +6,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/podstate"
 )
 
 // Times after which a silent node is given up, those of Kubernetes
@@ -40,8 +43,9 @@ func ours(t corev1.Taint) bool {
 }
 
 // heard is when the node's agent last gave a sign, and how long it may be silent
-// from then on.
-func heard(n *corev1.Node, renewed *metav1.MicroTime) (time.Time, time.Duration) {
+// from then on. since is when this process first saw the node: silence before
+// that may have been ours.
+func heard(n *corev1.Node, renewed *metav1.MicroTime, since time.Time) (time.Time, time.Duration) {
 	last, patience := n.CreationTimestamp.Time, startup
 	if renewed != nil && renewed.After(last) {
 		last, patience = renewed.Time, silence
@@ -49,7 +53,22 @@ func heard(n *corev1.Node, renewed *metav1.MicroTime) (time.Time, time.Duration)
 	if c := condition(n.Status.Conditions, corev1.NodeReady); c != nil && c.Status != corev1.ConditionUnknown && c.LastHeartbeatTime.After(last) {
 		last, patience = c.LastHeartbeatTime.Time, silence
 	}
+	if last.Before(since) {
+		last = since
+	}
 	return last, patience
+}
+
+func ready(list []corev1.NodeCondition) bool {
+	c := condition(list, corev1.NodeReady)
+	return c != nil && c.Status == corev1.ConditionTrue
+}
+
+// deserted says whether a pod still counts as ready on a node that has not been
+// since a time. An agent that calls it ready again after that is right.
+func deserted(p *corev1.Pod, since metav1.Time) bool {
+	at := controller.ReadySince(p)
+	return podstate.Ready(p) && !at.After(since.Time)
 }
 
 func condition(list []corev1.NodeCondition, kind corev1.NodeConditionType) *corev1.NodeCondition {
@@ -64,8 +83,8 @@ func condition(list []corev1.NodeCondition, kind corev1.NodeConditionType) *core
 // conditions are the node's conditions as they should be: unchanged for a node
 // that was heard of, unknown for a silent one. after is how long the node may
 // still be silent.
-func conditions(n *corev1.Node, renewed *metav1.MicroTime, now time.Time) (out []corev1.NodeCondition, after time.Duration) {
-	last, patience := heard(n, renewed)
+func conditions(n *corev1.Node, renewed *metav1.MicroTime, since, now time.Time) (out []corev1.NodeCondition, after time.Duration) {
+	last, patience := heard(n, renewed, since)
 	out = slices.Clone(n.Status.Conditions)
 	if left := last.Add(patience).Sub(now); left > 0 {
 		return out, left
@@ -87,8 +106,11 @@ func conditions(n *corev1.Node, renewed *metav1.MicroTime, now time.Time) (out [
 	return out, 0
 }
 
-// taints are the node's taints as its conditions ask for; others' stay.
-func taints(n *corev1.Node, conditions []corev1.NodeCondition, now time.Time) []corev1.Taint {
+// taints are the node's taints as its conditions ask for; others' stay. Where no
+// node is ready the fault is more likely between us and them, or there is nowhere
+// else to go: evict is false then, and no pod is driven away (documentation:
+// "Nodes", "Rate limits on eviction").
+func taints(n *corev1.Node, conditions []corev1.NodeCondition, evict bool, now time.Time) []corev1.Taint {
 	type id struct {
 		key    string
 		effect corev1.TaintEffect
@@ -97,7 +119,7 @@ func taints(n *corev1.Node, conditions []corev1.NodeCondition, now time.Time) []
 	for _, c := range conditions {
 		if key := conditionTaints[c.Type][c.Status]; key != "" {
 			want = append(want, id{key, corev1.TaintEffectNoSchedule})
-			if c.Type == corev1.NodeReady {
+			if c.Type == corev1.NodeReady && evict {
 				want = append(want, id{key, corev1.TaintEffectNoExecute})
 			}
 		}

@@ -1,10 +1,11 @@
 // Package podgc removes pods that nobody else will: those of nodes that are
-// gone, those that were never placed and are to be deleted, and the oldest of
-// very many that have ended.
+// gone, those that are to be deleted from nodes out of service or were never
+// placed, and the oldest of very many that have ended.
 package podgc
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
@@ -54,10 +56,13 @@ func (l *Loop) Name() string { return "pod-garbage-collector" }
 func (l *Loop) Sources() []controller.Source {
 	return []controller.Source{
 		{Resource: l.nodes, Keys: func(old, new api.Object) []api.Key {
-			if new != nil {
-				return nil
+			switch {
+			case new == nil:
+				return []api.Key{{Name: old.GetName()}}
+			case outOfService(new.(*corev1.Node)):
+				return []api.Key{{Name: new.GetName()}}
 			}
-			return []api.Key{{Name: old.GetName()}}
+			return nil
 		}},
 		{Resource: l.pods, Keys: l.keys},
 	}
@@ -73,7 +78,7 @@ func (l *Loop) keys(old, new api.Object) []api.Key {
 		if p.DeletionTimestamp != nil {
 			keys = append(keys, unplacedKey)
 		}
-	} else if l.client.View().Get(l.nodes, api.Key{Name: p.Spec.NodeName}) == nil {
+	} else if n, ok := l.client.View().Get(l.nodes, api.Key{Name: p.Spec.NodeName}).(*corev1.Node); !ok || p.DeletionTimestamp != nil && outOfService(n) {
 		keys = append(keys, api.Key{Name: p.Spec.NodeName})
 	}
 	if podstate.Finished(p) && (old == nil || !podstate.Finished(old.(*corev1.Pod))) {
@@ -97,15 +102,44 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		}
 		return 0, nil
 	}
+	if n, ok := l.client.View().Get(l.nodes, key).(*corev1.Node); ok {
+		delete(l.missing, key.Name)
+		if !outOfService(n) {
+			return 0, nil
+		}
+		return 0, l.abandon(ctx, n.Name)
+	}
 	return l.orphans(ctx, key.Name, now)
+}
+
+// outOfService says whether somebody declared a node that is not ready to be
+// down for good (documentation: "Node Shutdowns", "Non-graceful node shutdown
+// handling").
+func outOfService(n *corev1.Node) bool {
+	for _, c := range n.Status.Conditions {
+		if c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue {
+			return false
+		}
+	}
+	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == corev1.TaintNodeOutOfService })
+}
+
+// abandon removes the pods whose deletion waits for an agent that is down.
+func (l *Loop) abandon(ctx context.Context, node string) error {
+	for o := range l.client.View().ByIndex(l.pods, api.IndexNode, node) {
+		p := o.(*corev1.Pod)
+		if p.DeletionTimestamp == nil {
+			continue
+		}
+		if err := l.end(ctx, p, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // orphans fails and removes the pods of a node that has been gone for a while.
 func (l *Loop) orphans(ctx context.Context, node string, now time.Time) (time.Duration, error) {
-	if l.client.View().Get(l.nodes, api.Key{Name: node}) != nil {
-		delete(l.missing, node)
-		return 0, nil
-	}
 	since, ok := l.missing[node]
 	if !ok {
 		l.missing[node] = now
@@ -120,29 +154,40 @@ func (l *Loop) orphans(ctx context.Context, node string, now time.Time) (time.Du
 		return 0, err
 	}
 	for o := range l.client.View().ByIndex(l.pods, api.IndexNode, node) {
-		p := o.(*corev1.Pod)
-		if !podstate.Finished(p) {
-			p = p.DeepCopy()
-			p.Status.Phase = corev1.PodFailed
-			c := corev1.PodCondition{
-				Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
-				Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists",
-			}
-			if was := podstate.Condition(p, corev1.DisruptionTarget); was != nil {
-				*was = c
-			} else {
-				p.Status.Conditions = append(p.Status.Conditions, c)
-			}
-			if _, err := l.client.Update(ctx, l.pods, p, "status"); err != nil && !apierrors.IsNotFound(err) {
-				return 0, fmt.Errorf("fail pod %s/%s of missing node %s: %w", p.Namespace, p.Name, node, err)
-			}
+		why := &corev1.PodCondition{
+			Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
+			Reason: "DeletionByPodGC", Message: "PodGC: node no longer exists",
 		}
-		if err := l.remove(ctx, p); err != nil {
+		if err := l.end(ctx, o.(*corev1.Pod), why); err != nil {
 			return 0, err
 		}
 	}
 	delete(l.missing, node)
 	return 0, nil
+}
+
+// end removes a pod whose agent is gone; what its owner shall know of it is
+// written into its status first.
+func (l *Loop) end(ctx context.Context, p *corev1.Pod, why *corev1.PodCondition) error {
+	if podstate.Finished(p) {
+		return l.remove(ctx, p)
+	}
+	status := map[string]any{"phase": corev1.PodFailed}
+	if why != nil {
+		status["conditions"] = []*corev1.PodCondition{why}
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"uid": p.UID}, "status": status})
+	if err != nil {
+		return err
+	}
+	_, err = l.client.Patch(ctx, api.RefTo(l.pods, p), types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("fail pod %s/%s of node %s: %w", p.Namespace, p.Name, p.Spec.NodeName, err)
+	}
+	return l.remove(ctx, p)
 }
 
 // trim removes the oldest ended pods beyond mostEnded.

@@ -109,27 +109,24 @@ func stay(p *corev1.Pod, taints []corev1.Taint, now time.Time) (forever bool, le
 	return !limited, max(left, 0)
 }
 
-// tolerates finds the shortest toleration of a taint; the time counts from when
-// the taint was added.
+// tolerates finds the first toleration of a taint; its time counts from when the
+// taint was added.
 func tolerates(list []corev1.Toleration, t *corev1.Taint, now time.Time) (tolerated, bounded bool, left time.Duration) {
 	for i := range list {
 		if !list[i].ToleratesTaint(klog.Background(), t, false) {
 			continue
 		}
-		tolerated = true
 		if list[i].TolerationSeconds == nil {
-			continue
+			return true, false, 0
 		}
 		since := now
 		if t.TimeAdded != nil {
 			since = t.TimeAdded.Time
 		}
-		until := since.Add(time.Duration(max(*list[i].TolerationSeconds, 0)) * time.Second).Sub(now)
-		if !bounded || until < left {
-			bounded, left = true, until
-		}
+		until := since.Add(time.Duration(max(*list[i].TolerationSeconds, 0)) * time.Second)
+		return true, true, until.Sub(now)
 	}
-	return tolerated, bounded, left
+	return false, false, 0
 }
 
 // evict says in the pod's status why it goes, and deletes it.
