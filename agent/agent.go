@@ -93,6 +93,8 @@ type Agent struct {
 	workersMu sync.RWMutex
 	workers   map[types.UID]*entry
 	running   sync.WaitGroup
+	// knows is closed once the agent has workers for all pods there were.
+	knows chan struct{}
 	// weights wakes whoever sets the classes' cpu weights.
 	weights chan struct{}
 }
@@ -121,7 +123,7 @@ func New(c Config) (*Agent, error) {
 			pods: r.Must("", "pods"), configMaps: r.Must("", "configmaps"), secrets: r.Must("", "secrets"),
 			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"),
 		},
-		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), knows: make(chan struct{}),
 		workers: map[types.UID]*entry{},
 	}
 	a.objects = &objects{client: c.Client, rows: &a.rows, users: newUsers()}
@@ -160,10 +162,18 @@ func texts(ips []netip.Addr) []string {
 	return out
 }
 
-// Handler is the node API.
+// Handler is the node API. Until the agent knows its pods, requests wait: a pod
+// that runs on from before a restart is not to be told that it is not there.
 func (a *Agent) Handler() http.Handler {
-	return server.New(server.Config{
+	h := server.New(server.Config{
 		Node: nodeView{a}, Runtime: a.Runtime, Clock: a.Clock, Metrics: a.Metrics, Authorize: a.Authorize, Log: a.Log,
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-a.knows:
+			h.ServeHTTP(w, r)
+		case <-r.Context().Done():
+		}
 	})
 }
 
@@ -208,6 +218,7 @@ func (a *Agent) loop(ctx context.Context) error {
 	} {
 		defer cancel()
 	}
+	close(a.knows)
 	for {
 		for _, f := range a.take() {
 			f(ctx)
