@@ -123,6 +123,10 @@ type Resource struct {
 	// Indexes are the secondary indexes that the memory copy keeps.
 	Indexes []Index
 
+	// Common is the part of an object that many have in common; the memory copy
+	// keeps equal ones once. Nil: none. It takes a hub that is the stored version.
+	Common *Part
+
 	// GracePeriod answers, for kinds that are deleted gracefully (pods), the
 	// seconds that obj is given when deleted with opts; zero deletes at once.
 	// Nil: the kind is always deleted at once (but for its finalizers).
@@ -198,6 +202,16 @@ type Subresource struct {
 type Index struct {
 	Name   string
 	Values func(Object) []string
+}
+
+// Part is a top-level field of a kind: the spec of pods, which all pods of a
+// template have alike.
+type Part struct {
+	// Number is the field's in the kind's protobuf message.
+	Number int
+	New    func() interface{ Unmarshal([]byte) error }
+	// Set gives obj the part, which it shares with other objects from then on.
+	Set func(obj Object, part any)
 }
 
 // Names of the indexes that more than one part relies on.

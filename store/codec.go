@@ -7,6 +7,8 @@ import (
 	"hash/maphash"
 	"reflect"
 
+	"google.golang.org/protobuf/encoding/protowire"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
@@ -17,27 +19,45 @@ import (
 // codec turns objects of one row into stored bytes and back, in the formats of
 // Kubernetes: protobuf behind "k8s\x00" for types that have it, JSON for others.
 type codec struct {
-	reg     *api.Registry
-	row     *api.Resource
-	gvk     schema.GroupVersionKind
-	fromHub func(api.Object) (api.Object, error) // nil: the hub is what is stored
-	hub     reflect.Type
-	proto   *protobuf.Serializer // nil: JSON
+	reg    *api.Registry
+	row    *api.Resource
+	gvk    schema.GroupVersionKind
+	stored *api.Version
+	hub    reflect.Type
+	proto  *protobuf.Serializer // nil: JSON
+
+	// head and tail are what stands around the object in a protobuf value of
+	// this kind.
+	head, tail []byte
+	common     interned[common]
+	fields     *interned[metav1.FieldsV1]
 }
+
+// common is a part of an object that others may have as well.
+type common struct{ part any }
 
 // protoPrefix begins every protobuf value, as in Kubernetes.
 var protoPrefix = []byte("k8s\x00")
 
-func newCodec(reg *api.Registry, row *api.Resource) (*codec, error) {
-	c := &codec{reg: reg, row: row, gvk: row.GVK(), hub: reflect.TypeOf(row.New())}
+func newCodec(reg *api.Registry, row *api.Resource, fields *interned[metav1.FieldsV1]) (*codec, error) {
+	c := &codec{reg: reg, row: row, gvk: row.GVK(), hub: reflect.TypeOf(row.New()), fields: fields}
 	served := reg.ByGVK(c.gvk)
 	if served == nil || served.Resource != row {
 		return nil, fmt.Errorf("resource %s is stored as %s, which is none of its versions", row.Plural, row.Storage)
 	}
-	c.fromHub = served.Version.FromHub
-	if _, ok := served.Version.New().(interface{ Unmarshal([]byte) error }); ok {
-		c.proto = protobuf.NewSerializer(reg.Scheme(), reg.Scheme())
+	c.stored = served.Version
+	if _, ok := served.Version.New().(interface{ Unmarshal([]byte) error }); !ok {
+		return c, nil
 	}
+	c.proto = protobuf.NewSerializer(reg.Scheme(), reg.Scheme())
+	empty := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: c.gvk.GroupVersion().String(), Kind: c.gvk.Kind}}
+	data, err := empty.Marshal()
+	if err != nil {
+		return nil, fmt.Errorf("resource %s: %w", row.Plural, err)
+	}
+	const after = 4 // two fields that are always empty: tags and lengths
+	c.head = append(bytes.Clone(protoPrefix), data[:len(data)-after]...)
+	c.tail = data[len(data)-after:]
 	return c, nil
 }
 
@@ -45,9 +65,9 @@ func newCodec(reg *api.Registry, row *api.Resource) (*codec, error) {
 // It writes to obj.
 func (c *codec) encode(obj api.Object, slot int) ([]byte, error) {
 	stored := obj
-	if c.fromHub != nil {
+	if c.stored.FromHub != nil {
 		var err error
-		if stored, err = c.fromHub(obj); err != nil {
+		if stored, err = c.stored.FromHub(obj); err != nil {
 			return nil, fmt.Errorf("convert to %s: %w", c.gvk.GroupVersion(), err)
 		}
 	}
@@ -64,10 +84,125 @@ func (c *codec) encode(obj api.Object, slot int) ([]byte, error) {
 }
 
 // decode makes the object of a stored value, complete but for its resource
-// version: slot is what there was in its place.
-func (c *codec) decode(value []byte) (obj api.Object, slot int, err error) {
+// version: slot is what there was in its place. used is what the object shares
+// with others, to be kept along with it.
+func (c *codec) decode(value []byte) (obj api.Object, slot int, used *common, err error) {
+	if raw, ok := c.unwrap(value); ok {
+		obj, used, err = c.decodeOwn(raw)
+	} else {
+		obj, err = c.decodeAny(value)
+	}
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	if reflect.TypeOf(obj) != c.hub {
+		return nil, 0, nil, fmt.Errorf("found a %T where %s are kept", obj, c.row.Plural)
+	}
+	managers := obj.GetManagedFields()
+	for i := range managers {
+		if err := c.share(&managers[i].FieldsV1); err != nil {
+			return nil, 0, nil, err
+		}
+	}
+	return obj, parseSlot(obj.GetResourceVersion()), used, nil
+}
+
+// share replaces the fields of a manager by equal ones that are kept once: they
+// are much of many objects, and the same in all that one program wrote alike.
+func (c *codec) share(fields **metav1.FieldsV1) (err error) {
+	if own := *fields; own != nil {
+		*fields, err = c.fields.get(own.GetRawBytes(), func() (*metav1.FieldsV1, error) { return own, nil })
+	}
+	return err
+}
+
+// unwrap gives the object within a protobuf value of the kind that is stored.
+func (c *codec) unwrap(value []byte) (raw []byte, ok bool) {
+	if c.proto == nil {
+		return nil, false
+	}
+	rest, ok := bytes.CutPrefix(value, c.head)
+	if !ok {
+		return nil, false
+	}
+	number, kind, n := protowire.ConsumeTag(rest)
+	if n < 0 || number != 2 || kind != protowire.BytesType {
+		return nil, false
+	}
+	raw, m := protowire.ConsumeBytes(rest[n:])
+	return raw, m >= 0 && bytes.Equal(rest[n+m:], c.tail)
+}
+
+// decodeOwn decodes an object in the stored version.
+func (c *codec) decodeOwn(raw []byte) (api.Object, *common, error) {
+	obj := c.stored.New()
+	into := obj.(interface{ Unmarshal([]byte) error })
+	before, part, after := c.cut(raw)
+	if err := into.Unmarshal(before); err != nil {
+		return nil, nil, err
+	}
+	var used *common
+	if part != nil {
+		if err := into.Unmarshal(after); err != nil {
+			return nil, nil, err
+		}
+		var err error
+		if used, err = c.common.get(part, func() (*common, error) { return c.newCommon(part) }); err != nil {
+			return nil, nil, err
+		}
+		c.row.Common.Set(obj, used.part)
+	}
+	if c.stored.ToHub == nil {
+		return obj, used, nil
+	}
+	obj, err := c.stored.ToHub(obj)
+	if err != nil {
+		return nil, nil, fmt.Errorf("convert from %s: %w", c.gvk.GroupVersion(), err)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	return obj, nil, nil
+}
+
+func (c *codec) newCommon(data []byte) (*common, error) {
+	part := c.row.Common.New()
+	return &common{part}, part.Unmarshal(data)
+}
+
+// cut takes the part out that the kind has in common, if it is there once.
+func (c *codec) cut(raw []byte) (before, part, after []byte) {
+	if c.row.Common == nil {
+		return raw, nil, nil
+	}
+	for at := 0; at < len(raw); {
+		number, kind, n := protowire.ConsumeTag(raw[at:])
+		if n < 0 {
+			break
+		}
+		size := protowire.ConsumeFieldValue(number, kind, raw[at+n:])
+		if size < 0 {
+			break
+		}
+		if int(number) == c.row.Common.Number && kind == protowire.BytesType {
+			if part != nil {
+				return raw, nil, nil
+			}
+			part, _ = protowire.ConsumeBytes(raw[at+n:])
+			before, after = raw[:at], raw[at+n+size:]
+		}
+		at += n + size
+	}
+	if part == nil {
+		return raw, nil, nil
+	}
+	return before, part, after
+}
+
+// decodeAny decodes what is stored in another form: JSON, another version, or
+// protobuf that somebody else arranged differently.
+func (c *codec) decodeAny(value []byte) (api.Object, error) {
 	var stored runtime.Object
 	var gvk *schema.GroupVersionKind
+	var err error
 	switch {
 	case bytes.HasPrefix(value, protoPrefix) && c.proto != nil:
 		stored, gvk, err = c.proto.Decode(value, nil, nil)
@@ -77,23 +212,19 @@ func (c *codec) decode(value []byte) (obj api.Object, slot int, err error) {
 		err = fmt.Errorf("neither protobuf nor JSON")
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	obj, ok := stored.(api.Object)
 	if !ok {
-		return nil, 0, fmt.Errorf("%s is not a kind with metadata", gvk)
+		return nil, fmt.Errorf("%s is not a kind with metadata", gvk)
 	}
 	if served := c.reg.ByGVK(*gvk); served != nil && served.Resource == c.row && served.Version.ToHub != nil {
 		if obj, err = served.Version.ToHub(obj); err != nil {
-			return nil, 0, fmt.Errorf("convert from %s: %w", gvk.GroupVersion(), err)
+			return nil, fmt.Errorf("convert from %s: %w", gvk.GroupVersion(), err)
 		}
 	}
-	if reflect.TypeOf(obj) != c.hub {
-		return nil, 0, fmt.Errorf("found a %s where %s are kept", gvk, c.row.Plural)
-	}
-	slot = parseSlot(obj.GetResourceVersion())
 	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	return obj, slot, nil
+	return obj, nil
 }
 
 func (c *codec) decodeJSON(value []byte) (runtime.Object, *schema.GroupVersionKind, error) {

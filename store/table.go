@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/third_party/forked/golang/btree"
 
 	"hansa.dev/hansa/api"
@@ -23,6 +24,8 @@ type entry struct {
 	rv   int64  // resource version
 	size int    // bytes stored
 	sum  uint64 // fingerprint, when mutations are detected
+
+	used *common // what obj shares with others: known for as long as there are entries with it
 }
 
 // indexed is an entry under one value of an index.
@@ -59,8 +62,8 @@ type table struct {
 	recent ring
 }
 
-func newTable(reg *api.Registry, row *api.Resource, place int) (*table, error) {
-	c, err := newCodec(reg, row)
+func newTable(reg *api.Registry, row *api.Resource, place int, fields *interned[metav1.FieldsV1]) (*table, error) {
+	c, err := newCodec(reg, row, fields)
 	if err != nil {
 		return nil, err
 	}
@@ -135,11 +138,11 @@ func (t *table) owns(key string) bool {
 
 // entry decodes a stored value.
 func (t *table) entry(key string, kv KV) (*entry, error) {
-	obj, slot, err := t.codec.decode(kv.Value)
+	obj, slot, used, err := t.codec.decode(kv.Value)
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
 	}
-	e := &entry{key: key, obj: obj, mod: kv.ModRevision, rv: versionOf(kv.ModRevision, slot), size: len(kv.Value)}
+	e := &entry{key: key, obj: obj, mod: kv.ModRevision, rv: versionOf(kv.ModRevision, slot), size: len(kv.Value), used: used}
 	obj.SetResourceVersion(formatVersion(e.rv))
 	return e, nil
 }

@@ -56,6 +56,11 @@ func pods() *api.Resource {
 			},
 			orphanIndex(),
 		},
+		Common: &api.Part{
+			Number: 2,
+			New:    func() interface{ Unmarshal([]byte) error } { return &corev1.PodSpec{} },
+			Set:    func(obj api.Object, part any) { obj.(*corev1.Pod).Spec = *part.(*corev1.PodSpec) },
+		},
 		Subresources: podSubresources(gv),
 	})
 }

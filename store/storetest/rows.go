@@ -39,10 +39,7 @@ func Registry() *api.Registry {
 				}
 				return nil
 			}}),
-		row("pods", "Pod", "pods", true, func() api.Object { return &corev1.Pod{} },
-			api.Index{Name: api.IndexNode, Values: func(o api.Object) []string {
-				return []string{o.(*corev1.Pod).Spec.NodeName}
-			}}),
+		pod(),
 		row("namespaces", "Namespace", "namespaces", false, func() api.Object { return &corev1.Namespace{} }),
 		row("services", "Service", "services/specs", true, func() api.Object { return &corev1.Service{} }),
 		lease(),
@@ -51,6 +48,19 @@ func Registry() *api.Registry {
 		panic(err)
 	}
 	return reg
+}
+
+func pod() *api.Resource {
+	r := row("pods", "Pod", "pods", true, func() api.Object { return &corev1.Pod{} },
+		api.Index{Name: api.IndexNode, Values: func(o api.Object) []string {
+			return []string{o.(*corev1.Pod).Spec.NodeName}
+		}})
+	r.Common = &api.Part{
+		Number: 2,
+		New:    func() interface{ Unmarshal([]byte) error } { return &corev1.PodSpec{} },
+		Set:    func(obj api.Object, part any) { obj.(*corev1.Pod).Spec = *part.(*corev1.PodSpec) },
+	}
+	return r
 }
 
 func lease() *api.Resource {

@@ -7,11 +7,14 @@ package serviceaccount
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
+	"strconv"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -201,7 +204,7 @@ func (p *Plugin) mountToken(pod *corev1.Pod) {
 	}
 	have := name != ""
 	if !have {
-		name = volumePrefix + p.suffix(5)
+		name = volumePrefix + p.suffixFor(pod)
 	}
 	used := false
 	for _, containers := range [][]corev1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
@@ -216,6 +219,21 @@ func (p *Plugin) mountToken(pod *corev1.Pod) {
 	if used && !have {
 		pod.Spec.Volumes = append(pod.Spec.Volumes, tokenVolume(name))
 	}
+}
+
+const suffixLength = 5
+
+// suffixFor ends the volume's name in the same way for all pods of a controller:
+// pods of one template stay alike, and the store keeps what they share once.
+func (p *Plugin) suffixFor(pod *corev1.Pod) string {
+	owner := metav1.GetControllerOfNoCopy(pod)
+	if owner == nil {
+		return p.suffix(suffixLength)
+	}
+	h := fnv.New64a()
+	h.Write([]byte(owner.UID))
+	text := rand.SafeEncodeString(strconv.FormatUint(h.Sum64(), 10))
+	return text[len(text)-suffixLength:]
 }
 
 func mounts(c *corev1.Container, path string) bool {

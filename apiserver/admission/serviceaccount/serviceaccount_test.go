@@ -3,6 +3,7 @@ package serviceaccount_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/yaml"
@@ -96,6 +98,29 @@ volumes:
 	}
 	if diff := cmp.Diff(spec, got.Spec); diff != "" {
 		t.Errorf("spec (-want +got):\n%s", diff)
+	}
+}
+
+// Pods of one controller stay alike, others have names of their own.
+func TestVolumeNamesOfAController(t *testing.T) {
+	view := authtest.New(t, account("default"))
+	n := 0
+	p := serviceaccount.New(view.Registry, view, clocktesting.NewFakeClock(time.Unix(0, 0)), func(int) string { n++; return fmt.Sprint("abcd", n) })
+	name := func(uid types.UID) string {
+		owned := pod(func(p *corev1.Pod) {
+			if uid != "" {
+				p.OwnerReferences = []metav1.OwnerReference{{UID: uid, Controller: ptr.To(true)}}
+			}
+		})
+		admissiontest.Expect(t, "a pod", p, admissiontest.Create(view.Registry, nil, owned), 0, "")
+		return owned.Spec.Volumes[0].Name
+	}
+	one, again, other := name("u-1"), name("u-1"), name("u-2")
+	if one != again || one == other || len(one) != len("kube-api-access-abcde") {
+		t.Errorf("volumes are %s, %s for one controller and %s for another", one, again, other)
+	}
+	if a, b := name(""), name(""); a == b {
+		t.Errorf("pods without a controller share %s", a)
 	}
 }
 
