@@ -1,8 +1,8 @@
 // Package client is the door to the API for everything that is not the API
-// server itself: loops, the scheduler, the node agent, the network. There are
-// two implementations, one suite (clienttest): client/direct calls the request
-// layer of the same process, authorized and admitted as its own identity, with
-// no serialisation; client/remote speaks HTTPS.
+// server itself: loops, the scheduler, the node agent, the network. client/direct
+// calls the request layer of the same process, authorized and admitted as its
+// own identity, with no serialisation; clienttest is the suite for whatever else
+// implements it.
 package client
 
 import (

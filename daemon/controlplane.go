@@ -68,7 +68,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	var err error
-	if p.authority, err = pki.Open(i.path("pki"), pki.Options{Clock: clk}); err != nil {
+	if p.authority, err = pki.Open(i.path("pki"), pki.Options{Clock: clk, Logger: log}); err != nil {
 		return nil, err
 	}
 	engine, err := openEngine(ctx, c, p.authority, log)

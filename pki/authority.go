@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -30,6 +31,8 @@ type Options struct {
 	LeafLifetime time.Duration
 	// CALifetime is that of authorities made by this call.
 	CALifetime time.Duration
+	// Logger is slog.Default when nil.
+	Logger *slog.Logger
 }
 
 // Authority is everything that a cluster trusts. It is safe for use by any
@@ -44,6 +47,7 @@ type Authority struct {
 
 	tokenKeys []crypto.Signer
 	clock     clock.WithTicker
+	log       *slog.Logger
 }
 
 // The files of the directory. The certificate of an authority is NAME.crt, its
@@ -70,6 +74,9 @@ func Open(dir string, o Options) (*Authority, error) {
 	}
 	if o.CALifetime == 0 {
 		o.CALifetime = DefaultCALifetime
+	}
+	if o.Logger == nil {
+		o.Logger = slog.Default()
 	}
 	empty, err := isEmpty(dir)
 	if err != nil {
@@ -116,7 +123,7 @@ func load(dir string, o Options) (*Authority, error) {
 	if err := os.Chmod(dir, 0o700); err != nil {
 		return nil, err
 	}
-	a := &Authority{clock: o.Clock}
+	a := &Authority{clock: o.Clock, log: o.Logger}
 	for name, ca := range map[string]**CA{apiCA: &a.API, frontProxyCA: &a.FrontProxy, etcdCA: &a.Etcd} {
 		var err error
 		if *ca, err = loadCA(filepath.Join(dir, name), o); err != nil {

@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"encoding/pem"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"sigs.k8s.io/yaml"
@@ -95,7 +94,7 @@ func (a *Authority) KeepAdminKubeconfig(ctx context.Context, path, server string
 		}
 		next, err := a.WriteAdminKubeconfig(path, server)
 		if err != nil {
-			slog.Error("cannot renew the administrator's kubeconfig", "path", path, "error", err)
+			a.log.Error("cannot renew the administrator's kubeconfig", "path", path, "error", err)
 			next = a.clock.Now().Add(time.Minute)
 		}
 		renew = next
