@@ -66,7 +66,7 @@ func Down(ctx context.Context, config Config, clk clock.Clock) error {
 	if err := unmountBelow(config.RunDir, config.DataDir); err != nil {
 		return err
 	}
-	if err := removeCgroups(config.CgroupRoot); err != nil {
+	if err := removeCgroups(ctx, clk, config.CgroupRoot); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(config.RunDir); err != nil {
@@ -173,7 +173,7 @@ func inCgroup(cgroup string) []process {
 
 // removeCgroups removes a cgroup's tree in every hierarchy, and /hansa itself
 // when no other instance has one.
-func removeCgroups(cgroup string) error {
+func removeCgroups(ctx context.Context, clk clock.Clock, cgroup string) error {
 	for _, dir := range cgroupDirs(cgroup) {
 		var dirs []string
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -186,7 +186,7 @@ func removeCgroups(cgroup string) error {
 			return fmt.Errorf("remove cgroup %s: %w", dir, err)
 		}
 		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := unix.Rmdir(dirs[i]); err != nil && !errors.Is(err, unix.ENOENT) {
+			if err := removeCgroup(ctx, clk, dirs[i]); err != nil && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("remove cgroup %s: %w", dirs[i], err)
 			}
 		}
@@ -195,6 +195,28 @@ func removeCgroups(cgroup string) error {
 		}
 	}
 	return nil
+}
+
+// Whoever waits for a process learns of its end a moment before the kernel has
+// taken it out of its cgroup.
+const (
+	leavePause = 10 * time.Millisecond
+	leaveTries = 500
+)
+
+// removeCgroup removes one directory of a cgroup in which no process is left.
+func removeCgroup(ctx context.Context, clk clock.Clock, dir string) error {
+	for try := 1; ; try++ {
+		err := unix.Rmdir(dir)
+		if !errors.Is(err, unix.EBUSY) || try == leaveTries {
+			return err
+		}
+		select {
+		case <-clk.After(leavePause):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // unmountBelow unmounts everything mounted below the directories, the last
