@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -97,12 +98,23 @@ func (c *cluster) up() error {
 	case <-time.After(patience):
 		return fmt.Errorf("hansa up is not ready after %s\n%s", patience, c.logTail(20))
 	}
-	c.config, err = clientcmd.BuildConfigFromFlags("", filepath.Join(c.dir, "kubeconfig"))
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(c.dir, "kubeconfig"))
 	if err != nil {
 		return err
 	}
-	c.config.QPS = -1 // a test waits for the cluster, not for its own client
-	c.client, err = kubernetes.NewForConfig(c.config)
+	return c.connect(config)
+}
+
+// connect makes the clients of a cluster that has started.
+func (c *cluster) connect(config *rest.Config) (err error) {
+	config.QPS = -1 // a test waits for the cluster, not for its own client
+	if c.namespace != "" {
+		config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			return dialWithin(ctx, c.namespace, network, address)
+		}
+	}
+	c.config = config
+	c.client, err = kubernetes.NewForConfig(config)
 	return err
 }
 

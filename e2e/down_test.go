@@ -7,6 +7,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
 )
 
 // busyCluster starts a cluster with a bit of everything that leaves traces on a
@@ -31,7 +33,7 @@ volumes:
 - {name: memory, emptyDir: {medium: Memory}}
 - {name: work, emptyDir: {}}
 initContainers:
-- {name: make, image: hansa.local/busybox:1, command: [mkdir, /work/sub], volumeMounts: [{name: work, mountPath: /work}]}
+- {name: make, image: hansa.local/busybox:1, command: [mkdir, -p, /work/sub], volumeMounts: [{name: work, mountPath: /work}]}
 containers:
 - name: main
   image: hansa.local/busybox:1
@@ -58,6 +60,7 @@ func TestTakenDown(t *testing.T) {
 	}
 	before := takeSnapshot(t)
 	c, s := busyCluster(t, "down")
+	old := s.ready("p")
 	running := takeSnapshot(t)
 	for _, kind := range []string{"links", "routes", "ruleset", "mounts", "processes", "groups", "/run"} {
 		if len(running.differences(before)) == 0 || strings.Join(running[kind], "\n") == strings.Join(before[kind], "\n") {
@@ -84,8 +87,12 @@ func TestTakenDown(t *testing.T) {
 	if err := c.up(); err != nil {
 		t.Fatal(err)
 	}
-	s.ready("p")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.until("p", "another container runs", func(p *corev1.Pod) bool {
+		return condition(p, corev1.PodReady) == corev1.ConditionTrue && p.Status.ContainerStatuses[0].ContainerID != old.Status.ContainerStatuses[0].ContainerID
+	})
+	if got := s.exec("p", "cat", "/secret/key"); got != "value" {
+		t.Errorf("its secret is %q", got)
+	}
 	if err := c.purge(); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -141,10 +142,23 @@ func removeGroup(group string) error {
 		return err
 	})
 	for _, g := range slices.Backward(groups) {
-		err = errors.Join(err, os.Remove(g))
+		err = errors.Join(err, removeWhenLeft(g))
 	}
 	os.Remove(filepath.Dir(group)) //nolint:errcheck // others may have theirs there
 	return err
+}
+
+// removeWhenLeft removes a control group, from which the kernel may still be
+// taking processes that have ended.
+func removeWhenLeft(group string) error {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-again.C {
+		err := os.Remove(group)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return err
+		}
+	}
 }
 
 // initProcess is process 1 of a machine: it makes the machine, runs the tests,

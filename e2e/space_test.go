@@ -36,6 +36,9 @@ func newSpace(t testing.TB, c *cluster) *space {
 	}
 	s := &space{cluster: c, t: t, name: ns.Name}
 	t.Cleanup(func() {
+		if c.process == nil {
+			return // taken down by the test
+		}
 		if t.Failed() {
 			s.explain()
 		}
