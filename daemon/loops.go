@@ -12,6 +12,7 @@ import (
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/controller/clusterrole"
 	"hansa.dev/hansa/controller/deployment"
 	"hansa.dev/hansa/controller/endpoints"
 	"hansa.dev/hansa/controller/endpointslice"
@@ -38,6 +39,7 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 		l.run(name, (&controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers}).Run)
 	}
 	startScheduler(l, p, log)
+	run("clusterrole-aggregation-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return clusterrole.New(c) })
 	run("service-account-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return serviceaccount.New(c) })
 	run("root-ca-cert-publisher", 1, func(c client.Interface, _ events.Recorder) controller.Loop {
 		return rootca.New(c, p.authority.API.PEM())

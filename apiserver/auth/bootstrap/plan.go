@@ -12,7 +12,7 @@ import (
 	"k8s.io/component-helpers/auth/rbac/validation"
 
 	"hansa.dev/hansa/api"
-	"hansa.dev/hansa/apiserver/auth/rbac"
+	"hansa.dev/hansa/internal/rbacrules"
 )
 
 // View is what a plan needs of the store's view.
@@ -103,7 +103,7 @@ func aggregate(roles map[string]*rbacv1.ClusterRole, changed map[string]bool) er
 			if r.AggregationRule == nil {
 				continue
 			}
-			rules, err := rbac.Aggregate(r, inOrder)
+			rules, err := rbacrules.Aggregate(r, inOrder)
 			if err != nil {
 				return err
 			}

@@ -17,6 +17,7 @@ import (
 
 	"hansa.dev/hansa/apiserver/auth/authtest"
 	"hansa.dev/hansa/apiserver/auth/rbac"
+	"hansa.dev/hansa/internal/rbacrules"
 )
 
 func role(namespace, name string, rules ...rbacv1.PolicyRule) *rbacv1.Role {
@@ -323,7 +324,7 @@ func TestAggregate(t *testing.T) {
 		part("two", "b", rule("get core pods"), rule("list core pods")),
 		whole,
 	}
-	rules, err := rbac.Aggregate(whole, func(yield func(*rbacv1.ClusterRole) bool) {
+	rules, err := rbacrules.Aggregate(whole, func(yield func(*rbacv1.ClusterRole) bool) {
 		for _, r := range all {
 			if !yield(r) {
 				return

@@ -1,4 +1,6 @@
-package rbac
+// Package rbacrules works with rules of roles, for those who decide by them and
+// those who keep them.
+package rbacrules
 
 import (
 	"fmt"
