@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -53,11 +52,7 @@ func startPodNetwork(ctx context.Context, l *lifecycle, c Config, book *ledger.L
 }
 
 // startAgent runs the node's pods and serves the node's own API.
-func startAgent(l *lifecycle, c Config, a *pki.Authority, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt runtime.Runtime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort("", fmt.Sprint(nodePort)))
-	if err != nil {
-		return nil, fmt.Errorf("listen for the node API: port %d is in use by another program: %w", nodePort, err)
-	}
+func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt runtime.Runtime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
 	ag, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeIP}, DataDir: c.DataDir,
 		Client: cl, Runtime: rt, Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
@@ -67,7 +62,7 @@ func startAgent(l *lifecycle, c Config, a *pki.Authority, z authorizer.Unconditi
 		Authorize: authorizeNode(c.NodeName, z), Log: log,
 	})
 	if err != nil {
-		return nil, errors.Join(err, listener.Close())
+		return nil, err
 	}
 	server := &http.Server{Handler: ag.Handler(), TLSConfig: a.NodeServerTLS(c.NodeName, c.NodeIP.String()), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	server.TLSConfig.NextProtos = []string{"http/1.1"} // streams upgrade

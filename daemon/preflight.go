@@ -107,6 +107,19 @@ func tryNftables() error {
 	return err
 }
 
+// freeNodePort says in one sentence that the port of the node's API is taken;
+// clients know it by convention, so there is no choosing another.
+func freeNodePort() (net.Listener, error) {
+	l, err := net.Listen("tcp", fmt.Sprintf(":%d", nodePort))
+	if errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("port %d, of the node's API, is in use: two nodes on one machine need a network namespace each", nodePort)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listen for the node's API: %w", err)
+	}
+	return l, nil
+}
+
 // freePort says in one sentence that the API's port is taken.
 func freePort(listen string) (net.Listener, error) {
 	l, err := net.Listen("tcp", listen)
