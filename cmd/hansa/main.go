@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,10 +35,29 @@ func run(ctx context.Context, args []string) int {
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(os.Stderr, "hansa: %v\n", err)
+	fmt.Fprintf(os.Stderr, "hansa: %s\n", oneLine(err.Error()))
 	var usage usageError
 	if errors.As(err, &usage) {
 		return 2
 	}
 	return 1
+}
+
+// oneLine makes one sentence of the lines that some libraries write, and of
+// several errors at once.
+func oneLine(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "":
+			continue
+		case strings.HasSuffix(b.String(), ":"):
+			b.WriteString(" ")
+		case b.Len() > 0:
+			b.WriteString("; ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
 }
