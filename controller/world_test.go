@@ -38,11 +38,13 @@ import (
 // the test moves.
 type world struct {
 	tester
-	h      *request.Handler
-	api    client.Interface // everything is allowed
-	clock  *testclock.FakeClock
-	loops  []*driver
-	events []string
+	h     *request.Handler
+	api   client.Interface // everything is allowed
+	clock *testclock.FakeClock
+	loops []*driver
+	// events are told from several goroutines.
+	telling sync.Mutex
+	events  []string
 	// pick chooses among n loops with work; the first when nil.
 	pick func(n int) int
 }
@@ -124,6 +126,8 @@ func (w *world) run(build func(client.Interface, events.Recorder) controller.Loo
 func (d *driver) restart() {
 	d.client.heal()
 	d.loop = d.build(d.client, events.Func(func(_ corev1.ObjectReference, kind, reason, message string) {
+		d.world.telling.Lock()
+		defer d.world.telling.Unlock()
 		d.world.events = append(d.world.events, kind+" "+reason+" "+message)
 	}))
 	d.ready, d.later = nil, map[api.Key]time.Time{}
