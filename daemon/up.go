@@ -59,6 +59,16 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		forgetUnused(i)
 		return err
 	}
+	// Taken before anything is made: who shares our ports shares our network.
+	nodeListener, err := freeNodePort()
+	if err != nil {
+		forgetUnused(i)
+		return errors.Join(err, listener.Close())
+	}
+	l.cleanup("node API port", func() error {
+		nodeListener.Close() //nolint:errcheck // who served there has closed it
+		return nil
+	})
 	book, err := ledger.Open(i.ledgerFile())
 	if err != nil {
 		return errors.Join(err, listener.Close())
