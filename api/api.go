@@ -181,7 +181,9 @@ type Subresource struct {
 	// the result is validated.
 	PrepareUpdate  func(obj, old Object)
 	ValidateUpdate func(obj, old Object) field.ErrorList
-	ResetFields    map[schema.GroupVersion]fieldpath.Filter
+	// Warnings are as those of the resource, for writes of this part of it.
+	Warnings    func(obj, old Object) []string
+	ResetFields map[schema.GroupVersion]fieldpath.Filter
 
 	// For a subresource with a body of its own over the same object (scale,
 	// binding): Get derives the body, Put applies one to a copy of the object,

@@ -60,13 +60,6 @@ func errExists(ref api.Ref) error {
 	return apierrors.NewAlreadyExists(ref.Resource.GroupResource(), ref.Name)
 }
 
-// Conflict is the error of an update that was derived from an older state of
-// the object than the present one.
-func Conflict(ref api.Ref) error {
-	return apierrors.NewConflict(ref.Resource.GroupResource(), ref.Name,
-		errors.New("the object has been modified; please apply your changes to the latest version and try again"))
-}
-
 // Causes in the details of Conflict errors that are not about the object itself.
 const (
 	// CauseFenced: the fence of the write no longer holds.

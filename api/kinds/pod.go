@@ -104,6 +104,7 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 			Verbs:          updateVerbs,
 			PrepareUpdate:  onUpdate(pod.PrepareStatusUpdate),
 			ValidateUpdate: validatesUpdate(pod.ValidateStatusUpdate),
+			Warnings:       warns(func(p, _ *corev1.Pod) []string { return pod.StatusWarnings(p) }),
 			ResetFields:    resets(gv, "spec", "metadata.deletionTimestamp", "metadata.ownerReferences"),
 		},
 		"ephemeralcontainers": {

@@ -15,14 +15,6 @@ const (
 	preferred = "preferredDuringSchedulingIgnoredDuringExecution"
 )
 
-// ValidateNodeSelector checks a selection of nodes by labels and fields, as in
-// node affinity.
-func ValidateNodeSelector(s *corev1.NodeSelector, path *field.Path) field.ErrorList {
-	c := &checker{}
-	c.nodeSelector(path, s)
-	return c.errs
-}
-
 func (c *checker) affinity(at *field.Path, a *corev1.Affinity) {
 	if a == nil {
 		return

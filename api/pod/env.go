@@ -7,21 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// ValidateEnv checks environment variables of a container.
-func ValidateEnv(env []corev1.EnvVar, path *field.Path) field.ErrorList {
-	c := &checker{}
-	c.env(path, env)
-	return c.errs
-}
-
-// ValidateEnvFrom checks the sources that a container's environment is filled
-// from.
-func ValidateEnvFrom(sources []corev1.EnvFromSource, path *field.Path) field.ErrorList {
-	c := &checker{}
-	c.envFrom(path, sources)
-	return c.errs
-}
-
 func (c *checker) env(at *field.Path, env []corev1.EnvVar) {
 	for i := range env {
 		e, p := &env[i], at.Index(i)

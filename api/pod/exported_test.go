@@ -78,9 +78,14 @@ func TestStoredFlawsAreForgiven(t *testing.T) {
 	}
 }
 
-// The parts that other kinds have in common with pods.
+// Parts of a pod are checked wherever they stand.
 func TestPartsAtOtherPaths(t *testing.T) {
 	at := field.NewPath("at")
+	check := func(part func(*checker)) field.ErrorList {
+		c := &checker{}
+		part(c)
+		return c.errs
+	}
 	twoSources := corev1.EnvVar{Name: "A", Value: "v", ValueFrom: &corev1.EnvVarSource{
 		FieldRef: &corev1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.name"}}}
 	negative := resource.MustParse("-1")
@@ -89,32 +94,36 @@ func TestPartsAtOtherPaths(t *testing.T) {
 		got  field.ErrorList
 		want []wantCause
 	}{
-		{"env", ValidateEnv([]corev1.EnvVar{{Name: "A"}, {}}, at), []wantCause{{Reason: "FieldValueRequired", Field: "at[1].name"}}},
-		{"env from two sources", ValidateEnv([]corev1.EnvVar{twoSources}, at), []wantCause{{Reason: "FieldValueInvalid", Field: "at[0].valueFrom"}}},
-		{"env from", ValidateEnvFrom([]corev1.EnvFromSource{{}}, at), []wantCause{
+		{"env", check(func(c *checker) { c.env(at, []corev1.EnvVar{{Name: "A"}, {}}) }), []wantCause{{Reason: "FieldValueRequired", Field: "at[1].name"}}},
+		{"env from two sources", check(func(c *checker) { c.env(at, []corev1.EnvVar{twoSources}) }), []wantCause{{Reason: "FieldValueInvalid", Field: "at[0].valueFrom"}}},
+		{"env from", check(func(c *checker) { c.envFrom(at, []corev1.EnvFromSource{{}}) }), []wantCause{
 			{Reason: "FieldValueInvalid", Field: "at", Detail: "must specify one of: `configMapRef` or `secretRef`"}}},
 		{
 			"resources",
-			ValidateResourceRequirements(&corev1.ResourceRequirements{
-				Limits: corev1.ResourceList{"cpu": negative}, Claims: []corev1.ResourceClaim{{Name: "there"}, {Name: "missing"}},
-			}, sets.New("there"), at),
+			check(func(c *checker) {
+				c.resourceRequirements(at, &corev1.ResourceRequirements{
+					Limits: corev1.ResourceList{"cpu": negative}, Claims: []corev1.ResourceClaim{{Name: "there"}, {Name: "missing"}},
+				}, containerResource, sets.New("there"))
+			}),
 			[]wantCause{{Reason: "FieldValueInvalid", Field: "at.limits[cpu]"}, {Reason: "FieldValueNotFound", Field: "at.claims[1]"}},
 		},
 		{"quantity", ValidateResourceQuantity("cpu", negative, at), []wantCause{{Reason: "FieldValueInvalid", Field: "at"}}},
 		{"fraction of a thing", ValidateResourceQuantity("example.com/gpu", resource.MustParse("500m"), at), []wantCause{
 			{Reason: "FieldValueInvalid", Field: "at", Detail: "must be an integer"}}},
-		{"tolerations", ValidateTolerations([]corev1.Toleration{{Operator: "Equal"}}, at), []wantCause{{Reason: "FieldValueInvalid", Field: "at[0].operator"}}},
-		{"node selector", ValidateNodeSelector(&corev1.NodeSelector{}, at), []wantCause{
+		{"tolerations", check(func(c *checker) { c.tolerations(at, []corev1.Toleration{{Operator: "Equal"}}) }), []wantCause{{Reason: "FieldValueInvalid", Field: "at[0].operator"}}},
+		{"node selector", check(func(c *checker) { c.nodeSelector(at, &corev1.NodeSelector{}) }), []wantCause{
 			{Reason: "FieldValueRequired", Field: "at.nodeSelectorTerms", Detail: "must have at least one node selector term"}}},
-		{"volumes", ValidateVolumes([]corev1.Volume{{Name: "v"}}, nil, at), []wantCause{
+		{"volumes", check(func(c *checker) { c.volumes(at, []corev1.Volume{{Name: "v"}}, nil) }), []wantCause{
 			{Reason: "FieldValueRequired", Field: "at[0]", Detail: "must specify a volume type"}}},
 		{
 			"ephemeral volume of a long name",
-			ValidateVolumes([]corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{
-				VolumeClaimTemplate: &corev1.PersistentVolumeClaimTemplate{Spec: corev1.PersistentVolumeClaimSpec{
-					AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
-					Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}},
-				}}}}}}, &metav1.ObjectMeta{Name: "a_b"}, at),
+			check(func(c *checker) {
+				c.volumes(at, []corev1.Volume{{Name: "v", VolumeSource: corev1.VolumeSource{Ephemeral: &corev1.EphemeralVolumeSource{
+					VolumeClaimTemplate: &corev1.PersistentVolumeClaimTemplate{Spec: corev1.PersistentVolumeClaimSpec{
+						AccessModes: []corev1.PersistentVolumeAccessMode{corev1.ReadWriteOnce},
+						Resources:   corev1.VolumeResourceRequirements{Requests: corev1.ResourceList{"storage": resource.MustParse("1Gi")}},
+					}}}}}}, &metav1.ObjectMeta{Name: "a_b"})
+			}),
 			[]wantCause{{Reason: "FieldValueInvalid", Field: "at[0].name"}},
 		},
 	} {

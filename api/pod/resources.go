@@ -13,14 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// ValidateResourceRequirements checks requests, limits and claims of one
-// container. claims are the names of the pod's resource claims.
-func ValidateResourceRequirements(r *corev1.ResourceRequirements, claims sets.Set[string], path *field.Path) field.ErrorList {
-	c := &checker{}
-	c.resourceRequirements(path, r, containerResource, claims)
-	return c.errs
-}
-
 // ValidateResourceQuantity checks an amount of a resource, of a node's capacity
 // for example.
 func ValidateResourceQuantity(name corev1.ResourceName, q resource.Quantity, path *field.Path) field.ErrorList {

@@ -10,13 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// ValidateVolumes checks the volumes of a pod, or of a template when meta is nil.
-func ValidateVolumes(volumes []corev1.Volume, meta *metav1.ObjectMeta, path *field.Path) field.ErrorList {
-	c := &checker{}
-	c.volumes(path, volumes, meta)
-	return c.errs
-}
-
 // volumes answers with the valid volumes by name.
 func (c *checker) volumes(at *field.Path, volumes []corev1.Volume, meta *metav1.ObjectMeta) map[string]*corev1.VolumeSource {
 	// Claims made for the pod are named after it and the volume.

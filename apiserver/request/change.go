@@ -172,8 +172,12 @@ func (c *change) update(ctx context.Context, obj, cur api.Object) (store.Outcome
 	if errs := c.validate(obj, cur); len(errs) > 0 {
 		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
-	if row.Warnings != nil && info.Subresource == "" {
-		for _, w := range row.Warnings(obj, cur) {
+	warnings := row.Warnings
+	if sub := info.sub(); sub != nil {
+		warnings = sub.Warnings
+	}
+	if warnings != nil {
+		for _, w := range warnings(obj, cur) {
 			c.warn(w)
 		}
 	}

@@ -183,6 +183,23 @@ func TestStatusAndSpecAreWrittenApart(t *testing.T) {
 	}
 }
 
+// What a status says is warned about by the status's own rule, not the spec's.
+func TestStatusWarns(t *testing.T) {
+	f := newPodFixture(t)
+	p := f.pod("p").DeepCopy()
+	p.Status.PodIPs = []corev1.PodIP{{IP: "FD00::1"}}
+	p.Status.PodIP = "FD00::1"
+	info := podInfo("update", "p", "status")
+	var warned []string
+	info.Warn = func(text string) { warned = append(warned, text) }
+	if _, _, err := f.Update(t.Context(), info, request.Body{Object: p}, &metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if want := `status.podIPs[0].ip: IPv6 address "FD00::1" should be in RFC 5952 canonical format ("fd00::1")`; !slices.Equal(warned, []string{want}) {
+		t.Errorf("warnings are %q, want %q", warned, want)
+	}
+}
+
 func TestDeleteCollection(t *testing.T) {
 	f := newPodFixture(t)
 	for _, name := range []string{"a", "b", "c"} {

@@ -99,13 +99,6 @@ func testRefusals(s *suite) {
 	_, err = s.Delete(s.ctx, s.ref("default", "b"), store.WriteOptions{}, nil)
 	wantStatus(s, "delete of nothing", err, http.StatusNotFound, metav1.StatusReasonNotFound, `configmaps "b" not found`)
 
-	_, err = s.Update(s.ctx, s.ref("default", "a"), store.WriteOptions{}, func(cur api.Object) (store.Outcome, error) {
-		return store.Outcome{}, store.Conflict(s.ref("default", "a"))
-	})
-	wantStatus(s, "update of an old state", err, http.StatusConflict, metav1.StatusReasonConflict,
-		`Operation cannot be fulfilled on configmaps "a": the object has been modified; `+
-			`please apply your changes to the latest version and try again`)
-
 	mine := errors.New("no")
 	_, err = s.Delete(s.ctx, s.ref("default", "a"), store.WriteOptions{}, func(api.Object) error { return mine })
 	if err != mine {

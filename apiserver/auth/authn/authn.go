@@ -11,7 +11,6 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -34,21 +33,10 @@ func New(certificates *Certificates, tokens authenticator.Token, audiences []str
 	return &Authenticator{certificates, tokens, audiences, anonymous}
 }
 
-// Authenticate says who sends the request, or gives the status error 401. It
-// takes the token out of the request's headers, so that it goes no further.
-// reason, when there is an error, is what was wrong with the credentials, for
-// the log and not for the client.
-func (z *Authenticator) Authenticate(r *http.Request) (u user.Info, reason error, err error) {
-	resp, ok, reason := z.AuthenticateRequest(r)
-	if !ok {
-		return nil, reason, apierrors.NewUnauthorized("Unauthorized")
-	}
-	return resp.User, nil, nil
-}
-
-// AuthenticateRequest implements authenticator.Request. A request with
-// credentials that are not good is refused even where nobody in particular
-// would be let in.
+// AuthenticateRequest implements authenticator.Request. It takes the token out
+// of the request's headers, so that it goes no further. A request with
+// credentials that are not good is refused even where nobody in particular would
+// be let in; the error is for the log and not for the client.
 func (z *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
 	var errs []error
 	for _, try := range []func(*http.Request) (*authenticator.Response, bool, error){
