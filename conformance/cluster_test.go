@@ -290,7 +290,15 @@ func (c *cluster) finish(t *testing.T, cmd *exec.Cmd) result {
 	if err != nil {
 		t.Fatalf("start %s: %v", strings.Join(cmd.Args, " "), err)
 	}
-	<-p.ended
+	limit := time.NewTimer(startLimit)
+	defer limit.Stop()
+	select {
+	case <-p.ended:
+	case <-limit.C:
+		_ = cmd.Process.Kill() // whatever comes of it, the test has failed
+		<-p.ended
+		t.Fatalf("%s does not end within %s", strings.Join(cmd.Args, " "), startLimit)
+	}
 	return result{code: cmd.ProcessState.ExitCode(), out: p.out.String(), err: p.errs.String()}
 }
 
