@@ -88,6 +88,9 @@ func (w *world) rolledOut(name string, replicas int32) {
 		w.Errorf("conditions = %+v", s.Conditions)
 	}
 	for _, p := range w.running() {
+		if p.Labels["app"] != name {
+			continue
+		}
 		if got, want := p.Spec.Containers[0].Image, d.Spec.Template.Spec.Containers[0].Image; got != want {
 			w.Errorf("a pod runs %s, not %s", got, want)
 		}
