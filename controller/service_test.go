@@ -175,6 +175,11 @@ func TestEndpointsOfOthersStay(t *testing.T) {
 		t.Errorf("addresses %v, %d slices", r, len(w.slices()))
 	}
 	w.rests()
+	remove(w, s, metav1.DeleteOptions{})
+	w.settle()
+	if get[*corev1.Endpoints](w, "default", "web") != nil {
+		t.Error("the endpoints outlive their service")
+	}
 }
 
 // Documentation: "Service", "Over-capacity endpoints": 1000 addresses.

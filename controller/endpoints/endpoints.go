@@ -47,10 +47,20 @@ func New(c client.Interface) *Loop {
 // Name is the loop's identity.
 func (l *Loop) Name() string { return "endpoint-controller" }
 
+// leftPrefix before a service's name makes the key under which its Endpoints are
+// looked at when it was deleted, whoever wrote them. Without it, Endpoints that
+// somebody made by hand may still wait for their service.
+const leftPrefix = "left/"
+
 // Sources are services, the pods behind them, and the objects themselves.
 func (l *Loop) Sources() []controller.Source {
 	return []controller.Source{
-		{Resource: l.services},
+		{Resource: l.services, Keys: func(old, new api.Object) []api.Key {
+			if new == nil {
+				return []api.Key{{Namespace: old.GetNamespace(), Name: leftPrefix + old.GetName()}}
+			}
+			return []api.Key{{Namespace: new.GetNamespace(), Name: new.GetName()}}
+		}},
 		{Resource: l.pods, Keys: func(old, new api.Object) []api.Key {
 			return controller.ServicesOf(l.client.View(), l.services, old, new)
 		}},
@@ -62,11 +72,12 @@ func (l *Loop) Sources() []controller.Source {
 // with the service.
 func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duration, error) {
 	view := l.client.View()
+	name, left := strings.CutPrefix(key.Name, leftPrefix)
+	key.Name = name
 	have, _ := view.Get(l.endpoints, key).(*corev1.Endpoints)
 	s, ok := view.Get(l.services, key).(*corev1.Service)
 	if !ok {
-		// One that somebody made by hand stays; it may wait for its service.
-		if have == nil || have.Labels[managedByLabel] != managedBy {
+		if have == nil || !left && have.Labels[managedByLabel] != managedBy {
 			return 0, nil
 		}
 		err := l.client.Delete(ctx, api.RefTo(l.endpoints, have), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &have.UID}})
