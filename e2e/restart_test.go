@@ -17,6 +17,8 @@ import (
 )
 
 // A restart of Hansa, in order or not, finds every container as it was.
+//
+//lint:long one story: what stands before, the restarts, what stands after
 func TestRestartAdopts(t *testing.T) {
 	if !alone(t) {
 		return
