@@ -1,5 +1,5 @@
 // Package node keeps the node's own object: registered once, its status written
-// when it changes and every five minutes otherwise, its lease renewed every ten
+// when it changes, its lease renewed every ten
 // seconds. The lease is the heartbeat; the status is not.
 package node
 
@@ -56,9 +56,8 @@ type Config struct {
 
 // Intervals, those of Kubernetes.
 const (
-	leaseDuration  = 40 * time.Second
-	renewInterval  = 10 * time.Second
-	reportInterval = 5 * time.Minute
+	leaseDuration = 40 * time.Second
+	renewInterval = 10 * time.Second
 	// firstPause is how soon a node that is not ready is looked at again; it
 	// doubles up to renewInterval.
 	firstPause = 50 * time.Millisecond
@@ -223,8 +222,9 @@ func (k *Keeper) report(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	due := now.Sub(k.reported) >= reportInterval
-	if !due && equality.Semantic.DeepEqual(stripHeartbeats(&old.Status), stripHeartbeats(st)) {
+	// The lease says that the node lives; its status is written when the agent
+	// begins and when something changes, so that a cluster at rest is at rest.
+	if !k.reported.IsZero() && equality.Semantic.DeepEqual(stripHeartbeats(&old.Status), stripHeartbeats(st)) {
 		return nil
 	}
 	patch, err := statusPatch(old, st)
