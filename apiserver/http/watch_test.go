@@ -105,20 +105,19 @@ func TestWatchTables(t *testing.T) {
 }
 
 // Of a version that history no longer has, or one that is yet to come, the
-// client hears by an event, whether it watches anew or has been watching.
+// client hears by an event.
 // https://kubernetes.io/docs/reference/using-api/api-concepts/#410-gone-responses
-func TestWatchFromWhatIsGone(t *testing.T) {
-	engine := memory.New(memory.Options{})
+func TestWatchOutOfReach(t *testing.T) {
+	engine, clock := memory.New(memory.Options{}), clocktesting.NewFakeClock(time.Now())
 	open := func() *store.Store {
-		st, err := store.Open(t.Context(), engine, kinds.Registry(), store.Options{DetectMutations: true})
+		st, err := store.Open(t.Context(), engine, kinds.Registry(), store.Options{DetectMutations: true, Clock: clock})
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = st.Close() })
 		return st
 	}
-	before := open()
-	defer before.Close()
-	c := newClusterOver(t, before, nil)
+	c := newClusterOver(t, open(), nil)
 	for _, name := range []string{"a", "b", "c"} {
 		c.createConfigMap(name)
 	}
@@ -131,25 +130,30 @@ func TestWatchFromWhatIsGone(t *testing.T) {
 	if err := engine.Compact(t.Context(), now); err != nil {
 		t.Fatal(err)
 	}
-	after := open() // which has no recent events
-	defer after.Close()
-	c = newClusterOver(t, after, nil)
-	for query, want := range map[string]metav1.Status{
-		"&resourceVersion=" + first.ResourceVersion: {Code: http.StatusGone, Reason: metav1.StatusReasonExpired},
-		"&resourceVersion=" + first.ResourceVersion + "000&sendInitialEvents=true&resourceVersionMatch=NotOlderThan": {
-			Code: http.StatusGatewayTimeout, Reason: metav1.StatusReasonTimeout},
-	} {
-		a := c.do(call{path: configMaps + "?watch=1&timeoutSeconds=60" + query})
+	c = newClusterOver(t, open(), nil) // which has no recent events
+	expect := func(query string, code int32, reason metav1.StatusReason) {
+		t.Helper()
+		a := c.do(call{path: configMaps + "?watch=1&timeoutSeconds=60&" + query})
 		var e struct {
 			Type   string
 			Object metav1.Status
 		}
 		a.decode(t, &e)
-		if e.Type != "ERROR" || e.Object.Kind != "Status" || e.Object.Code != want.Code || e.Object.Reason != want.Reason {
-			t.Errorf("watch from %s gave %s", query, a.body)
+		if e.Type != "ERROR" || e.Object.Kind != "Status" || e.Object.Code != code || e.Object.Reason != reason {
+			t.Errorf("watch with %s gave %s", query, a.body)
 		}
 	}
-	// The same for the pages of a list.
+	expect("resourceVersion="+first.ResourceVersion, http.StatusGone, metav1.StatusReasonExpired)
+	go func() {
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for !clock.HasWaiters() {
+			<-tick.C
+		}
+		clock.Step(time.Minute)
+	}()
+	expect("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion="+first.ResourceVersion+"000", http.StatusGatewayTimeout, metav1.StatusReasonTimeout)
+	// The same for a list.
 	if s := c.do(call{path: configMaps + "?resourceVersionMatch=Exact&resourceVersion=" + first.ResourceVersion}).status(t); s.Code != http.StatusGone {
 		t.Errorf("list at an old version gave %+v", s)
 	}
