@@ -188,7 +188,7 @@ func (c *cluster) hansa(ctx context.Context, env []string, args ...string) *exec
 // up starts the daemon and returns when it says that it is ready.
 func (c *cluster) up(flags ...string) error {
 	args := append(append([]string{"up"}, c.flags...), flags...)
-	cmd := c.hansa(context.Background(), nil, args...)
+	cmd := c.hansa(background, []string{"HANSA_DETECT_MUTATIONS=1"}, args...)
 	var err error
 	if c.daemon, err = c.begin(cmd); err != nil {
 		return err
@@ -229,7 +229,7 @@ func (c *cluster) takeDown() error {
 	if _, err := os.Stat(c.dir); err != nil {
 		return nil
 	}
-	p, err := c.begin(c.hansa(context.Background(), nil, "down", "--purge"))
+	p, err := c.begin(c.hansa(background, nil, "down", "--purge"))
 	if err != nil {
 		return err
 	}

@@ -91,6 +91,7 @@ func (c *tabled) apart(o map[string]any) {
 	switch o["kind"] {
 	case "Pod":
 		spec["automountServiceAccountToken"] = false
+		spec["schedulerName"] = "nobody"
 	case "Job":
 		if spec["managedBy"] == nil {
 			spec["managedBy"] = "test.dev/nobody"
@@ -262,6 +263,16 @@ func TestInvalidObjects(t *testing.T) {
 	admin.want(t, http.StatusOK, deleteCall("pods", "default", "p", ""), nil)
 	if sent < 200 || pods < 100 {
 		t.Errorf("%d invalid objects, %d of them pods; at least 200 and 100 are due", sent, pods)
+	}
+}
+
+// What the tables call valid is taken.
+func TestValidPods(t *testing.T) {
+	create(t, "serviceaccounts", "default", "metadata: {name: web}")
+	for _, c := range tables(t, "pod/testdata/valid/*.yaml") {
+		// Admission sets it from the priority class.
+		unstructured.RemoveNestedField(c.Object, "spec", "preemptionPolicy")
+		t.Run(c.Name, func(t *testing.T) { c.send(t, metav1.NamespaceDefault).status2xx(t) })
 	}
 }
 

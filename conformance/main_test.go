@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -49,6 +50,7 @@ func TestMain(m *testing.M) {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "conformance:", err)
+		code = max(code, 1)
 	}
 	os.Exit(code)
 }
@@ -122,5 +124,21 @@ func inside(m *testing.M) (code int, err error) {
 	if err := makeClients(shared); err != nil {
 		return 1, err
 	}
-	return m.Run(), nil
+	code = m.Run()
+	return code, shared.complaints()
+}
+
+// complaints are the errors that the daemon logged: nothing that a test does may
+// bring it to one.
+func (c *cluster) complaints() error {
+	var lines []string
+	for line := range strings.Lines(c.daemon.errs.String()) {
+		if !strings.Contains(line, "level=WARN") {
+			lines = append(lines, strings.TrimSuffix(line, "\n"))
+		}
+	}
+	if len(lines) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the daemon complains:\n%s", strings.Join(lines, "\n"))
 }

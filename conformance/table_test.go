@@ -42,12 +42,12 @@ var changing = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
+	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 	{regexp.MustCompile(`\b\d+[smhd](\d+[smh])? +`), "AGE "},
 	{regexp.MustCompile(`\b\d+[smhd](\d+[smh])?\b`), "AGE"},
 	{regexp.MustCompile(`resourceVersion: "\d+"`), "resourceVersion: VERSION"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`<unknown>`), "AGE"},
-	{regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`), "UID"},
 }
 
 // steady takes out of a text what differs from run to run; with every pair of
