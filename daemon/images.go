@@ -44,12 +44,12 @@ func (i *Images) Import(ctx context.Context, archive io.Reader) ([]string, error
 	return i.client.ImportImage(ctx, archive)
 }
 
-// Remove removes an image by name.
+// Remove removes a name of an image, and the image with its last one.
 func (i *Images) Remove(ctx context.Context, name string) error {
 	if _, err := i.client.Image(ctx, name); errors.Is(err, runtime.ErrNotFound) {
 		return fmt.Errorf("there is no image %s; hansa image list shows those there are", name)
 	}
-	return i.client.RemoveImage(ctx, name)
+	return i.client.RemoveName(ctx, name)
 }
 
 // List is every name of every image, sorted.

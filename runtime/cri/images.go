@@ -7,9 +7,13 @@ import (
 	"fmt"
 	"io"
 	goruntime "runtime"
+	"slices"
 	"sort"
+	"strings"
+	"time"
 
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	streamapi "github.com/containerd/containerd/api/services/streaming/v1"
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/containerd/api/types"
@@ -70,12 +74,60 @@ func (c *Client) RemoveImage(ctx context.Context, ref string) error {
 	return gone(wrap(err, "remove image %s", ref))
 }
 
+// RemoveName removes one name of an image. The image goes with its last name,
+// and when it is called by its id.
+func (c *Client) RemoveName(ctx context.Context, name string) error {
+	found, err := c.Image(ctx, name)
+	if err != nil {
+		return err
+	}
+	tags := found.GetRepoTags()
+	i := slices.IndexFunc(tags, func(t string) bool {
+		return t == name || t == "docker.io/"+name || t == "docker.io/library/"+name
+	})
+	if i < 0 || len(tags) == 1 {
+		return c.RemoveImage(ctx, name)
+	}
+	remove := []string{tags[i]}
+	if r := repository(tags[i]); !slices.ContainsFunc(slices.Delete(slices.Clone(tags), i, i+1), func(t string) bool { return repository(t) == r }) {
+		for _, d := range found.GetRepoDigests() {
+			if repository(d) == r {
+				remove = append(remove, d)
+			}
+		}
+	}
+	ctx = metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace)
+	for _, n := range remove {
+		if _, err := imagesapi.NewImagesClient(c.conn).Delete(ctx, &imagesapi.DeleteImageRequest{Name: n, Sync: true}); err != nil && status.Code(err) != codes.NotFound {
+			return wrap(err, "remove image name %s", n)
+		}
+	}
+	return nil
+}
+
+// repository is a reference without tag and digest.
+func repository(ref string) string {
+	ref, _, _ = strings.Cut(ref, "@")
+	if i := strings.LastIndexByte(ref, ':'); i > strings.LastIndexByte(ref, '/') {
+		return ref[:i]
+	}
+	return ref
+}
+
 // ImportImage reads an archive into containerd's store and unpacks it, so that
 // the first pod need not.
 func (c *Client) ImportImage(ctx context.Context, archive io.Reader) ([]string, error) {
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace))
 	defer cancel()
 	id := rand.Text()
+	ctx, release, err := c.lease(ctx, id)
+	if status.Code(err) == codes.Unimplemented {
+		return nil, fmt.Errorf("import image: the container runtime at %s is not containerd and cannot import; pull the image from a registry instead", c.endpoint)
+	}
+	if err != nil {
+		return nil, wrap(err, "lease for an image import")
+	}
+	defer release()
 	// A read error of ours ends the stream as if the archive were complete, so
 	// it is remembered and outranks what the runtime makes of the torso.
 	source := &errReader{Reader: archive}
@@ -100,13 +152,29 @@ func (c *Client) ImportImage(ctx context.Context, archive io.Reader) ([]string, 
 	if source.err != nil {
 		return nil, fmt.Errorf("read image archive: %w", source.err)
 	}
-	if status.Code(err) == codes.Unimplemented {
-		return nil, fmt.Errorf("import image: the container runtime at %s is not containerd and cannot import; pull the image from a registry instead", c.endpoint)
-	}
 	if err != nil {
 		return nil, wrap(err, "import image")
 	}
 	return c.imported(ctx, id)
+}
+
+// leaseTime is when containerd gives up a lease whose holder has died.
+const leaseTime = time.Hour
+
+// lease keeps what is made with the context it returns, the stream above all,
+// from containerd's garbage collection, until released.
+func (c *Client) lease(ctx context.Context, id string) (leased context.Context, release func(), err error) {
+	leases := leasesapi.NewLeasesClient(c.conn)
+	_, err = leases.Create(ctx, &leasesapi.CreateRequest{ID: id, Labels: map[string]string{
+		"containerd.io/gc.expire": time.Now().Add(leaseTime).Format(time.RFC3339),
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	return metadata.AppendToOutgoingContext(ctx, "containerd-lease", id), func() {
+		// What fails here expires.
+		_, _ = leases.Delete(context.WithoutCancel(ctx), &leasesapi.DeleteRequest{ID: id})
+	}, nil
 }
 
 // imported names the images that an import made.
