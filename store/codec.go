@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"reflect"
+	"slices"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/internal/envelope"
 )
 
 // codec turns objects of one row into stored bytes and back, in the formats of
@@ -26,18 +28,13 @@ type codec struct {
 	hub    reflect.Type
 	proto  *protobuf.Serializer // nil: JSON
 
-	// head and tail are what stands around the object in a protobuf value of
-	// this kind.
-	head, tail []byte
-	common     interned[common]
-	fields     *interned[metav1.FieldsV1]
+	envelope envelope.Envelope
+	common   interned[common]
+	fields   *interned[metav1.FieldsV1]
 }
 
 // common is a part of an object that others may have as well.
 type common struct{ part any }
-
-// protoPrefix begins every protobuf value, as in Kubernetes.
-var protoPrefix = []byte("k8s\x00")
 
 func newCodec(reg *api.Registry, row *api.Resource, fields *interned[metav1.FieldsV1]) (*codec, error) {
 	c := &codec{reg: reg, row: row, gvk: row.GVK(), hub: reflect.TypeOf(row.New()), fields: fields}
@@ -50,14 +47,7 @@ func newCodec(reg *api.Registry, row *api.Resource, fields *interned[metav1.Fiel
 		return c, nil
 	}
 	c.proto = protobuf.NewSerializer(reg.Scheme(), reg.Scheme())
-	empty := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: c.gvk.GroupVersion().String(), Kind: c.gvk.Kind}}
-	data, err := empty.Marshal()
-	if err != nil {
-		return nil, fmt.Errorf("resource %s: %w", row.Plural, err)
-	}
-	const after = 4 // two fields that are always empty: tags and lengths
-	c.head = append(bytes.Clone(protoPrefix), data[:len(data)-after]...)
-	c.tail = data[len(data)-after:]
+	c.envelope = envelope.Of(c.gvk.GroupVersion().String(), c.gvk.Kind)
 	return c, nil
 }
 
@@ -72,22 +62,34 @@ func (c *codec) encode(obj api.Object, slot int) ([]byte, error) {
 		}
 	}
 	stored.SetResourceVersion(formatSlot(slot))
+	if m, ok := stored.(marshaler); ok {
+		n := m.Size()
+		value := c.envelope.AppendHead(make([]byte, 0, n+roomAround), n)
+		start := len(value)
+		value = slices.Grow(value, n)[:start+n]
+		if _, err := m.MarshalToSizedBuffer(value[start:]); err != nil {
+			return nil, err
+		}
+		return c.envelope.AppendTail(value), nil
+	}
 	stored.GetObjectKind().SetGroupVersionKind(c.gvk)
-	if c.proto == nil {
-		return json.Marshal(stored)
-	}
-	var out bytes.Buffer
-	if err := c.proto.Encode(stored, &out); err != nil {
-		return nil, err
-	}
-	return out.Bytes(), nil
+	return json.Marshal(stored)
 }
+
+// marshaler is what types with a protobuf form have.
+type marshaler interface {
+	Size() int
+	MarshalToSizedBuffer([]byte) (int, error)
+}
+
+// roomAround is enough for the envelopes of most kinds.
+const roomAround = 96
 
 // decode makes the object of a stored value, complete but for its resource
 // version: slot is what there was in its place. used is what the object shares
 // with others, to be kept along with it.
 func (c *codec) decode(value []byte) (obj api.Object, slot int, used *common, err error) {
-	if raw, ok := c.unwrap(value); ok {
+	if raw, ok := c.envelope.Cut(value); ok && c.proto != nil {
 		obj, used, err = c.decodeOwn(raw)
 	} else {
 		obj, err = c.decodeAny(value)
@@ -114,23 +116,6 @@ func (c *codec) share(fields **metav1.FieldsV1) (err error) {
 		*fields, err = c.fields.get(own.GetRawBytes(), func() (*metav1.FieldsV1, error) { return own, nil })
 	}
 	return err
-}
-
-// unwrap gives the object within a protobuf value of the kind that is stored.
-func (c *codec) unwrap(value []byte) (raw []byte, ok bool) {
-	if c.proto == nil {
-		return nil, false
-	}
-	rest, ok := bytes.CutPrefix(value, c.head)
-	if !ok {
-		return nil, false
-	}
-	number, kind, n := protowire.ConsumeTag(rest)
-	if n < 0 || number != 2 || kind != protowire.BytesType {
-		return nil, false
-	}
-	raw, m := protowire.ConsumeBytes(rest[n:])
-	return raw, m >= 0 && bytes.Equal(rest[n+m:], c.tail)
 }
 
 // decodeOwn decodes an object in the stored version.
@@ -204,7 +189,7 @@ func (c *codec) decodeAny(value []byte) (api.Object, error) {
 	var gvk *schema.GroupVersionKind
 	var err error
 	switch {
-	case bytes.HasPrefix(value, protoPrefix) && c.proto != nil:
+	case bytes.HasPrefix(value, []byte(envelope.Prefix)) && c.proto != nil:
 		stored, gvk, err = c.proto.Decode(value, nil, nil)
 	case bytes.HasPrefix(value, []byte("{")):
 		stored, gvk, err = c.decodeJSON(value)

@@ -19,6 +19,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/internal/envelope"
 	"hansa.dev/hansa/store"
 )
 
@@ -281,8 +282,6 @@ func (a *Services) freeAddress(ctx context.Context, text string, was *corev1.Ser
 	return store.Side{Key: key, Revision: revision}, true, nil
 }
 
-var protobufMagic = []byte{'k', '8', 's', 0}
-
 // encodeAddress makes the IPAddress by which a service holds an address.
 func encodeAddress(ip netip.Addr, s *corev1.Service) ([]byte, error) {
 	obj := &networkingv1.IPAddress{
@@ -305,16 +304,11 @@ func encode(apiVersion, kind string, obj interface{ Marshal() ([]byte, error) })
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", kind, err)
 	}
-	unknown := runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: apiVersion, Kind: kind}, Raw: raw}
-	data, err := unknown.Marshal()
-	if err != nil {
-		return nil, fmt.Errorf("encode %s: %w", kind, err)
-	}
-	return append(bytes.Clone(protobufMagic), data...), nil
+	return envelope.Of(apiVersion, kind).Append(nil, raw), nil
 }
 
 func decode(value []byte, into interface{ Unmarshal([]byte) error }) error {
-	data, ok := bytes.CutPrefix(value, protobufMagic)
+	data, ok := bytes.CutPrefix(value, []byte(envelope.Prefix))
 	if !ok {
 		return fmt.Errorf("not an object in protobuf")
 	}

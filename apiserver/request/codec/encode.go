@@ -12,10 +12,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/internal/envelope"
 )
-
-// protobufMagic starts every object in protobuf.
-var protobufMagic = []byte{'k', '8', 's', 0}
 
 // NotEncodable is an object that has no form in the asked media type.
 type NotEncodable struct {
@@ -113,7 +111,7 @@ func (c *Codec) Append(dst []byte, obj api.Object, form Form, media MediaType) (
 func appendFull(dst []byte, body Body, kind schema.GroupVersionKind, media MediaType) ([]byte, error) {
 	switch media {
 	case Protobuf:
-		return appendUnknown(dst, kind, body)
+		return envelopeOf(kind).Append(dst, body), nil
 	case YAML:
 		text, err := yaml.JSONToYAML(appendJSON(nil, body, kind))
 		return append(dst, text...), err
@@ -130,16 +128,8 @@ func appendJSON(dst []byte, body Body, kind schema.GroupVersionKind) []byte {
 	return append(dst, rest...)
 }
 
-func appendUnknown(dst []byte, kind schema.GroupVersionKind, body []byte) ([]byte, error) {
-	unknown := runtime.Unknown{
-		TypeMeta: runtime.TypeMeta{Kind: kind.Kind, APIVersion: kind.GroupVersion().String()},
-		Raw:      body,
-	}
-	data, err := unknown.Marshal()
-	if err != nil {
-		return dst, fmt.Errorf("encode %s: %w", kind.Kind, err)
-	}
-	return append(append(dst, protobufMagic...), data...), nil
+func envelopeOf(kind schema.GroupVersionKind) envelope.Envelope {
+	return envelope.Of(kind.GroupVersion().String(), kind.Kind)
 }
 
 // AppendValue writes an object that is not stored: a status, a review, a table.

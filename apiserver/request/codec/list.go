@@ -8,7 +8,6 @@ import (
 	"io"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/yaml"
 
@@ -107,17 +106,14 @@ func (c *Codec) writeProtoList(w io.Writer, list *List) error {
 		}
 		total += 1 + len(binary.AppendUvarint(nil, uint64(n))) + n
 	}
-	head, tail, err := unknownAround(list.Kind, total)
-	if err != nil {
-		return err
-	}
-	b, err := c.writeItems(w, append(head, meta...), list, Protobuf, func(b []byte, body Body) []byte {
+	around := envelopeOf(list.Kind)
+	b, err := c.writeItems(w, append(around.AppendHead(nil, total), meta...), list, Protobuf, func(b []byte, body Body) []byte {
 		return append(binary.AppendUvarint(append(b, protoField2), uint64(len(body))), body...)
 	})
 	if err != nil {
 		return err
 	}
-	_, err = w.Write(append(b, tail...))
+	_, err = w.Write(around.AppendTail(b))
 	return err
 }
 
@@ -135,18 +131,4 @@ func (c *Codec) protoSize(item api.Object, form Form) (int, error) {
 		return 0, &NotEncodable{Type: typeName(versioned), Media: Protobuf}
 	}
 	return m.Size(), nil
-}
-
-// unknownAround is what comes before and after n bytes that are an object of a
-// kind: runtime.Unknown has the kind, then the bytes, then two fields that are
-// empty here.
-func unknownAround(kind schema.GroupVersionKind, n int) (head, tail []byte, err error) {
-	empty := runtime.Unknown{TypeMeta: runtime.TypeMeta{Kind: kind.Kind, APIVersion: kind.GroupVersion().String()}}
-	data, err := empty.Marshal()
-	if err != nil {
-		return nil, nil, fmt.Errorf("encode %s: %w", kind.Kind, err)
-	}
-	const after = 4 // two tags and two lengths
-	head = append(append(head, protobufMagic...), data[:len(data)-after]...)
-	return binary.AppendUvarint(append(head, protoField2), uint64(n)), data[len(data)-after:], nil
 }
