@@ -111,15 +111,16 @@ func (w *watching) expect(t *testing.T, want ...string) {
 // version that was seen, and misses and repeats nothing.
 func TestWatchResumesFromAnyVersion(t *testing.T) {
 	ns := namespace(t)
-	start := create(t, "configmaps", ns, "metadata: {name: before}").GetResourceVersion()
+	// Nothing but this test makes secrets in the namespace.
+	start := create(t, "secrets", ns, "metadata: {name: before}").GetResourceVersion()
 	for i := range 5 {
 		name := fmt.Sprintf("c%d", i)
-		create(t, "configmaps", ns, "metadata: {name: "+name+"}")
-		patch(t, "configmaps", ns, name, `{"data":{"k":"v"}}`)
-		admin.want(t, http.StatusOK, deleteCall("configmaps", ns, name, ""), nil)
+		create(t, "secrets", ns, "metadata: {name: "+name+"}")
+		patch(t, "secrets", ns, name, `{"data":{"k":"dg=="}}`)
+		admin.want(t, http.StatusOK, deleteCall("secrets", ns, name, ""), nil)
 	}
 	read := func(from string, n int) (types, versions []string) {
-		w := watch(t, at("configmaps", ns)+"?resourceVersion="+from)
+		w := watch(t, at("secrets", ns)+"?resourceVersion="+from)
 		defer w.cancel()
 		for range n {
 			e := w.next(t)
