@@ -213,14 +213,6 @@ func TestCommands(t *testing.T) {
 	if out := run("image", "list"); !strings.Contains(out, "hansa.local/busybox:1 ") {
 		t.Errorf("image list:\n%s", out)
 	}
-	image := s.publish("removed")
-	s.create("p", runs(image, "IfNotPresent", ""))
-	s.finished("p")
-	s.kubectl("delete", "pod", "p")
-	run("image", "remove", image)
-	if out := run("image", "list"); strings.Contains(out, image) {
-		t.Errorf("after its removal:\n%s", out)
-	}
 	// What is not well is named with its reason.
 	s.create("broken", runs("hansa.local/none:1", "Never", ""))
 	await(t, "status tells of the pod", func() error {
