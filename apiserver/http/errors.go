@@ -69,13 +69,13 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if negotiated != nil {
 		out = output{media: codec.JSON}
 	}
-	s.writeStatus(w, r, status, out)
+	s.writeStatus(w, r, int(status.Code), status, out)
 }
 
-func (s *Server) writeStatus(w http.ResponseWriter, r *http.Request, status *metav1.Status, out output) {
+func (s *Server) writeStatus(w http.ResponseWriter, r *http.Request, code int, status *metav1.Status, out output) {
 	kind := metav1.SchemeGroupVersion
 	kind.Group = ""
-	s.writeValue(w, r, int(status.Code), status, kind.WithKind("Status"), out)
+	s.writeValue(w, r, code, status, kind.WithKind("Status"), out)
 }
 
 // notFound is the answer to a path that names nothing.

@@ -322,12 +322,14 @@ func (c *call) deleteCollection() error {
 // another kind as it is.
 func (c *call) send(code int, obj runtime.Object) error {
 	if status, ok := obj.(*metav1.Status); ok {
-		if status.Code == 0 {
+		// In Kubernetes it says its code when something was posted, but not when
+		// something was deleted.
+		if status.Code == 0 && c.info.Verb == "create" {
 			status.Code = int32(code)
 		}
 		out := c.out
 		out.as = schema.GroupVersionKind{}
-		c.writeStatus(c.w, c.r, status, out)
+		c.writeStatus(c.w, c.r, code, status, out)
 		return nil
 	}
 	stored, ok := obj.(api.Object)
