@@ -34,7 +34,7 @@ func TestRBAC(t *testing.T) {
 		t.Errorf("without a role: %d", c)
 	}
 	grant(t, ns, "reader", user, `[{apiGroups: [""], resources: [configmaps], verbs: [get, list, watch]}]`)
-	grant(t, ns, "owner", user, `[{apiGroups: [""], resources: [configmaps], resourceNames: [mine], verbs: [update, delete]}, {apiGroups: [""], resources: [pods/log], verbs: [get]}]`)
+	grant(t, ns, "owner", user, `[{apiGroups: [""], resources: [configmaps], resourceNames: [mine], verbs: [update, delete]}, {apiGroups: [""], resources: [secrets], resourceNames: [one], verbs: [list, watch]}, {apiGroups: [""], resources: [pods/log], verbs: [get]}]`)
 	for _, c := range []struct {
 		method, path, body string
 		want               int
@@ -47,6 +47,11 @@ func TestRBAC(t *testing.T) {
 		{"PUT", at("configmaps", ns, "mine"), "metadata: {name: mine}", 200},
 		{"PUT", at("configmaps", ns, "theirs"), "metadata: {name: theirs}", 403},
 		{"DELETE", at("configmaps", ns), "", 403},
+		{"GET", at("secrets", ns), "", 403},
+		{"GET", at("secrets", ns) + "?fieldSelector=metadata.name%3Done", "", 200},
+		{"GET", at("secrets", ns) + "?fieldSelector=metadata.name%3Done&watch=1&timeoutSeconds=1", "", 200},
+		{"GET", at("secrets", ns) + "?fieldSelector=metadata.name%3Dtwo", "", 403},
+		{"GET", at("secrets", ns, "one"), "", 403},
 		{"GET", at("pods", ns, "p"), "", 403},
 		{"GET", at("pods", ns, "p", "log"), "", 404},
 		{"DELETE", at("configmaps", ns, "mine"), "", 200},

@@ -29,6 +29,30 @@ var badInput = []struct {
 		400, metav1.StatusReasonBadRequest, "couldn't get version/kind; json parse error", nil,
 	},
 	{
+		"JSON with more behind it", call{method: "POST", path: "NS/configmaps", contentType: "application/json", body: `{"metadata":{"name":"x"}} more`},
+		400, metav1.StatusReasonBadRequest, "invalid character 'm' after top-level value", nil,
+	},
+	{
+		"JSON that is too deep", call{method: "POST", path: "NS/configmaps", contentType: "application/json", body: strings.Repeat(`{"a":`, 20000) + "1" + strings.Repeat("}", 20000)},
+		400, metav1.StatusReasonBadRequest, "exceeded max depth", nil,
+	},
+	{
+		"YAML that multiplies", call{method: "POST", path: "NS/configmaps", body: multiplying()},
+		400, metav1.StatusReasonBadRequest, "document contains excessive aliasing", nil,
+	},
+	{
+		"a number that is too large", call{method: "POST", path: "NS/services", body: `{"metadata":{"name":"x"},"spec":{"ports":[{"port":99999999999}]}}`},
+		400, metav1.StatusReasonBadRequest, "json: cannot unmarshal number 99999999999 into Go struct field", nil,
+	},
+	{
+		"keys in another case, strictly", call{method: "POST", path: "NS/configmaps?fieldValidation=Strict", contentType: "application/json", body: `{"Metadata":{"name":"x"}}`},
+		400, metav1.StatusReasonBadRequest, `unknown field "Metadata"`, nil,
+	},
+	{
+		"no time at all", call{path: "NS/configmaps?timeout=1ns"},
+		504, metav1.StatusReasonTimeout, "request did not complete within requested timeout", nil,
+	},
+	{
 		"no body", call{method: "POST", path: "NS/configmaps", contentType: "application/json"},
 		400, metav1.StatusReasonBadRequest, "", nil,
 	},
@@ -161,6 +185,15 @@ var badInput = []struct {
 		"a namespace that is not there", call{method: "POST", path: "/api/v1/namespaces/nowhere/configmaps", body: `{"metadata":{"name":"x"}}`},
 		404, metav1.StatusReasonNotFound, `namespaces "nowhere" not found`, nil,
 	},
+}
+
+// multiplying is a small document of nine to the eighth texts.
+func multiplying() string {
+	text := `a: &a ["x","x","x","x","x","x","x","x","x"]` + "\n"
+	for c := 'b'; c <= 'h'; c++ {
+		text += fmt.Sprintf("%[1]c: &%[1]c [%[2]s]\n", c, strings.Repeat(fmt.Sprintf("*%c,", c-1), 8)+fmt.Sprintf("*%c", c-1))
+	}
+	return text
 }
 
 // Bad input gets the status, reason and causes that Kubernetes gives.

@@ -115,7 +115,7 @@ func TestDeleteAnswersWithStatus(t *testing.T) {
 	ns := namespace(t)
 	u := create(t, "configmaps", ns, "metadata: {name: a}")
 	s := admin.want(t, http.StatusOK, deleteCall("configmaps", ns, "a", ""), nil).status(t)
-	if s.Status != metav1.StatusSuccess || s.Details == nil || s.Details.Name != "a" || s.Details.Kind != "configmaps" || s.Details.UID != u.GetUID() {
+	if s.Status != metav1.StatusSuccess || s.Details == nil || s.Details.Name != "a" || s.Details.Kind != "configmaps" || s.Details.UID != u.GetUID() || s.Code != 0 {
 		t.Errorf("status is %+v %+v", s, s.Details)
 	}
 	create(t, "serviceaccounts", ns, "metadata: {name: a}")

@@ -141,3 +141,35 @@ func TestOwnerReferencesAreChecked(t *testing.T) {
 		t.Errorf("a repeated reference leaves %v with warnings %q", refs, a.header.Values("Warning"))
 	}
 }
+
+// "Use Cascading Deletion in a Cluster": a deployment takes its sets and pods
+// along, or leaves them to be adopted by the next of its kind.
+func TestDeploymentsAndTheirPods(t *testing.T) {
+	ns := namespace(t)
+	names := func(resource string) []string {
+		all, _ := list(t, resource, ns, "labelSelector=app%3Dd")
+		return all
+	}
+	create(t, "deployments", ns, deploymentOf("d", 2))
+	eventually(t, "pods are made", func() bool { return len(names("pods")) == 2 })
+	set := names("replicasets")[0]
+	admin.want(t, http.StatusOK, deleteCall("deployments", ns, "d", "{propagationPolicy: Orphan}"), nil)
+	eventually(t, "the deployment goes alone", func() bool {
+		return gone(t, "deployments", ns, "d") && len(get(t, "replicasets", ns, set).GetOwnerReferences()) == 0
+	})
+	again := create(t, "deployments", ns, deploymentOf("d", 2))
+	eventually(t, "the set is adopted", func() bool {
+		refs := get(t, "replicasets", ns, set).GetOwnerReferences()
+		return len(refs) == 1 && refs[0].UID == again.GetUID() && refs[0].Controller != nil && *refs[0].Controller
+	})
+	if pods, sets := names("pods"), names("replicasets"); len(pods) != 2 || len(sets) != 1 {
+		t.Errorf("after the adoption there are %v and %v", sets, pods)
+	}
+	admin.want(t, http.StatusOK, deleteCall("deployments", ns, "d", "{propagationPolicy: Foreground}"), nil)
+	eventually(t, "all go", func() bool {
+		if gone(t, "deployments", ns, "d") && len(names("replicasets"))+len(names("pods")) > 0 {
+			t.Fatal("the deployment went before what blocks it")
+		}
+		return gone(t, "deployments", ns, "d")
+	})
+}
