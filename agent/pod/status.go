@@ -135,7 +135,7 @@ func (s *State) showsEnd(c *Container, newest *Run, now time.Time) bool {
 	if !s.goesOn() || !s.again(c, newest) {
 		return true
 	}
-	return c.Failure == nil && now.Before(newest.Finished.Add(settle))
+	return c.Failure == nil && (c.Start.Busy || now.Before(newest.Finished.Add(settle)))
 }
 
 // waiting is why a container that is to run does not.
