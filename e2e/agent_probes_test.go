@@ -36,6 +36,7 @@ func probeRows() []row {
 func (s *space) probed(kind, handler, args string) {
 	s.t.Helper()
 	s.create("p", fmt.Sprintf(`
+terminationGracePeriodSeconds: 30
 containers:
 - name: main
   image: hansa.local/testimage:1

@@ -263,7 +263,7 @@ func nodeStatus(s *space) {
 	await(s.t, "the node lists its images", func() error {
 		n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
 		for i := range n.Status.Images {
-			if slices.Contains(n.Status.Images[i].Names, shell) {
+			if slices.Contains(n.Status.Images[i].Names, testimage) {
 				return nil
 			}
 		}

@@ -25,7 +25,7 @@ import (
 
 // patience is how long anything may take that is said to happen. It says when
 // a test has failed, not how fast something should be: tests share two cores.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // A cluster is what runs from one data directory.
 type cluster struct {
@@ -184,7 +184,7 @@ func (c *cluster) kubectl(args ...string) (string, error) {
 
 // pipe runs a command of the binary with the streams given.
 func (c *cluster) pipe(ctx context.Context, in io.Reader, out, errOut io.Writer, args ...string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*patience)
+	ctx, cancel := context.WithTimeout(ctx, patience+time.Minute) // kubectl has its own patience
 	defer cancel()
 	cmd := c.program(args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, out, errOut

@@ -50,7 +50,7 @@ containers:
 	for _, name := range []string{"p", "host"} {
 		s.ready(name)
 	}
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	return c, s
 }
 

@@ -201,11 +201,16 @@ func prepareMachine(dir string) error {
 	if err != nil {
 		return err
 	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := forgetMounts("/run/", "/tmp/", "/var/lib/"); err != nil {
+		return err
+	}
 	for _, m := range []struct {
 		source, target, kind string
 		flags                uintptr
 	}{
-		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE},
 		{"", "/", "", unix.MS_REC | unix.MS_SHARED},
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
 		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
@@ -259,6 +264,23 @@ func (t keptTree) restore() error {
 		return fmt.Errorf("bring back %s: %w", t.path, err)
 	}
 	return os.Chdir(here)
+}
+
+// forgetMounts takes away what others have mounted below folders that are not
+// seen any more, and would hold what they remove.
+func forgetMounts(folders ...string) error {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for _, line := range slices.Backward(strings.Split(strings.TrimSpace(string(b)), "\n")) {
+		point := strings.Fields(line)[4]
+		if slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(point, f) }) {
+			// It fails for what lies below another one and has gone with it.
+			_ = unix.Unmount(point, unix.MNT_DETACH)
+		}
+	}
+	return nil
 }
 
 // alone tells whether the calling test runs on a machine of its own. If it does

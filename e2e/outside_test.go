@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -61,26 +62,53 @@ func connectMachine() error {
 	return nil
 }
 
+// threads are the ones that live in other network namespaces: each carries out
+// what it is sent.
+var threads = struct {
+	sync.Mutex
+	of map[string]chan<- func()
+}{of: map[string]chan<- func(){}}
+
 // within runs f on a thread in a network namespace. What f opens stays there.
 func within(namespace string, f func() error) error {
-	errs := make(chan error)
+	thread, err := threadIn(namespace)
+	if err == nil {
+		done := make(chan error)
+		thread <- func() { done <- f() }
+		err = <-done
+	}
+	if err != nil {
+		return fmt.Errorf("in network namespace %s: %w", namespace, err)
+	}
+	return nil
+}
+
+func threadIn(namespace string) (chan<- func(), error) {
+	threads.Lock()
+	defer threads.Unlock()
+	if thread, ok := threads.of[namespace]; ok {
+		return thread, nil
+	}
+	work, entered := make(chan func()), make(chan error)
 	go func() {
 		// Never unlocked: the thread ends with the goroutine.
 		runtime.LockOSThread()
 		fd, err := unix.Open("/run/netns/"+namespace, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 		if err == nil {
-			err = unix.Setns(fd, unix.CLONE_NEWNET)
-			unix.Close(fd)
+			err = errors.Join(unix.Setns(fd, unix.CLONE_NEWNET), unix.Close(fd))
 		}
-		if err == nil {
-			err = f()
+		if entered <- err; err != nil {
+			return
 		}
-		errs <- err
+		for f := range work {
+			f()
+		}
 	}()
-	if err := <-errs; err != nil {
-		return fmt.Errorf("in network namespace %s: %w", namespace, err)
+	if err := <-entered; err != nil {
+		return nil, err
 	}
-	return nil
+	threads.of[namespace] = work
+	return work, nil
 }
 
 // reach is an HTTP client of the outside.

@@ -52,7 +52,7 @@ spec:
   selector: {app: greeter}
   ports: [{port: 80, targetPort: 8080}]
 `)
-	s.kubectl("rollout", "status", "deployment/greeter", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/greeter", "--timeout=120s")
 	s.create("fourth", `
 containers:
 - {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}

@@ -38,9 +38,8 @@ func TestWorkloads(t *testing.T) {
 	}
 }
 
-// deployment is one of the test image whose pods and templates differ by a
-// word. A server that is told to end finishes a little later than it is taken
-// from the service, as servers should.
+// deployment is one of the test image whose templates differ by a word. A server
+// that is told to end goes on for a while: callers hear of it when it does.
 func deployment(name, word string, replicas int) string {
 	return fmt.Sprintf(`
 apiVersion: apps/v1
@@ -56,6 +55,7 @@ spec:
       containers:
       - name: main
         image: hansa.local/testimage:1
+        args: [serve, -drain=3s]
         env: [{name: WORD, value: %[2]s}]
         ports: [{name: web, containerPort: 8080}]
         readinessProbe: {httpGet: {path: /healthz, port: web}, periodSeconds: 1}
@@ -65,7 +65,7 @@ spec:
 func rollout(s *space) {
 	s.apply(deployment("web", "one", 3))
 	v := s.service("web", "type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: web}]")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	url := fmt.Sprintf("http://%s:%d/", nodeIP, v.Spec.Ports[0].NodePort)
 	s.answers(fetchWord(fetchFromOutside), url+"word", "one")
 
@@ -80,7 +80,9 @@ func rollout(s *space) {
 			},
 		}}
 		load.Go(func() {
-			for ctx.Err() == nil {
+			pace := time.NewTicker(10 * time.Millisecond)
+			defer pace.Stop()
+			for ; ctx.Err() == nil; <-pace.C {
 				if _, err := answerOf(client.Get(url)); err != nil {
 					failed.Add(1)
 					s.t.Errorf("keep-alive %t, request %d: %v", keepAlive, asked.Load(), err)
@@ -90,7 +92,7 @@ func rollout(s *space) {
 		})
 	}
 	s.kubectl("set", "env", "deployment/web", "WORD=two")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	cancel()
 	load.Wait()
 	s.answers(fetchWord(fetchFromOutside), url+"word", "two")
@@ -112,14 +114,14 @@ func undo(s *space) {
 		return s.kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].env[0].value}")
 	}
 	s.apply(deployment("web", "one", 1))
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	s.apply(deployment("web", "two", 1))
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	if got := s.kubectl("rollout", "history", "deployment/web"); !strings.Contains(got, "\n1 ") || !strings.Contains(got, "\n2 ") {
 		s.t.Errorf("history:\n%s", got)
 	}
 	s.kubectl("rollout", "undo", "deployment/web")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	if got := word(); got != "one" {
 		s.t.Errorf("undone: %q", got)
 	}
@@ -136,7 +138,7 @@ func undo(s *space) {
 		s.t.Errorf("available: %s", got)
 	}
 	s.kubectl("rollout", "undo", "deployment/web")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 }
 
 // podsOf are the ready pods of an app, by name.
@@ -157,7 +159,7 @@ func (s *space) podsOf(app string) map[string]corev1.Pod {
 
 func heals(s *space) {
 	s.apply(deployment("web", "one", 2))
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	before := s.podsOf("web")
 	var victim, killed string
 	for name := range before {
@@ -182,7 +184,7 @@ func heals(s *space) {
 		return c.RestartCount == 1 && c.Ready && c.LastTerminationState.Terminated != nil && c.LastTerminationState.Terminated.ExitCode == 137
 	})
 	s.kubectl("scale", "deployment/web", "--replicas=4")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 	s.kubectl("scale", "deployment/web", "--replicas=1")
 	await(s.t, "one is left", func() error {
 		if n := len(s.podsOf("web")); n != 1 {
@@ -214,17 +216,21 @@ func processInGroup(name string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	first := 0
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
+		if err != nil || first > 0 && pid > first {
 			continue
 		}
 		groups, err := os.ReadFile("/proc/" + e.Name() + "/cgroup")
 		if err == nil && strings.Contains(string(groups), "/"+name) {
-			return pid, nil
+			first = pid
 		}
 	}
-	return 0, fmt.Errorf("no process is in a control group %s", name)
+	if first == 0 {
+		return 0, fmt.Errorf("no process is in a control group %s", name)
+	}
+	return first, nil
 }
 
 // killHard ends a process at once.
@@ -251,7 +257,7 @@ spec:
       containers:
       - {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo part $JOB_COMPLETION_INDEX"]}
 `)
-	s.kubectl("wait", "--for=condition=complete", "job/work", "--timeout=60s")
+	s.kubectl("wait", "--for=condition=complete", "job/work", "--timeout=120s")
 	var out strings.Builder
 	list, err := s.client.CoreV1().Pods(s.name).List(s.t.Context(), metav1.ListOptions{LabelSelector: batchv1.JobNameLabel + "=work"})
 	if err != nil {
@@ -290,7 +296,7 @@ spec:
       containers:
       - {name: main, image: hansa.local/busybox:1, command: [sh, -c, "exit 3"]}
 `)
-	s.kubectl("wait", "--for=condition=failed", "job/work", "--timeout=60s")
+	s.kubectl("wait", "--for=condition=failed", "job/work", "--timeout=120s")
 	if got := s.kubectl("get", "job", "work", "-o", "jsonpath={.status.conditions[?(@.type=='Failed')].reason}"); got != "BackoffLimitExceeded" {
 		s.t.Errorf("reason %q", got)
 	}
@@ -306,8 +312,8 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: config}
 `)
-	in.kubectl("rollout", "status", "deployment/web", "--timeout=60s")
-	s.kubectl("delete", "namespace", inner, "--timeout=60s")
+	in.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+	s.kubectl("delete", "namespace", inner, "--timeout=120s")
 	if out, err := s.cluster.kubectl("-n", inner, "get", "pods,configmaps,deployments,serviceaccounts", "-o", "name"); out != "" {
 		s.t.Errorf("left: %s, %v", out, err)
 	}

@@ -41,15 +41,13 @@ type server struct {
 	listener net.Listener
 }
 
-// drain is how long the server goes on after it was told to end.
-const drain = 200 * time.Millisecond
-
 func serve(args []string) error {
 	flags := flag.NewFlagSet("serve", flag.ContinueOnError)
 	httpPort := flags.String("http", "8080", "`port` of HTTP")
 	tcpPort := flags.String("tcp", "7000", "`port` that accepts and sends the host's name")
 	grpcPort := flags.String("grpc", "9000", "`port` of gRPC's health service")
 	sick := flags.Bool("sick", false, "begin sick")
+	drain := flags.Duration("drain", 0, "how long to go on after SIGTERM, for callers who have not heard of it")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
@@ -75,10 +73,7 @@ func serve(args []string) error {
 		return err
 	case got := <-stop:
 		log.Println("caught", got)
-		// Who called is answered, and who calls while the news spreads too.
-		ctx, cancel := context.WithTimeout(context.Background(), drain)
-		defer cancel()
-		<-ctx.Done()
+		<-time.After(*drain)
 		return web.Shutdown(context.Background())
 	}
 }
