@@ -192,95 +192,59 @@ func initProcess() (int, error) {
 // prepareMachine makes file systems and name of a machine. Mounts stay within
 // it, and are shared in it, as systemd has them on a host.
 func prepareMachine(dir string) error {
-	resolver := filepath.Join(dir, "resolv.conf")
-	if err := os.WriteFile(resolver, []byte("nameserver "+outsideIP+"\nsearch "+outsideDomain+"\n"), 0o644); err != nil {
+	resolver := []byte("nameserver " + outsideIP + "\nsearch " + outsideDomain + "\n")
+	if err := os.WriteFile(filepath.Join(dir, "resolv.conf"), resolver, 0o644); err != nil {
 		return err
 	}
-	// The checkout may itself be below /tmp, which is about to be covered.
-	checkout, err := keepTree("..")
-	if err != nil {
-		return err
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := forgetMounts("/run/", "/tmp/", "/var/lib/"); err != nil {
-		return err
-	}
-	for _, m := range []struct {
-		source, target, kind string
-		flags                uintptr
-	}{
-		{"", "/", "", unix.MS_REC | unix.MS_SHARED},
-		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
-		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
-		{"tmpfs", "/var/lib", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV},
-		{resolver, "/etc/resolv.conf", "", unix.MS_BIND},
-		{dir, "/tmp", "", unix.MS_BIND},
+	const safe = unix.MS_NOSUID | unix.MS_NODEV
+	for _, step := range []func() error{
+		mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE),
+		forgetMounts("/run"),
+		forgetMounts("/var/lib"),
+		// Folders of machines are in /tmp, so the way there is by another place.
+		mount(dir, "/run", "", unix.MS_BIND),
+		mount("/run/resolv.conf", "/etc/resolv.conf", "", unix.MS_BIND),
+		forgetMounts("/tmp"),
+		mount("/run", "/tmp", "", unix.MS_MOVE),
+		mount("proc", "/proc", "proc", safe|unix.MS_NOEXEC),
+		mount("tmpfs", "/run", "tmpfs", safe),
+		mount("tmpfs", "/var/lib", "tmpfs", safe),
+		// Last, so that what is mounted in /tmp does not appear in dir as well.
+		mount("", "/", "", unix.MS_REC|unix.MS_SHARED),
 	} {
-		if err := unix.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
-			return fmt.Errorf("mount %s: %w", m.target, err)
+		if err := step(); err != nil {
+			return err
 		}
-	}
-	if err := checkout.restore(); err != nil {
-		return err
 	}
 	return unix.Sethostname([]byte(nodeName))
 }
 
-// keptTree is a folder that stays at hand while mounts cover its place.
-type keptTree struct {
-	path string
-	fd   int
-}
-
-func keepTree(path string) (keptTree, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return keptTree{}, err
-	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-	if err != nil {
-		return keptTree{}, fmt.Errorf("keep %s: %w", path, err)
-	}
-	return keptTree{path, fd}, nil
-}
-
-// restore brings the folder back to its place if it is no longer there, and the
-// working directory, which is below it, too.
-func (t keptTree) restore() error {
-	defer unix.Close(t.fd)
-	if _, err := os.Stat(t.path); err == nil {
+func mount(source, target, kind string, flags uintptr) func() error {
+	return func() error {
+		if err := unix.Mount(source, target, kind, flags, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", target, err)
+		}
 		return nil
 	}
-	here, err := os.Getwd()
-	if err != nil {
-		return err
-	}
-	if err := os.MkdirAll(t.path, 0o755); err != nil {
-		return err
-	}
-	if err := unix.MoveMount(t.fd, "", unix.AT_FDCWD, t.path, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return fmt.Errorf("bring back %s: %w", t.path, err)
-	}
-	return os.Chdir(here)
 }
 
-// forgetMounts takes away what others have mounted below folders that are not
-// seen any more, and would hold what they remove.
-func forgetMounts(folders ...string) error {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	for _, line := range slices.Backward(strings.Split(strings.TrimSpace(string(b)), "\n")) {
-		point := strings.Fields(line)[4]
-		if slices.ContainsFunc(folders, func(f string) bool { return strings.HasPrefix(point, f) }) {
-			// It fails for what lies below another one and has gone with it.
-			_ = unix.Unmount(point, unix.MNT_DETACH)
+// forgetMounts takes away what others have mounted on and below a folder that is
+// not seen any more, and would hold what they remove.
+func forgetMounts(folder string) func() error {
+	return func() error {
+		b, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			return err
 		}
+		for _, line := range slices.Backward(strings.Split(strings.TrimSpace(string(b)), "\n")) {
+			point := strings.Fields(line)[4]
+			if point == folder || strings.HasPrefix(point, folder+"/") {
+				// It fails for what lies below another one and has gone with it.
+				_ = unix.Unmount(point, unix.MNT_DETACH)
+			}
+		}
+		return nil
 	}
-	return nil
 }
 
 // alone tells whether the calling test runs on a machine of its own. If it does
