@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +14,7 @@ var containerRows = []row{
 	{"init containers that go on beside the others", sidecar},
 	{"several containers", severalContainers},
 	{"several containers with one process space", oneProcessSpace},
+	{"ephemeral containers", ephemeral},
 }
 
 func initOrder(s *space) {
@@ -150,6 +152,28 @@ containers:
 	s.ready("p")
 	if out := s.exec("p", "ps"); !strings.Contains(out, "sleep 2000") || !strings.Contains(out, "pause") {
 		s.t.Errorf("processes:\n%s", out)
+	}
+}
+
+// kubectl debug adds a container to a pod that runs.
+func ephemeral(s *space) {
+	s.create("p", `
+containers:
+- {name: main, image: hansa.local/testimage:1}
+`)
+	s.ready("p")
+	s.kubectl("debug", "p", "--image="+shell, "--target=main", "--container=look", "--profile=general", "--", "sh", "-c", "ps; echo looked; sleep 1000")
+	s.until("p", "the added container runs", func(p *corev1.Pod) bool {
+		return len(p.Status.EphemeralContainerStatuses) == 1 && p.Status.EphemeralContainerStatuses[0].State.Running != nil
+	})
+	await(s.t, "it sees the other's process", func() error {
+		if got := s.logs("p", "look"); !strings.Contains(got, "/testimage serve") || !strings.Contains(got, "looked") {
+			return errors.New(got)
+		}
+		return nil
+	})
+	if p := s.ready("p"); p.Status.ContainerStatuses[0].RestartCount != 0 {
+		s.t.Error("the other was restarted")
 	}
 }
 

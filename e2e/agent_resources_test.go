@@ -14,6 +14,7 @@ var resourceRows = []row{
 	{"resource limits as cgroups, of a container", containerLimits},
 	{"resource limits as cgroups, of a pod", podLimits},
 	{"resource limits, memory exceeded", outOfMemory},
+	{"resource limits, changed in place", resized},
 	{"qualities of service", qualities},
 }
 
@@ -122,6 +123,31 @@ containers:
 	}
 	if got := s.kubectl("get", "pod", "p"); !strings.Contains(got, "OOMKilled") {
 		s.t.Errorf("kubectl get: %s", got)
+	}
+}
+
+func resized(s *space) {
+	s.create("p", `
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sleep, "1000"]
+  resources: {requests: {cpu: 250m, memory: 32Mi}, limits: {cpu: 250m, memory: 32Mi}}
+`)
+	before := s.ready("p").Status.ContainerStatuses[0]
+	s.kubectl("patch", "pod", "p", "--subresource=resize", "-p",
+		`{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"500m","memory":"64Mi"},"limits":{"cpu":"500m","memory":"64Mi"}}}]}}`)
+	p := s.until("p", "the status has the new limits", func(p *corev1.Pod) bool {
+		r := p.Status.ContainerStatuses[0].Resources
+		return r != nil && r.Limits.Cpu().String() == "500m" && r.Limits.Memory().String() == "64Mi"
+	})
+	after := p.Status.ContainerStatuses[0]
+	if after.ContainerID != before.ContainerID || after.RestartCount != 0 {
+		s.t.Errorf("the container was restarted: %+v", after)
+	}
+	got := s.readGroup(filepath.Join(s.podGroup(p, "guaranteed"), strings.TrimPrefix(after.ContainerID, "containerd://")))
+	if want := (groupValues{shares(512), "50000 100000", "67108864"}); got != want {
+		s.t.Errorf("got %+v, want %+v", got, want)
 	}
 }
 

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,7 @@ var securityRows = []row{
 	{"security context: seccomp Unconfined", seccompUnconfined},
 	{"security context: sysctls", sysctls},
 	{"security context: the host's namespaces", hostNamespaces},
+	{"security context: users of its own", ownUsers},
 }
 
 // shellOutput runs a shell command in a container with a security context, in a
@@ -171,5 +173,29 @@ containers:
 	}
 	if got := s.exec("p", "hostname"); got != nodeName+"\n" {
 		s.t.Errorf("hostname %q", got)
+	}
+}
+
+func ownUsers(s *space) {
+	s.create("p", `
+hostUsers: false
+volumes: [{name: work, emptyDir: {}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "touch /work/file; exec sleep 1000"]
+  volumeMounts: [{name: work, mountPath: /work}]
+`)
+	p := s.ready("p")
+	if got := strings.Fields(s.exec("p", "cat", "/proc/self/uid_map")); len(got) != 3 || got[0] != "0" || got[1] == "0" || got[2] != "65536" {
+		s.t.Errorf("map of users: %v", got)
+	}
+	if got := s.exec("p", "stat", "-c", "%u", "/work/file"); got != "0\n" {
+		s.t.Errorf("owner of its own file: %q", got)
+	}
+	pid := s.processOf(p, "main")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil || strings.Contains(string(status), "\nUid:\t0\t") {
+		s.t.Errorf("the host sees it as root: %v\n%s", err, status)
 	}
 }

@@ -22,6 +22,8 @@ var streamRows = []row{
 	{"exec: refusals", execRefused},
 	{"attach", attach},
 	{"attach: a terminal, kubectl run -it", attachTerminal},
+	{"copied files", copied},
+	{"proxy", proxied},
 	{"port-forward over WebSocket", func(s *space) { portForward(s, "true") }},
 	{"port-forward over SPDY", func(s *space) { portForward(s, "false") }},
 }
@@ -172,6 +174,45 @@ func attachTerminal(s *space) {
 		s.t.Errorf("kubectl does not end:\n%s", x.shown())
 	}
 	s.gone("p")
+}
+
+// kubectl cp is exec with tar.
+func copied(s *space) {
+	s.create("p", sleeper)
+	s.ready("p")
+	dir := s.t.TempDir()
+	if err := os.WriteFile(dir+"/there", []byte(strings.Repeat("0123456789", 1<<16)), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.kubectl("cp", dir+"/there", "p:/tmp/file")
+	s.kubectl("cp", "p:/tmp/file", dir+"/back")
+	if got, err := os.ReadFile(dir + "/back"); err != nil || string(got) != strings.Repeat("0123456789", 1<<16) {
+		s.t.Errorf("%d bytes came back, %v", len(got), err)
+	}
+}
+
+// The API passes requests on to pods, services and nodes.
+func proxied(s *space) {
+	p := s.server("p", "p", "")
+	s.service("p", "selector: {app: p}, ports: [{name: http, port: 80, targetPort: web}]")
+	base := "/api/v1/namespaces/" + s.name
+	for path, want := range map[string]string{
+		base + "/pods/p:8080/proxy/":                   "p\n",
+		base + "/pods/p/proxy/":                        "p\n",
+		base + "/services/p:http/proxy/":               "p\n",
+		"/api/v1/nodes/" + nodeName + "/proxy/healthz": "ok",
+	} {
+		await(s.t, path+" answers", func() error {
+			got, err := s.cluster.kubectl("get", "--raw", path)
+			if err == nil && got != want {
+				err = fmt.Errorf("it answered %q", got)
+			}
+			return err
+		})
+	}
+	if got, err := s.cluster.kubectl("get", "--raw", "/api/v1/nodes/"+nodeName+"/proxy/stats/summary"); err != nil || !strings.Contains(got, string(p.UID)) {
+		s.t.Errorf("what the node uses: %v\n%s", err, got)
+	}
 }
 
 var forwarding = regexp.MustCompile(`Forwarding from 127\.0\.0\.1:(\d+) -> 8080`)

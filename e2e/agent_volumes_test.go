@@ -15,6 +15,7 @@ var volumeRows = []row{
 	{"Secret volumes", secretVolume},
 	{"volumes that wait for their source", volumeWaits},
 	{"emptyDir volumes", emptyDirVolume},
+	{"emptyDir volumes, too full", emptyDirFull},
 	{"hostPath volumes", hostPathVolume},
 	{"projected volumes", projectedVolume},
 	{"downward volumes", downwardVolume},
@@ -141,6 +142,21 @@ containers:
 		}
 		return nil
 	})
+}
+
+func emptyDirFull(s *space) {
+	s.create("p", `
+volumes: [{name: work, emptyDir: {sizeLimit: 1Mi}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "dd if=/dev/zero of=/work/file bs=1M count=4; exec sleep 1000"]
+  volumeMounts: [{name: work, mountPath: /work}]
+`)
+	p := s.finished("p")
+	if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Evicted" || p.Status.Message != `Usage of EmptyDir volume "work" exceeds the limit "1Mi". ` {
+		s.t.Errorf("phase %s, reason %s: %q", p.Status.Phase, p.Status.Reason, p.Status.Message)
+	}
 }
 
 func hostPathVolume(s *space) {

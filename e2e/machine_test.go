@@ -105,24 +105,31 @@ func place(from, to string) error {
 	return out.Close()
 }
 
-// removeMachine removes what a machine leaves when it ends in mid-air.
+// removeMachine removes what a machine leaves when it ends in mid-air, and the
+// machines in it.
 func removeMachine(dir string) error {
-	clusters, err := filepath.Glob(filepath.Join(dir, filepath.Base(dir)+"-*"))
-	if err != nil {
-		return err
-	}
 	var errs []error
-	for _, c := range clusters {
-		id := instanceID(filepath.Join("/tmp", filepath.Base(c)))
-		for _, pattern := range []string{"/sys/fs/cgroup/hansa/", "/sys/fs/cgroup/*/hansa/"} {
-			found, err := filepath.Glob(pattern + id)
-			errs = append(errs, err)
-			for _, group := range found {
-				errs = append(errs, removeGroup(group))
-			}
+	for _, pattern := range []string{machinePrefix + "*-*", machinePrefix + "*/" + machinePrefix + "*-*"} {
+		clusters, err := filepath.Glob(filepath.Join(dir, pattern))
+		errs = append(errs, err)
+		for _, c := range clusters {
+			errs = append(errs, removeGroups(instanceID("/tmp/"+filepath.Base(c))))
 		}
 	}
 	return errors.Join(append(errs, os.RemoveAll(dir))...)
+}
+
+// removeGroups removes the control groups of an instance in all hierarchies.
+func removeGroups(id string) error {
+	var errs []error
+	for _, pattern := range []string{"/sys/fs/cgroup/hansa/", "/sys/fs/cgroup/*/hansa/"} {
+		found, err := filepath.Glob(pattern + id)
+		errs = append(errs, err)
+		for _, group := range found {
+			errs = append(errs, removeGroup(group))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // instanceID is the name under which the host knows a data directory.

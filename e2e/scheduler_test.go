@@ -149,4 +149,9 @@ value: 1000
 	s.kubectl("delete", "pod", "holder")
 	s.ready("urgent")
 	s.unschedulable("low", "0/1 nodes are available: 1 Insufficient cpu.")
+
+	s.kubectl("drain", nodeName, "--force", "--grace-period=1", "--timeout=120s")
+	if got := s.kubectl("get", "pods", "-o", "jsonpath={.items[?(@.spec.nodeName)].metadata.name}"); got != "" {
+		t.Errorf("after the drain there are %s", got)
+	}
 }
