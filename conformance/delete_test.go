@@ -21,7 +21,7 @@ func deleteCall(resource, ns, name, options string) call {
 func TestFinalizersHoldAnObject(t *testing.T) {
 	ns := namespace(t)
 	u := create(t, "configmaps", ns, "metadata: {name: a, finalizers: [test.dev/one, test.dev/two]}")
-	w := watch(t, at("configmaps", ns)+"?resourceVersion="+u.GetResourceVersion())
+	w := watch(t, at("configmaps", ns)+"?fieldSelector=metadata.name%3Da&resourceVersion="+u.GetResourceVersion())
 	marked := admin.want(t, http.StatusOK, deleteCall("configmaps", ns, "a", ""), nil).object(t)
 	if marked.GetDeletionTimestamp() == nil || marked.GetDeletionGracePeriodSeconds() == nil || *marked.GetDeletionGracePeriodSeconds() != 0 {
 		t.Errorf("marked object is %v", marked)
@@ -43,7 +43,7 @@ func TestFinalizersHoldAnObject(t *testing.T) {
 	}
 	for i, want := range []string{"MODIFIED", "MODIFIED", "MODIFIED", "DELETED"} {
 		if e := w.next(t); e.Type != want {
-			t.Errorf("event %d is %s, want %s", i, e.Type, want)
+			t.Errorf("event %d is %s, want %s: %s", i, e.Type, want, e.Object)
 		}
 	}
 }

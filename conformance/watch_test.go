@@ -225,18 +225,18 @@ func TestSelectorTransitions(t *testing.T) {
 // All watchers see the same changes in the same order with the same versions.
 func TestWatchersAgree(t *testing.T) {
 	ns := namespace(t)
-	from := create(t, "configmaps", ns, "metadata: {name: first}").GetResourceVersion()
+	from := create(t, "secrets", ns, "metadata: {name: first}").GetResourceVersion()
 	const writers, writes, watchers = 4, 25, 5
 	var all []*watching
 	for range watchers {
-		all = append(all, watch(t, at("configmaps", ns)+"?resourceVersion="+from))
+		all = append(all, watch(t, at("secrets", ns)+"?resourceVersion="+from))
 	}
 	failed := make(chan error, writers)
 	for w := range writers {
 		go func() {
 			for i := range writes {
 				body := fmt.Sprintf("metadata: {name: w%d-%d}", w, i)
-				resp, err := admin.open(t.Context(), call{method: "POST", path: at("configmaps", ns), body: body})
+				resp, err := admin.open(t.Context(), call{method: "POST", path: at("secrets", ns), body: body})
 				if err == nil {
 					resp.Body.Close()
 				}
