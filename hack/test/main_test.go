@@ -29,3 +29,25 @@ func TestEveryStageFindsItsPackages(t *testing.T) {
 		}
 	}
 }
+
+// What needs the built programs runs after the build, and what a stage leaves
+// out for that is tested by a later one.
+func TestWhatIsBuiltIsTestedAfterTheBuild(t *testing.T) {
+	build := slices.IndexFunc(stages, func(s stage) bool { return s.command != nil })
+	for _, name := range afterBuild {
+		if i := slices.IndexFunc(stages, func(s stage) bool { return s.name == name }); i < build {
+			t.Errorf("%s is stage %d, the build is stage %d", name, i, build)
+		}
+	}
+	for _, s := range stages {
+		for _, e := range s.except {
+			if !slices.ContainsFunc(stages[build:], func(later stage) bool {
+				return slices.ContainsFunc(later.packages, func(p string) bool {
+					return strings.HasPrefix(strings.TrimPrefix(p, "./"), e)
+				})
+			}) {
+				t.Errorf("%s leaves out %s, and no stage after the build tests it", s.name, e)
+			}
+		}
+	}
+}
