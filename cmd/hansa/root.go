@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"hansa.dev/hansa/internal/version"
 )
@@ -29,10 +31,26 @@ func newRoot() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		var unknown *pflag.NotExistError
+		if errors.As(err, &unknown) {
+			if near := flagsLike(cmd, unknown.GetSpecifiedName()); len(near) > 0 {
+				return usageError{fmt.Errorf("%w; did you mean --%s?", err, strings.Join(near, " or --"))}
+			}
+		}
 		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 	})
 	root.AddCommand(newUp(), newDown(), newImage(), newKubectl(), newStatus(), newVersion())
 	return root
+}
+
+// flagsLike are a command's flags with names near to one that it does not have,
+// as near as commands' names are to be.
+func flagsLike(cmd *cobra.Command, name string) []string {
+	names := &cobra.Command{SuggestionsMinimumDistance: 2}
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		names.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	return names.SuggestionsFor(name)
 }
 
 // noCommand refuses what is no command, with the nearest one that is.

@@ -5,15 +5,19 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	kubeletapis "k8s.io/kubelet/pkg/apis"
 	"sigs.k8s.io/yaml"
 
 	"github.com/spf13/cobra"
@@ -86,7 +90,8 @@ func (s *settings) load(cmd *cobra.Command) error {
 	}
 	var failed error
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if failed != nil || f.Changed || f.Name == "config" || f.Name == "help" {
+		// A command's own flags say what to do now: nobody's environment says --purge.
+		if failed != nil || f.Changed || !isSetting(f.Name) {
 			return
 		}
 		name := "HANSA_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
@@ -113,31 +118,54 @@ func (s *settings) readFile(cmd *cobra.Command) (map[string]string, error) {
 	if err != nil {
 		return nil, usageError{fmt.Errorf("read configuration file: %w", err)}
 	}
-	var raw map[string]any
-	if err := yaml.UnmarshalStrict(b, &raw); err != nil {
+	var content any
+	if err := yaml.UnmarshalStrict(b, &content); err != nil {
 		return nil, usageError{fmt.Errorf("configuration file %s: %w", s.config, err)}
 	}
-	known := pflag.NewFlagSet("known", pflag.ContinueOnError)
-	new(settings).clusterFlags(known)
+	raw, ok := content.(map[string]any)
+	if !ok && content != nil {
+		return nil, usageError{fmt.Errorf("configuration file %s: settings are expected, each as NAME: VALUE", s.config)}
+	}
 	values := map[string]string{}
-	for key, v := range raw {
-		if known.Lookup(key) == nil || key == "config" {
+	for _, key := range slices.Sorted(maps.Keys(raw)) {
+		if !isSetting(key) {
 			return nil, usageError{fmt.Errorf("configuration file %s: %q is not a setting", s.config, key)}
 		}
-		switch v := v.(type) {
-		case []any:
-			parts := make([]string, len(v))
-			for i := range v {
-				parts[i] = fmt.Sprint(v[i])
-			}
-			values[key] = strings.Join(parts, ",")
-		case map[string]any:
-			return nil, usageError{fmt.Errorf("configuration file %s: %s: a text, number or list is expected", s.config, key)}
-		default:
-			values[key] = fmt.Sprint(v)
+		v := raw[key]
+		list, ok := v.([]any)
+		if !ok {
+			list = []any{v}
 		}
+		parts := make([]string, len(list))
+		for i := range list {
+			if parts[i], ok = scalar(list[i]); !ok {
+				return nil, usageError{fmt.Errorf("configuration file %s: %s: a text, number or list of them is expected", s.config, key)}
+			}
+		}
+		values[key] = strings.Join(parts, ",")
 	}
 	return values, nil
+}
+
+// isSetting tells whether a name is one that flags, environment and file share.
+func isSetting(name string) bool {
+	known := pflag.NewFlagSet("known", pflag.ContinueOnError)
+	new(settings).clusterFlags(known)
+	return name != "config" && known.Lookup(name) != nil
+}
+
+// scalar is a value of the file as the flag would have it; false for nothing at
+// all, lists and maps.
+func scalar(v any) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case bool:
+		return strconv.FormatBool(v), true
+	case float64: // 12345678 is a host's name, 1.2345678e+07 is not
+		return strconv.FormatFloat(v, 'f', -1, 64), true
+	}
+	return "", false
 }
 
 // dataConfig is the part of the configuration that names a data directory.
@@ -182,6 +210,10 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		if *a.to, err = netip.ParseAddr(a.text); err != nil {
 			return bad(a.flag, "%q is not an address", a.text)
 		}
+		// Others reach the node and the API there, from pods with IPv4 addresses.
+		if !a.to.Is4() || !a.to.IsGlobalUnicast() {
+			return bad(a.flag, "%s is not an IPv4 address at which others reach this machine", a.text)
+		}
 	}
 	for _, p := range []struct {
 		flag, text string
@@ -207,7 +239,8 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		}
 		c.NodeName = strings.ToLower(c.NodeName)
 	}
-	if why := validation.IsDNS1123Subdomain(c.NodeName); len(why) > 0 {
+	// It is a label of the node as well, kubernetes.io/hostname.
+	if why := append(validation.IsDNS1123Subdomain(c.NodeName), validation.IsValidLabelValue(c.NodeName)...); len(why) > 0 {
 		return bad("node-name", "%q: %s", c.NodeName, why[0])
 	}
 	if why := validation.IsDNS1123Subdomain(s.clusterDomain); len(why) > 0 {
@@ -225,6 +258,11 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		return bad("feature-gates", "%q is not a feature of this version", name)
 	}
 	c.DetectMutations = os.Getenv(detectVariable) == "1"
+	for _, e := range s.etcdEndpoints {
+		if u, err := url.Parse(e); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			return bad("etcd-endpoints", "%q is not a URL such as https://192.0.2.1:2379", e)
+		}
+	}
 	c.EtcdEndpoints = s.etcdEndpoints
 	c.RuntimeEndpoint = s.runtimeEndpoint
 	if err := c.LogLevel.UnmarshalText([]byte(s.logLevel)); err != nil || c.LogLevel > slog.LevelError {
@@ -243,12 +281,24 @@ func parseLabels(list []string) (map[string]string, error) {
 		if why := validation.IsQualifiedName(key); len(why) > 0 {
 			return nil, fmt.Errorf("%q: %s", key, why[0])
 		}
+		if reserved(key) {
+			return nil, fmt.Errorf("a node may not give itself the label %q: use another prefix, or hansa kubectl label", key)
+		}
 		if why := validation.IsValidLabelValue(value); len(why) > 0 {
 			return nil, fmt.Errorf("%q: %s", value, why[0])
 		}
 		labels[key] = value
 	}
 	return labels, nil
+}
+
+// reserved tells whether a label is Kubernetes' own and none of those that nodes
+// set: NodeRestriction admission would refuse the node.
+func reserved(key string) bool {
+	prefix, _, ok := strings.Cut(key, "/")
+	within := func(domain string) bool { return prefix == domain || strings.HasSuffix(prefix, "."+domain) }
+	return ok && (within("kubernetes.io") || within("k8s.io")) &&
+		(within(corev1.LabelNamespaceNodeRestriction) || !kubeletapis.IsKubeletLabel(key))
 }
 
 func parseTaints(list []string) ([]corev1.Taint, error) {
@@ -267,6 +317,9 @@ func parseTaints(list []string) ([]corev1.Taint, error) {
 		}
 		switch e := corev1.TaintEffect(effect); e {
 		case corev1.TaintEffectNoSchedule, corev1.TaintEffectPreferNoSchedule, corev1.TaintEffectNoExecute:
+			if slices.ContainsFunc(taints, func(o corev1.Taint) bool { return o.Key == key && o.Effect == e }) {
+				return nil, fmt.Errorf("%s:%s is given twice", key, e)
+			}
 			taints = append(taints, corev1.Taint{Key: key, Value: value, Effect: e})
 		default:
 			return nil, fmt.Errorf("effect %q is not NoSchedule, PreferNoSchedule or NoExecute", effect)

@@ -83,12 +83,44 @@ func TestListsInFile(t *testing.T) {
 	}
 }
 
+// Numbers stay as they were written.
+func TestNumbersInFile(t *testing.T) {
+	c, err := parse("--config", write(t, "node-name: 12345678\nnode-label: [build=7]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.NodeName != "12345678" || c.NodeLabels["build"] != "7" {
+		t.Errorf("config = %+v", c)
+	}
+}
+
+// What a command is to do now comes from its arguments alone.
+func TestEnvironmentDoesNotPurge(t *testing.T) {
+	t.Setenv("HANSA_PURGE", "true")
+	t.Setenv("HANSA_CONFIG", write(t, ""))
+	cmd := newDown()
+	var s settings
+	s.config = os.Getenv("HANSA_CONFIG")
+	if err := s.load(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if purge, err := cmd.Flags().GetBool("purge"); err != nil || purge {
+		t.Errorf("purge = %t, %v", purge, err)
+	}
+}
+
 func TestWrongSettingsNameTheirFlag(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"--listen=x", "--listen: \"x\" is not ADDRESS:PORT"},
 		{"--listen=0.0.0.0:99999", "--listen: \"99999\" is not a port"},
 		{"--listen=host:1", "--listen: \"host\" is not an address"},
 		{"--node-ip=x", "--node-ip: \"x\" is not an address"},
+		{"--node-ip=fd00::1", "--node-ip: fd00::1 is not an IPv4 address"},
+		{"--node-ip=127.0.0.1", "--node-ip: 127.0.0.1 is not an IPv4 address at which others"},
+		{"--advertise-address=0.0.0.0", "--advertise-address: 0.0.0.0 is not"},
+		{"--etcd-endpoints=127.0.0.1:2379", "--etcd-endpoints: \"127.0.0.1:2379\" is not a URL"},
+		{"--node-name=" + strings.Repeat("n", 64), "--node-name: "},
+		{"--node-taint=a:NoSchedule,a=b:NoSchedule", "--node-taint: a:NoSchedule is given twice"},
 		{"--cluster-cidr=10.42.0.1/16", "--cluster-cidr: "},
 		{"--cluster-cidr=10.42.0.0/25", "--cluster-cidr: a node needs a /24"},
 		{"--cluster-cidr=fd00::/48", "--cluster-cidr: "},
@@ -97,6 +129,8 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 		{"--node-name=A_b", "--node-name: "},
 		{"--cluster-domain=a_b", "--cluster-domain: "},
 		{"--node-label=x", "--node-label: \"x\" is not KEY=VALUE"},
+		{"--node-label=node-role.kubernetes.io/a=", "--node-label: a node may not give itself the label"},
+		{"--node-label=x.node-restriction.kubernetes.io/a=b", "--node-label: a node may not give itself the label"},
 		{"--node-taint=x", "--node-taint: \"x\" is not KEY=VALUE:EFFECT"},
 		{"--node-taint=x:Never", "--node-taint: effect \"Never\""},
 		{"--feature-gates=Foo=true", "--feature-gates: \"Foo\" is not a feature"},
@@ -113,9 +147,14 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 func TestWrongFiles(t *testing.T) {
 	for text, want := range map[string]string{
 		"listn: x":               `"listn" is not a setting`,
-		"listen: {a: b}":         "listen: a text, number or list is expected",
+		"listen: {a: b}":         "listen: a text, number or list of them is expected",
+		"listen:":                "listen: a text, number or list of them is expected",
+		"node-label: [[a=b]]":    "node-label: a text, number or list of them is expected",
+		"config: other.yaml":     `"config" is not a setting`,
 		"listen: a\nlisten: b\n": "listen",
 		"[":                      "configuration file",
+		"- listen":               "settings are expected, each as NAME: VALUE",
+		"listen":                 "settings are expected, each as NAME: VALUE",
 	} {
 		_, err := parse("--config", write(t, text))
 		var usage usageError
@@ -175,10 +214,12 @@ func TestExitStatus(t *testing.T) {
 }
 
 func TestATypoGetsASuggestion(t *testing.T) {
-	for typo, want := range map[string]string{"dwon": "down", "stauts": "status", "imgae": "image"} {
+	for typo, want := range map[string]string{
+		"dwon": `"down"`, "stauts": `"status"`, "imgae": `"image"`, "up --data-dri=x": "--data-dir", "down --prge": "--purge",
+	} {
 		root := newRoot()
-		root.SetArgs([]string{typo})
-		if err := root.Execute(); err == nil || !strings.Contains(err.Error(), `did you mean "`+want+`"?`) {
+		root.SetArgs(strings.Fields(typo))
+		if err := root.Execute(); err == nil || !strings.HasSuffix(err.Error(), `did you mean `+want+`?`) {
 			t.Errorf("%s: %v", typo, err)
 		}
 	}
