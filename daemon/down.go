@@ -25,8 +25,8 @@ func Down(ctx context.Context, c Config, purge bool) error {
 	if os.Geteuid() != 0 {
 		return errors.New("hansa down needs root: use sudo")
 	}
-	if _, err := os.Stat(c.DataDir); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no data directory %s", c.DataDir)
+	if err := c.instance().mustExist(); err != nil {
+		return err
 	}
 	held, err := stopDaemon(ctx, c.instance())
 	if err != nil {

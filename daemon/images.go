@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"slices"
 	"strings"
@@ -23,10 +24,10 @@ type Image struct{ Name, ID, Size string }
 // OpenImages finds the container runtime of a data directory.
 func OpenImages(c Config) (*Images, error) {
 	endpoint := containerdConfig(c, "").Endpoint()
-	if _, err := os.Stat(endpoint); err != nil {
-		if errors.Is(err, os.ErrPermission) {
-			return nil, errors.New("images belong to root: use sudo")
-		}
+	switch err := tryEndpoint(endpoint); {
+	case errors.Is(err, os.ErrPermission):
+		return nil, errors.New("images belong to root: use sudo")
+	case err != nil:
 		return nil, fmt.Errorf("nothing runs from data directory %s: start it with hansa up", c.DataDir)
 	}
 	client, err := cri.Dial(endpoint)
@@ -36,13 +37,30 @@ func OpenImages(c Config) (*Images, error) {
 	return &Images{client}, nil
 }
 
+// tryEndpoint connects to a runtime's socket once. A client waits for one that
+// does not answer, which is right only for one that was there.
+func tryEndpoint(endpoint string) error {
+	conn, err := net.Dial("unix", strings.TrimPrefix(endpoint, "unix://"))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
 // Close ends the connection.
 func (i *Images) Close() error { return i.client.Close() }
 
 // Import reads an archive and answers with the names that it gave.
 func (i *Images) Import(ctx context.Context, archive io.Reader) ([]string, error) {
-	return i.client.ImportImage(ctx, archive)
+	names, err := i.client.ImportImage(ctx, archive)
+	if err != nil && slices.ContainsFunc(notArchives, func(s string) bool { return strings.Contains(err.Error(), s) }) {
+		return nil, errors.New("this is no image, or only a part of one: what docker save writes is expected, or a tar of an OCI layout")
+	}
+	return names, err
 }
+
+// notArchives is how containerd says that it cannot read an archive.
+var notArchives = []string{"unrecognized image format", "archive/tar:", "unexpected EOF"}
 
 // Remove removes a name of an image, and the image with its last one.
 func (i *Images) Remove(ctx context.Context, name string) error {

@@ -15,7 +15,10 @@ import (
 // when that failed.
 func Kubectl(c Config, args []string) error {
 	i := c.instance()
-	if _, err := os.Stat(i.kubeconfig()); errors.Is(err, fs.ErrNotExist) {
+	switch _, err := os.Stat(i.kubeconfig()); {
+	case errors.Is(err, fs.ErrPermission):
+		return forRoot{c.DataDir}
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("no cluster in data directory %s: start one with hansa up, or name another with --data-dir", c.DataDir)
 	}
 	b, err := bundle.Executable()

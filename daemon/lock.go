@@ -3,7 +3,9 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,6 +27,72 @@ func (e errInUse) Error() string {
 		return fmt.Sprintf("data directory %s is in use by another hansa", e.dir)
 	}
 	return fmt.Sprintf("data directory %s is in use by another hansa (process %d)", e.dir, e.pid)
+}
+
+// names are those of what a data directory holds, and of what may be put there
+// before a first start: configuration of registries, seccomp profiles.
+var names = []string{
+	"agent", "bin", "cni", "containerd", "etcd", "kubeconfig", "ledger", "lock", "logs", "pki", "pods",
+	"registry", "seccomp", "lost+found",
+}
+
+// claim makes the data directory. One that holds other things is refused:
+// --purge would remove them.
+func (i instance) claim() error {
+	if err := os.MkdirAll(i.dir, 0o700); err != nil {
+		return fmt.Errorf("make data directory: %w", err)
+	}
+	if i.mustExist() == nil {
+		return nil
+	}
+	entries, err := os.ReadDir(i.dir)
+	if err != nil {
+		return fmt.Errorf("look into the data directory: %w", err)
+	}
+	for _, e := range entries {
+		if !slices.Contains(names, e.Name()) {
+			return fmt.Errorf("%s is no data directory of hansa and holds other things (%s): choose a new or empty one with --data-dir", i.dir, e.Name())
+		}
+	}
+	return nil
+}
+
+// mustExist refuses what is no data directory: the first thing that a start
+// makes in one is the lock.
+func (i instance) mustExist() error {
+	if _, err := os.Stat(i.dir); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no data directory %s", i.dir)
+	}
+	switch f, err := os.Lstat(i.lockFile()); {
+	case errors.Is(err, fs.ErrPermission):
+		return forRoot{i.dir}
+	case err != nil || !f.Mode().IsRegular():
+		return fmt.Errorf("%s is no data directory of hansa", i.dir)
+	}
+	return nil
+}
+
+// forRoot is fs.ErrPermission as a sentence.
+type forRoot struct{ dir string }
+
+func (e forRoot) Error() string {
+	return fmt.Sprintf("the data directory %s belongs to root: use sudo", e.dir)
+}
+func (e forRoot) Unwrap() error { return fs.ErrPermission }
+
+// askLock answers with errInUse while a process holds the lock, and disturbs
+// nobody who takes it.
+func askLock(i instance) error {
+	f, err := os.Open(i.lockFile())
+	if err != nil {
+		return fmt.Errorf("lock data directory %s: %w", i.dir, err)
+	}
+	defer f.Close()
+	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return errInUse{dir: i.dir, pid: lockHolder(f)}
+	}
+	return err
 }
 
 // takeLock takes the lock and leaves our process id in the file, or answers

@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/utils/clock"
@@ -44,7 +47,11 @@ func startServices(ctx context.Context, l *lifecycle, c Config, registry *api.Re
 		return err
 	}
 	l.run("service proxy", services.Run)
-	packets, listener, err := dns.Listen(ctx, netip.AddrPortFrom(pod.NodeAddress(c.nodeRange()), dnsPort))
+	address := pod.NodeAddress(c.nodeRange())
+	packets, listener, err := dns.Listen(ctx, netip.AddrPortFrom(address, dnsPort))
+	if errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("port %d of %s, at which pods ask for names, is in use by another program: let that one listen on the host's own addresses only", dnsPort, address)
+	}
 	if err != nil {
 		return err
 	}

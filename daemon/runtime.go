@@ -37,6 +37,9 @@ func containerdConfig(c Config, binDir string) containerd.Config {
 // connects.
 func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree, layout cgroup.Layout, book *ledger.Ledger, log *slog.Logger) (*cri.Client, error) {
 	if c.RuntimeEndpoint != "" {
+		if err := tryEndpoint(c.RuntimeEndpoint); err != nil {
+			return nil, fmt.Errorf("no container runtime answers at %s, given with --container-runtime-endpoint: %w", c.RuntimeEndpoint, err)
+		}
 		client, err := cri.Dial(c.RuntimeEndpoint)
 		if err != nil {
 			return nil, err

@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -62,15 +61,16 @@ const statusTimeout = 5 * time.Second
 // ReadStatus looks at a data directory, and asks its API if it runs.
 func ReadStatus(ctx context.Context, c Config) (*Status, error) {
 	i := c.instance()
-	if _, err := os.Stat(c.DataDir); errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no data directory %s: start a cluster with hansa up", c.DataDir)
+	if err := i.mustExist(); errors.Is(err, fs.ErrPermission) {
+		return nil, err
+	} else if err != nil {
+		return nil, fmt.Errorf("%w: start a cluster with hansa up", err)
 	}
 	s := &Status{DataDir: c.DataDir, Version: version.GitVersion}
-	held, err := takeLock(i)
 	var used errInUse
-	switch {
+	switch err := askLock(i); {
 	case err == nil:
-		return s, held.release()
+		return s, nil
 	case !errors.As(err, &used):
 		return nil, err
 	}

@@ -43,8 +43,8 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		return err
 	}
 	i := c.instance()
-	if err := os.MkdirAll(c.DataDir, 0o700); err != nil {
-		return fmt.Errorf("make data directory: %w", err)
+	if err := i.claim(); err != nil {
+		return err
 	}
 	held, err := takeLock(i)
 	if err != nil {
@@ -52,7 +52,12 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	}
 	l := newLifecycle(ctx)
 	l.cleanup("lock", held.release)
-	defer func() { err = errors.Join(err, l.stop()) }()
+	defer func() {
+		if ctx.Err() != nil {
+			err = nil // whoever is asked to end in the middle of a start does not fail at it
+		}
+		err = errors.Join(err, l.stop())
+	}()
 
 	listener, err := freePort(c.Listen)
 	if err != nil {
@@ -188,6 +193,8 @@ func complete(c Config) (Config, error) {
 			return c, fmt.Errorf("find this node's address: %w; give one with --node-ip", err)
 		}
 		c.NodeIP = ip
+	} else if !isOurs(c.NodeIP) {
+		return c, fmt.Errorf("no link of this machine has the address %s, given with --node-ip", c.NodeIP)
 	}
 	if !c.AdvertiseAddress.IsValid() {
 		c.AdvertiseAddress = c.NodeIP
@@ -228,6 +235,15 @@ func defaultAddress() (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, errors.New("no link has an IPv4 address")
+}
+
+// isOurs tells whether a link of this host has an address.
+func isOurs(ip netip.Addr) bool {
+	addrs, err := netlink.AddrList(nil, netlink.FAMILY_V4)
+	return err == nil && slices.ContainsFunc(addrs, func(a netlink.Addr) bool {
+		have, ok := netip.AddrFromSlice(a.IP.To4())
+		return ok && have == ip
+	})
 }
 
 func firstAddress(link netlink.Link) (netip.Addr, bool) {

@@ -61,13 +61,17 @@ func TestRefusals(t *testing.T) {
 	}
 	defer l.Close()
 	taken := l.Addr().(*net.TCPAddr)
-	none := filepath.Join(dir, "none")
+	none, others := filepath.Join(dir, "none"), filepath.Join(dir, "others")
+	if err := errors.Join(os.Mkdir(others, 0o755), os.WriteFile(filepath.Join(others, "theirs"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	up := func(args ...string) []string {
 		return append([]string{"up", "--data-dir", filepath.Join(dir, "data")}, args...)
 	}
 	for _, r := range []refusal{
 		{"no such command", []string{"upp"}, nil, 2, `"upp" is not a command; did you mean "up"?`},
 		{"no such flag", up("--nonsense"), nil, 2, "unknown flag: --nonsense; see hansa up --help"},
+		{"nearly a flag", up("--node-nmae=n"), nil, 2, "unknown flag: --node-nmae; did you mean --node-name?"},
 		{"too many words", up("more"), nil, 2, "usage: hansa up"},
 		{"wrong address", up("--listen=here"), nil, 2, `--listen: "here" is not ADDRESS:PORT`},
 		{"wrong range", up("--cluster-cidr=10.42.0.1/16"), nil, 2, `--cluster-cidr: "10.42.0.1/16" is not an IPv4 range`},
@@ -88,11 +92,25 @@ func TestRefusals(t *testing.T) {
 		{"image list without cluster", []string{"image", "list", "--data-dir", none}, nil, 1, "nothing runs from data directory " + none + ": start it with hansa up"},
 		{"no image file", []string{"image", "import", "--data-dir", shared.dir, none}, nil, 1, none + ": no such file"},
 		{"no image", []string{"image", "remove", "--data-dir", shared.dir, "hansa.local/none:1"}, nil, 1, "there is no image hansa.local/none:1; hansa image list shows those there are"},
-		{"not an image", []string{"image", "import", "--data-dir", shared.dir, file("text", "text")}, nil, 1, ""},
+		{"not an image", []string{"image", "import", "--data-dir", shared.dir, file("text", "text")}, nil, 1, "text: this is no image, or only a part of one: what docker save writes is expected"},
+		{"an empty file", []string{"image", "import", "--data-dir", shared.dir, file("empty", "")}, nil, 1, "empty: this is no image"},
+		{"a torn image", []string{"image", "import", "--data-dir", shared.dir, torn(t, dir)}, nil, 1, "torn.tar: this is no image, or only a part of one"},
+		{"others' folder", []string{"up", "--data-dir", others}, nil, 1, others + " is no data directory of hansa and holds other things (theirs): choose a new or empty one with --data-dir"},
+		{"others' folder purged", []string{"down", "--purge", "--data-dir", others}, nil, 1, others + " is no data directory of hansa"},
+		{"status of others' folder", []string{"status", "--data-dir", others}, nil, 1, others + " is no data directory of hansa: start a cluster with hansa up"},
+		{"a file as data directory", []string{"up", "--data-dir", filepath.Join(others, "theirs")}, nil, 1, "theirs: not a directory"},
+		{"others' address", up("--node-ip=192.0.2.9"), nil, 1, "no link of this machine has the address 192.0.2.9, given with --node-ip"},
+		{"reserved label", up("--node-label=node-role.kubernetes.io/web="), nil, 2, `--node-label: a node may not give itself the label "node-role.kubernetes.io/web"`},
 	} {
 		refused(t, r, shared.program(r.args...))
 	}
-	for _, args := range [][]string{up(), {"down", "--data-dir", shared.dir}} {
+	if entries, err := os.ReadDir(others); err != nil || len(entries) != 1 {
+		t.Errorf("others' folder now holds %v, %v", entries, err)
+	}
+	for _, args := range [][]string{
+		up(), {"down", "--data-dir", shared.dir}, {"status", "--data-dir", shared.dir}, {"image", "list", "--data-dir", shared.dir},
+		{"kubectl", "--data-dir", shared.dir, "get", "pods"},
+	} {
 		cmd := shared.program(args...)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		refused(t, refusal{name: "no root", code: 1, want: "root"}, cmd)
@@ -100,6 +118,20 @@ func TestRefusals(t *testing.T) {
 	if left := shared.processesIn(filepath.Join(dir, "data")); len(left) > 0 {
 		t.Errorf("refused commands left processes %v", left)
 	}
+}
+
+// torn is the first half of an image's archive.
+func torn(t *testing.T, dir string) string {
+	t.Helper()
+	whole, err := os.ReadFile(filepath.SplitList(os.Getenv(imagesVariable))[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "torn.tar")
+	if err := os.WriteFile(path, whole[:len(whole)/2], 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // processesIn are processes that run from a data directory.

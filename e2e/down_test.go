@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,6 +98,45 @@ func TestTakenDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	takeSnapshot(t).same(t, before, "")
+}
+
+// Ctrl-C in the middle of a start ends it without complaint, and killing it
+// leaves nothing that down does not find. What is there by then is told by the
+// files that come one after the other.
+func TestInterruptedStart(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	before := takeSnapshot(t)
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		for _, stage := range []string{"lock", "etcd", "bin", "containerd/config.toml", "logs/containerd.log", "pki", "kubeconfig", "cni/attached"} {
+			c := newCluster("interrupted")
+			forgotten = append(forgotten, c.id())
+			var out, errOut bytes.Buffer
+			cmd := c.program("up", "--data-dir", c.dir)
+			cmd.Stdout, cmd.Stderr = &out, &errOut
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			await(t, stage+" is there", func() error {
+				_, err := os.Stat(filepath.Join(c.dir, stage))
+				return err
+			})
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Wait(); signal == syscall.SIGINT && (err != nil || errOut.Len() > 0) {
+				t.Errorf("interrupted when %s was there: %v\n%s", stage, err, errOut.Bytes())
+			}
+			if _, err := c.hansa("down", "--data-dir", c.dir, "--purge"); err != nil {
+				t.Errorf("%s when %s was there: %v", signal, stage, err)
+			}
+			takeSnapshot(t).same(t, before, "")
+			if t.Failed() {
+				t.Fatalf("after %s when %s was there", signal, stage)
+			}
+		}
+	}
 }
 
 func TestTakenDownAfterCrash(t *testing.T) {

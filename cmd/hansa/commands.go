@@ -108,7 +108,10 @@ func newImage() *cobra.Command {
 				for _, n := range names {
 					fmt.Fprintln(cmd.OutOrStdout(), "imported", n)
 				}
-				return err
+				if err != nil {
+					return fmt.Errorf("%s: %w", args[0], err)
+				}
+				return nil
 			})
 		},
 	}, &cobra.Command{

@@ -75,14 +75,16 @@ func Down(ctx context.Context, config Config, clk clock.Clock) error {
 	return nil
 }
 
-// left are the instance's processes: those in its cgroups, and its shims
-// wherever they are, known by the socket that they were given.
+// left are the instance's processes: those in its cgroups, its shims wherever
+// they are, known by the socket that they were given, and a containerd whose
+// supervisor was killed before it could note its number or move it.
 func (c Config) left() []process {
 	ps := inCgroup(c.CgroupRoot)
 	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") //nolint:errcheck // the pattern is well-formed
 	for _, line := range lines {
 		args, err := os.ReadFile(line)
-		if err != nil || !strings.Contains(string(args), "\x00-address\x00"+c.Endpoint()+"\x00") {
+		shim, daemon := "\x00-address\x00"+c.Endpoint()+"\x00", "\x00--config\x00"+c.configFile()+"\x00"
+		if err != nil || !strings.Contains(string(args), shim) && !strings.HasSuffix(string(args), daemon) {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line)))
