@@ -59,7 +59,28 @@ func connectMachine() error {
 			return err
 		}
 	}
-	return nil
+	return errors.Join(settled(), settled("-n", outsideNS))
+}
+
+// settled waits until the kernel has noticed that the link carries: it looks at
+// links a moment, under load a second, after they were changed, and only then
+// are routes by them as they stay.
+func settled(where ...string) error {
+	again := time.NewTicker(10 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(patience); ; <-again.C {
+		link, err := exec.Command("ip", append(where, "-o", "link", "show", "eth0")...).Output()
+		routes, err2 := exec.Command("ip", append(where, "-o", "route")...).Output()
+		if err := errors.Join(err, err2); err != nil {
+			return fmt.Errorf("look at the machine's link: %w", err)
+		}
+		if bytes.Contains(link, []byte(" state UP ")) && !bytes.Contains(routes, []byte("linkdown")) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the machine's link does not come up: %s%s", link, routes)
+		}
+	}
 }
 
 // threads are the ones that live in other network namespaces: each carries out
