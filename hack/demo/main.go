@@ -11,6 +11,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -70,11 +71,13 @@ func run(ctx context.Context, binary string, keep bool) (err error) {
 		// Also after Ctrl-C: taking down has a context of its own.
 		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
-		if err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		} else if err != nil {
 			fmt.Fprintf(os.Stderr, "\nlast lines of the cluster's log:\n%s\n", c.logTail(30))
 		}
-		if downErr := d.step(down, "take everything down", d.takeDown); err == nil {
-			err = downErr
+		if downErr := d.step(down, "take everything down", d.takeDown); downErr != nil {
+			err = errors.Join(err, downErr)
 		}
 		if err == nil {
 			fmt.Printf("\ndone in %.1fs\n", time.Since(d.start).Seconds())

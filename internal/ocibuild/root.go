@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // programs builds the spec's programs into dir and returns the files by their
@@ -147,6 +148,9 @@ func linkApplets(ctx context.Context, root, path string) error {
 
 // run runs a command whose output matters only when it fails.
 func run(cmd *exec.Cmd) error {
+	// Whoever is killed leaves its temporary folders.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 10 * time.Second
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Run(); err != nil {
