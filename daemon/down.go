@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/utils/clock"
@@ -29,7 +30,7 @@ func Down(ctx context.Context, c Config, purge bool) error {
 		return err
 	}
 	held, err := stopDaemon(ctx, c.instance())
-	if err != nil {
+	if err != nil || held == nil {
 		return err
 	}
 	if err := clearHost(ctx, c); err != nil {
@@ -69,42 +70,34 @@ func clearHost(ctx context.Context, c Config) error {
 	return nil
 }
 
-// stopDaemon asks a running daemon to end, waits for it and takes the lock.
+// lookAgain is how often down looks whether a daemon has ended.
+const lookAgain = 50 * time.Millisecond
+
+// stopDaemon asks a running daemon to end and takes the lock, or waits for
+// another down that has it. It answers with no lock when the data directory
+// has gone meanwhile.
 func stopDaemon(ctx context.Context, i instance) (*lock, error) {
-	held, err := takeLock(i)
-	var used errInUse
-	if !errors.As(err, &used) {
-		return held, err
-	}
-	if used.pid == 0 {
-		return nil, err
-	}
-	fd, err := unix.PidfdOpen(used.pid, 0)
-	if err == nil {
-		defer unix.Close(fd)
-		if err := unix.PidfdSendSignal(fd, unix.SIGTERM, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			return nil, fmt.Errorf("stop hansa (process %d): %w", used.pid, err)
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
+	for asked := 0; ; {
+		held, err := takeDownLock(i)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
 		}
-	} else if !errors.Is(err, unix.ESRCH) {
-		return nil, fmt.Errorf("stop hansa (process %d): %w", used.pid, err)
-	}
-	f, err := os.OpenFile(i.lockFile(), os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("wait for hansa (process %d) to stop: %w", used.pid, err)
-	}
-	defer f.Close()
-	got := make(chan error, 1)
-	go func() { got <- unix.Flock(int(f.Fd()), unix.LOCK_EX) }()
-	select {
-	case err := <-got:
-		if err != nil {
-			return nil, fmt.Errorf("wait for hansa (process %d) to stop: %w", used.pid, err)
+		var used errInUse
+		if !errors.As(err, &used) {
+			return held, err
 		}
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for hansa (process %d) to stop: %w", used.pid, ctx.Err())
+		if used.pid != 0 && used.pid != asked {
+			if err := unix.Kill(used.pid, unix.SIGTERM); err != nil && !errors.Is(err, unix.ESRCH) {
+				return nil, fmt.Errorf("stop hansa (process %d): %w", used.pid, err)
+			}
+			asked = used.pid
+		}
+		select {
+		case <-again.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for hansa (process %d) to stop: %w", used.pid, ctx.Err())
+		}
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_UN); err != nil {
-		return nil, fmt.Errorf("wait for hansa to stop: %w", err)
-	}
-	return takeLock(i)
 }

@@ -98,7 +98,15 @@ func askLock(i instance) error {
 // takeLock takes the lock and leaves our process id in the file, or answers
 // with errInUse.
 func takeLock(i instance) (*lock, error) {
-	f, err := os.OpenFile(i.lockFile(), os.O_RDWR|os.O_CREATE, 0o600)
+	return openLock(i, os.O_RDWR|os.O_CREATE, strconv.Itoa(os.Getpid())+"\n")
+}
+
+// takeDownLock takes the lock of a data directory that is there. It leaves no
+// process id: down is not to be asked to end by another down.
+func takeDownLock(i instance) (*lock, error) { return openLock(i, os.O_RDWR, "") }
+
+func openLock(i instance, flags int, text string) (*lock, error) {
+	f, err := os.OpenFile(i.lockFile(), flags, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock data directory %s: %w", i.dir, err)
 	}
@@ -109,7 +117,7 @@ func takeLock(i instance) (*lock, error) {
 		}
 		return nil, fmt.Errorf("lock data directory %s: %w", i.dir, err)
 	}
-	if err := errors.Join(f.Truncate(0), writeAt(f, strconv.Itoa(os.Getpid())+"\n")); err != nil {
+	if err := errors.Join(f.Truncate(0), writeAt(f, text)); err != nil {
 		return nil, errors.Join(fmt.Errorf("lock data directory %s: %w", i.dir, err), f.Close())
 	}
 	return &lock{f}, nil

@@ -22,7 +22,10 @@ func (e usageError) Unwrap() error { return e.err }
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second Ctrl-C does not wait for anything
+	defer stop()
+	// A second Ctrl-C does not wait for anything. A second SIGTERM does: it may
+	// come from another `hansa down`.
+	context.AfterFunc(ctx, func() { signal.Reset(unix.SIGINT) })
 	os.Exit(run(ctx, os.Args[1:]))
 }
 
