@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/miekg/dns"
+	corev1 "k8s.io/api/core/v1"
 )
 
 // TestDNS is about the names of the Kubernetes DNS specification, version 1.1.0
@@ -17,6 +18,8 @@ func TestDNS(t *testing.T) {
 	for _, r := range []row{
 		{"service with an address", dnsService},
 		{"headless service", dnsHeadless},
+		{"pods by their addresses", dnsPods},
+		{"endpoints that are not ready but published", dnsPublished},
 		{"ExternalName", dnsExternal},
 		{"names that are not there", dnsMissing},
 		{"search path of a pod", dnsSearch},
@@ -120,6 +123,26 @@ func dnsHeadless(s *space) {
 	s.turn(a, "sick")
 	s.resolves(name, b.Status.PodIP)
 	s.says("first."+name, dns.TypeA, "NXDOMAIN")
+}
+
+func dnsPods(s *space) {
+	s.says("10-42-0-7."+s.name+".pod.cluster.local.", dns.TypeA, "A 10.42.0.7")
+	s.says("10-42-0-7.none.pod.cluster.local.", dns.TypeA, "NXDOMAIN")
+	s.says("nobody."+s.name+".pod.cluster.local.", dns.TypeA, "NXDOMAIN")
+}
+
+func dnsPublished(s *space) {
+	s.service("early", "clusterIP: None, publishNotReadyAddresses: true, selector: {app: early}, ports: [{port: 80}]")
+	s.service("late", "clusterIP: None, selector: {app: early}, ports: [{port: 80}]")
+	s.createPod(podOf(s.t, "p", `
+metadata: {labels: {app: early}}
+spec:
+  containers:
+  - {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], readinessProbe: {exec: {command: ["false"]}}}
+`))
+	p := s.until("p", "it has an address", func(p *corev1.Pod) bool { return p.Status.PodIP != "" })
+	s.resolves("early."+s.name+".svc.cluster.local.", p.Status.PodIP)
+	s.says("late."+s.name+".svc.cluster.local.", dns.TypeA, "NXDOMAIN")
 }
 
 func dnsExternal(s *space) {

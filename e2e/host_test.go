@@ -36,7 +36,7 @@ func takeSnapshot(t *testing.T) snapshot {
 		"groups":     controlGroups(t),
 		"settings":   settings(t),
 	}
-	for _, dir := range []string{"/run", "/etc", "/tmp", "/var/lib", "/var/run", "/opt", "/dev/shm"} {
+	for _, dir := range []string{"/run", "/etc", "/tmp", "/var/lib", "/opt", "/dev/shm"} {
 		s[dir] = tree(t, dir)
 	}
 	return s
