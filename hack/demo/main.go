@@ -65,7 +65,7 @@ func run(ctx context.Context, binary string, keep bool) (err error) {
 	d := &demo{cluster: c, start: time.Now()}
 	defer func() {
 		if keep && err == nil {
-			d.explain()
+			fmt.Print(d.explanation())
 			return
 		}
 		// Also after Ctrl-C: taking down has a context of its own.
@@ -295,19 +295,19 @@ func (d *demo) kill(ctx context.Context) error {
 	return nil
 }
 
-// explain says how to use the cluster that stays.
-func (d *demo) explain() {
-	fmt.Printf(`
-The cluster stays up (process %d, log %s):
+// explanation says how to use the cluster that stays.
+func (d *demo) explanation() string {
+	return fmt.Sprintf(`
+The cluster stays up (process %[1]d, log %[2]s):
 
-  export HANSA_DATA_DIR=%s
+  export HANSA_DATA_DIR=%[3]s
   %[4]s kubectl get pods -o wide
   %[4]s status
-  curl http://%s/
+  curl http://%[5]s/
 
 Take it down with
 
-  kill %[1]d; %[4]s down --purge && rm -r %s
+  %[4]s down --purge && rm -r %[6]s
 `, d.process.Process.Pid, d.log, d.dir, d.binary, d.address(), filepath.Dir(d.dir))
 }
 
