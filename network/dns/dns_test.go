@@ -205,11 +205,11 @@ func TestChanges(t *testing.T) {
 	}
 	s.SetSlice(slice("default", "other", "pets-1", "http", 8080, "10.42.0.33 my-pet")) // another service's now
 	pets("NXDOMAIN")
-	s.DeleteSlice(Key{"default", "pets-2"})
+	s.DeleteSlice(Key{Namespace: "default", Name: "pets-2"})
 	if got := ask(t, s, "pets.default.svc.cluster.local.", mdns.TypeA); !strings.HasPrefix(got, "NXDOMAIN") {
 		t.Errorf("pets without endpoints: %s", got)
 	}
-	s.DeleteService(Key{"default", "kubernetes"})
+	s.DeleteService(Key{Namespace: "default", Name: "kubernetes"})
 	if got := ask(t, s, "kubernetes.default.svc.cluster.local.", mdns.TypeA); !strings.HasPrefix(got, "NXDOMAIN") {
 		t.Errorf("a service that is gone: %s", got)
 	}
@@ -245,7 +245,8 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		z := newZone("cluster.local.")
-		names := rapid.SampledFrom([]string{"a", "b", "c"})
+		all := []string{"a", "b", "c"}
+		names := rapid.SampledFrom(all)
 		slicesOf := rapid.SampledFrom([]string{"x", "y", "z"})
 		t.Repeat(map[string]func(*rapid.T){
 			"service": func(t *rapid.T) {
@@ -257,15 +258,15 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 				eps := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"10.42.0.1", "10.42.0.1 h", "10.42.0.2 h", "10.42.0.3 i", "10.42.0.4 notready"}), rapid.ID[string]).Draw(t, "eps")
 				z.setSlice(slice("default", names.Draw(t, "of"), slicesOf.Draw(t, "slice"), "http", 80, eps...))
 			},
-			"delete service": func(t *rapid.T) { z.deleteService(Key{"default", names.Draw(t, "name")}) },
-			"delete slice":   func(t *rapid.T) { z.deleteSlice(Key{"default", slicesOf.Draw(t, "slice")}) },
+			"delete service": func(t *rapid.T) { z.deleteService(Key{Namespace: "default", Name: names.Draw(t, "name")}) },
+			"delete slice":   func(t *rapid.T) { z.deleteSlice(Key{Namespace: "default", Name: slicesOf.Draw(t, "slice")}) },
 			"": func(t *rapid.T) {
 				fresh := newZone("cluster.local.")
 				for _, s := range z.objects {
 					fresh.setService(s)
 				}
-				for _, named := range z.slices {
-					for _, s := range named {
+				for _, name := range all {
+					for _, s := range z.slices.Of(Key{Namespace: "default", Name: name}) {
 						fresh.setSlice(s)
 					}
 				}

@@ -11,13 +11,15 @@ import (
 	mdns "github.com/miekg/dns"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"hansa.dev/hansa/network/internal/byservice"
 )
 
 // A Key names a namespaced object.
-type Key struct{ Namespace, Name string }
+type Key = byservice.Key
 
 // label is the key as it stands in names below svc.ZONE: "name.namespace".
-func (k Key) label() string { return k.Name + "." + k.Namespace }
+func label(k Key) string { return k.Name + "." + k.Namespace }
 
 // A service is what the zone says about one. It is immutable.
 type service struct {
@@ -56,8 +58,7 @@ type zone struct {
 
 	// What services were made from; only writers use these.
 	objects map[Key]*corev1.Service
-	slices  map[Key]map[string]*discoveryv1.EndpointSlice // by service, then name
-	owners  map[Key]Key                                   // slice to service
+	slices  *byservice.Slices
 
 	domain string // fully qualified, lower case
 }
@@ -65,7 +66,7 @@ type zone struct {
 func newZone(domain string) *zone {
 	return &zone{
 		services: map[string]*service{}, namespaces: map[string]bool{}, names: map[netip.Addr][]string{},
-		objects: map[Key]*corev1.Service{}, slices: map[Key]map[string]*discoveryv1.EndpointSlice{}, owners: map[Key]Key{},
+		objects: map[Key]*corev1.Service{}, slices: byservice.New(),
 		domain: domain,
 	}
 }
@@ -73,7 +74,7 @@ func newZone(domain string) *zone {
 func (z *zone) setService(svc *corev1.Service) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	k := Key{svc.Namespace, svc.Name}
+	k := Key{Namespace: svc.Namespace, Name: svc.Name}
 	z.objects[k] = svc
 	z.rebuild(k)
 }
@@ -88,39 +89,17 @@ func (z *zone) deleteService(k Key) {
 func (z *zone) setSlice(s *discoveryv1.EndpointSlice) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	k := Key{s.Namespace, s.Name}
-	svc := Key{s.Namespace, s.Labels[discoveryv1.LabelServiceName]}
-	if z.owners[k] != svc {
-		z.forgetSlice(k)
+	for _, svc := range z.slices.Set(s) {
+		z.rebuild(svc)
 	}
-	if svc.Name == "" {
-		return
-	}
-	z.owners[k] = svc
-	if z.slices[svc] == nil {
-		z.slices[svc] = map[string]*discoveryv1.EndpointSlice{}
-	}
-	z.slices[svc][s.Name] = s
-	z.rebuild(svc)
 }
 
 func (z *zone) deleteSlice(k Key) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
-	z.forgetSlice(k)
-}
-
-func (z *zone) forgetSlice(k Key) {
-	svc, ok := z.owners[k]
-	if !ok {
-		return
+	for _, svc := range z.slices.Delete(k) {
+		z.rebuild(svc)
 	}
-	delete(z.owners, k)
-	delete(z.slices[svc], k.Name)
-	if len(z.slices[svc]) == 0 {
-		delete(z.slices, svc)
-	}
-	z.rebuild(svc)
 }
 
 func (z *zone) setNamespace(name string, exists bool) {
@@ -135,11 +114,11 @@ func (z *zone) setNamespace(name string, exists bool) {
 
 // rebuild replaces one service's entry; z.mu is held for writing.
 func (z *zone) rebuild(k Key) {
-	label := k.label()
+	label := label(k)
 	old := z.services[label]
 	var now *service
 	if obj := z.objects[k]; obj != nil {
-		now = newService(obj, z.slices[k])
+		now = newService(obj, z.slices.Of(k))
 	}
 	z.moveNames(old, now)
 	if now == nil {
@@ -190,11 +169,11 @@ func (z *zone) reverse(s *service) map[netip.Addr][]string {
 	return out
 }
 
-func (z *zone) serviceName(s *service) string { return s.key.label() + ".svc." + z.domain }
+func (z *zone) serviceName(s *service) string { return label(s.key) + ".svc." + z.domain }
 
 // newService makes a service's entry. It keeps nothing of its arguments.
-func newService(obj *corev1.Service, eps map[string]*discoveryv1.EndpointSlice) *service {
-	s := &service{key: Key{obj.Namespace, obj.Name}}
+func newService(obj *corev1.Service, eps []*discoveryv1.EndpointSlice) *service {
+	s := &service{key: Key{Namespace: obj.Namespace, Name: obj.Name}}
 	switch {
 	case obj.Spec.Type == corev1.ServiceTypeExternalName:
 		s.external = mdns.Fqdn(obj.Spec.ExternalName)
@@ -225,11 +204,10 @@ func protoName(p corev1.Protocol) string {
 
 // addEndpoints adds the ready endpoints of a headless service. An endpoint
 // without a hostname is known by its address with dashes.
-func (s *service) addEndpoints(eps map[string]*discoveryv1.EndpointSlice) {
+func (s *service) addEndpoints(eps []*discoveryv1.EndpointSlice) {
 	s.hosts = map[string][]netip.Addr{}
 	seen := map[target]bool{}
-	for _, name := range slices.Sorted(maps.Keys(eps)) {
-		slice := eps[name]
+	for _, slice := range eps {
 		for i := range slice.Endpoints {
 			e := &slice.Endpoints[i]
 			if e.Conditions.Ready != nil && !*e.Conditions.Ready || len(e.Addresses) == 0 {

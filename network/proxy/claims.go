@@ -43,7 +43,7 @@ func (c claims) replace(by Key, old, new map[ref]nft.Datum, touched func(ref)) {
 		}
 	}
 	for r, d := range new {
-		i, _ := slices.BinarySearchFunc(c[r], by, func(x claim, k Key) int { return x.by.compare(k) })
+		i, _ := slices.BinarySearchFunc(c[r], by, func(x claim, k Key) int { return x.by.Compare(k) })
 		c[r] = slices.Insert(c[r], i, claim{by, d})
 	}
 }

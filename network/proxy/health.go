@@ -39,7 +39,7 @@ func healthCheck(c Config, svc *corev1.Service, eps []*discoveryv1.EndpointSlice
 			}
 		}
 	}
-	return &HealthCheck{Port: uint16(port), Service: Key{svc.Namespace, svc.Name}, Local: len(local)}
+	return &HealthCheck{Port: uint16(port), Service: Key{Namespace: svc.Namespace, Name: svc.Name}, Local: len(local)}
 }
 
 // checks serves health checks over HTTP, one listener per port.

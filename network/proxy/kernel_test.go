@@ -308,7 +308,7 @@ func TestConnectionsSurvive(t *testing.T) {
 	w.p = New(testConfig(), NewLinux(testConfig().Instance))
 	w.web(nodePort(30080), bIP)
 	still("after a restart")
-	w.p.DeleteService(Key{"default", "web"})
+	w.p.DeleteService(Key{Namespace: "default", Name: "web"})
 	w.flush()
 	still("after the service went")
 }

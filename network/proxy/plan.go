@@ -10,17 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 
+	"hansa.dev/hansa/network/internal/byservice"
 	"hansa.dev/hansa/network/internal/nft"
 )
 
 // A Key names a service.
-type Key struct{ Namespace, Name string }
-
-func (k Key) String() string { return k.Namespace + "/" + k.Name }
-
-func (k Key) compare(l Key) int {
-	return cmp.Or(cmp.Compare(k.Namespace, l.Namespace), cmp.Compare(k.Name, l.Name))
-}
+type Key = byservice.Key
 
 // A ref is one element of a set that services share.
 type ref struct {

@@ -108,7 +108,7 @@ var planCases = []struct {
 		{"one is not ready", web("10.42.0.3", "10.42.0.4 notready", "10.42.0.9")},
 		{"all terminate, one still serves", web("10.42.0.3 terminating serving", "10.42.0.4 terminating notready")},
 		{"all are gone", web()},
-		{"the service goes", func(p *Proxy) { p.DeleteService(Key{"default", "web"}) }},
+		{"the service goes", func(p *Proxy) { p.DeleteService(Key{Namespace: "default", Name: "web"}) }},
 	}},
 	{"nodeport", []step{
 		{"policy Cluster", func(p *Proxy) {
@@ -155,7 +155,7 @@ var planCases = []struct {
 		{"without endpoints", set(service("dns", "10.43.0.10", nodePort(30053), udp53))},
 		{"the first", dns("10.42.0.2", "10.42.0.3")},
 		{"one goes", dns("10.42.0.3")},
-		{"the service goes", func(p *Proxy) { p.DeleteService(Key{"default", "dns"}) }},
+		{"the service goes", func(p *Proxy) { p.DeleteService(Key{Namespace: "default", Name: "dns"}) }},
 	}},
 	{"not-ours", []step{
 		{"headless, by name, and another proxy's", func(p *Proxy) {
@@ -179,7 +179,7 @@ var planCases = []struct {
 			set(service("a", "10.43.0.5", func(s *corev1.Service) { s.Spec.ExternalIPs = []string{"198.51.100.9"} }))(p)
 			p.SetSlice(slice("a", "a", 80, corev1.ProtocolTCP, "10.42.0.5"))
 		}},
-		{"a goes", func(p *Proxy) { p.DeleteService(Key{"default", "a"}) }},
+		{"a goes", func(p *Proxy) { p.DeleteService(Key{Namespace: "default", Name: "a"}) }},
 	}},
 }
 
@@ -282,6 +282,7 @@ func TestAssign(t *testing.T) {
 // what a proxy that was told only the end would write.
 func TestIncrementalEqualsRebuild(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
+		all := []string{"a", "b", "c"}
 		k := &fakeKernel{}
 		p := New(testConfig(), k)
 		ctx := context.Background()
@@ -296,8 +297,8 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 			for _, s := range p.services {
 				q.SetService(s)
 			}
-			for _, named := range p.slices {
-				for _, s := range named {
+			for _, name := range all {
+				for _, s := range p.slices.Of(Key{Namespace: "default", Name: name}) {
 					q.SetSlice(s)
 				}
 			}
@@ -315,7 +316,7 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 				t.Fatalf("a flush without changes sent something, %v", err)
 			}
 		}
-		names := rapid.SampledFrom([]string{"a", "b", "c"})
+		names := rapid.SampledFrom(all)
 		t.Repeat(map[string]func(*rapid.T){
 			"service": func(t *rapid.T) { p.SetService(drawService(t, names.Draw(t, "name"))) },
 			"slice": func(t *rapid.T) {
@@ -326,9 +327,9 @@ func TestIncrementalEqualsRebuild(t *testing.T) {
 				proto := rapid.SampledFrom([]corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP}).Draw(t, "protocol")
 				p.SetSlice(slice(names.Draw(t, "of"), rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "slice"), 8080, proto, eps...))
 			},
-			"delete service": func(t *rapid.T) { p.DeleteService(Key{"default", names.Draw(t, "name")}) },
+			"delete service": func(t *rapid.T) { p.DeleteService(Key{Namespace: "default", Name: names.Draw(t, "name")}) },
 			"delete slice": func(t *rapid.T) {
-				p.DeleteSlice(Key{"default", rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "slice")})
+				p.DeleteSlice(Key{Namespace: "default", Name: rapid.SampledFrom([]string{"x", "y", "z"}).Draw(t, "slice")})
 			},
 			"fail":        func(*rapid.T) { k.Fail = errors.New("made to fail") },
 			"fail forget": func(*rapid.T) { k.forgetFails = errors.New("made to fail") },

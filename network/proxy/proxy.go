@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -16,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/utils/clock"
 
+	"hansa.dev/hansa/network/internal/byservice"
 	"hansa.dev/hansa/network/internal/nft"
 )
 
@@ -46,8 +46,7 @@ type Proxy struct {
 
 	mu       sync.Mutex
 	services map[Key]*corev1.Service
-	slices   map[Key]map[string]*discoveryv1.EndpointSlice // by service, then name
-	owners   map[Key]Key                                   // slice to service
+	slices   *byservice.Slices
 	dirty    map[Key]bool
 
 	// Only Flush uses these.
@@ -68,7 +67,7 @@ func New(cfg Config, kernel Kernel) *Proxy {
 	}
 	return &Proxy{
 		cfg: cfg, kernel: kernel, wake: make(chan struct{}, 1),
-		services: map[Key]*corev1.Service{}, slices: map[Key]map[string]*discoveryv1.EndpointSlice{}, owners: map[Key]Key{},
+		services: map[Key]*corev1.Service{}, slices: byservice.New(),
 		dirty: map[Key]bool{}, committed: map[Key]*servicePlan{}, claims: claims{}, health: map[Key]HealthCheck{},
 	}
 }
@@ -90,7 +89,7 @@ func (p *Proxy) nudge() {
 func (p *Proxy) SetService(svc *corev1.Service) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := Key{svc.Namespace, svc.Name}
+	k := Key{Namespace: svc.Namespace, Name: svc.Name}
 	p.services[k] = svc
 	p.touch(k)
 }
@@ -108,40 +107,18 @@ func (p *Proxy) DeleteService(k Key) {
 func (p *Proxy) SetSlice(s *discoveryv1.EndpointSlice) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	k := Key{s.Namespace, s.Name}
-	svc := Key{s.Namespace, s.Labels[discoveryv1.LabelServiceName]}
-	if p.owners[k] != svc {
-		p.forgetSlice(k)
+	for _, svc := range p.slices.Set(s) {
+		p.touch(svc)
 	}
-	if svc.Name == "" {
-		return
-	}
-	p.owners[k] = svc
-	if p.slices[svc] == nil {
-		p.slices[svc] = map[string]*discoveryv1.EndpointSlice{}
-	}
-	p.slices[svc][s.Name] = s
-	p.touch(svc)
 }
 
 // DeleteSlice removes an endpoint slice.
 func (p *Proxy) DeleteSlice(k Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.forgetSlice(k)
-}
-
-func (p *Proxy) forgetSlice(k Key) {
-	svc, ok := p.owners[k]
-	if !ok {
-		return
+	for _, svc := range p.slices.Delete(k) {
+		p.touch(svc)
 	}
-	delete(p.owners, k)
-	delete(p.slices[svc], k.Name)
-	if len(p.slices[svc]) == 0 {
-		delete(p.slices, svc)
-	}
-	p.touch(svc)
 }
 
 // Synced reports whether the kernel holds everything the Proxy was told, as of
@@ -204,13 +181,10 @@ func (p *Proxy) plan() []update {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []update
-	for _, k := range slices.SortedFunc(maps.Keys(p.dirty), Key.compare) {
+	for _, k := range slices.SortedFunc(maps.Keys(p.dirty), Key.Compare) {
 		u := update{key: k, old: p.committed[k]}
 		if svc := p.services[k]; svc != nil {
-			eps := slices.SortedFunc(maps.Values(p.slices[k]), func(a, b *discoveryv1.EndpointSlice) int {
-				return cmp.Compare(a.Name, b.Name)
-			})
-			u.new = planService(p.cfg, svc, eps, u.old)
+			u.new = planService(p.cfg, svc, p.slices.Of(k), u.old)
 		}
 		if u.old != nil || u.new != nil {
 			out = append(out, u)
@@ -290,7 +264,7 @@ func (p *Proxy) after() error {
 			p.pending = nil
 		}
 	}
-	health := slices.SortedFunc(maps.Values(p.health), func(a, b HealthCheck) int { return a.Service.compare(b.Service) })
+	health := slices.SortedFunc(maps.Values(p.health), func(a, b HealthCheck) int { return a.Service.Compare(b.Service) })
 	if err := p.kernel.Check(health); err != nil {
 		errs = append(errs, err)
 	}
