@@ -52,6 +52,9 @@ type Layout interface {
 	Set(group string, l Limits) error
 	// Usage reads what an existing group uses.
 	Usage(group string) (Usage, error)
+	// Inside is what the groups of containers inside an existing group are to
+	// have beside their limits, by file: nothing on version 1.
+	Inside(group string) map[string]string
 }
 
 // Detect finds the layout that is mounted at root (/sys/fs/cgroup). It fails
@@ -127,6 +130,10 @@ func (t *Tree) Usage(group string) (Usage, error) {
 	}
 	return u, nil
 }
+
+// Inside is what the groups of containers inside an existing group are to have
+// beside their limits, by file; the runtime writes it.
+func (t *Tree) Inside(group string) map[string]string { return t.layout.Inside(t.Path(group)) }
 
 // Children are the names of the groups directly below one, in any hierarchy.
 func (t *Tree) Children(group string) ([]string, error) {

@@ -152,10 +152,19 @@ func TestUnified(t *testing.T) {
 	if err := u.Set("/a/g", Limits{CPUShares: 1024, CPUQuota: 50000, CPUPeriod: 100000, Memory: 1 << 20, Pids: 100}); err != nil {
 		t.Fatal(err)
 	}
-	for file, want := range map[string]string{"cpu.weight": "39", "cpu.max": "50000 100000", "memory.max": "1048576", "pids.max": "100"} {
+	for file, want := range map[string]string{"cpu.weight": "100", "cpu.max": "50000 100000", "memory.max": "1048576", "pids.max": "100"} {
 		if got := read(t, root, "a/g", file); got != want {
 			t.Errorf("%s: %q, want %q", file, got, want)
 		}
+	}
+	if got := u.Inside("/a/g"); len(got) != 1 || got["memory.oom.group"] != "1" {
+		t.Errorf("without accounting for swap, containers have %v", got)
+	}
+	if err := os.WriteFile(filepath.Join(root, "a/g/memory.swap.max"), []byte("max"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := u.Inside("/a/g"); len(got) != 2 || got["memory.oom.group"] != "1" || got["memory.swap.max"] != "0" {
+		t.Errorf("containers have %v", got)
 	}
 	use, err := u.Usage("/a/g")
 	if err != nil || use != (Usage{CPUNanos: 7000, Memory: 5000, WorkingSet: 3000, Pids: 3}) {
@@ -244,7 +253,7 @@ func TestConversions(t *testing.T) {
 			t.Errorf("Quota(%d) = %d, want %d", milli, got, want)
 		}
 	}
-	for shares, want := range map[uint64]uint64{2: 1, 1024: 39, 262144: 10000} {
+	for shares, want := range map[uint64]uint64{0: 1, 2: 1, 102: 17, 256: 35, 512: 59, 1024: 100, 2048: 174, 262144: 10000, 1 << 20: 10000} {
 		if got := Weight(shares); got != want {
 			t.Errorf("Weight(%d) = %d, want %d", shares, got, want)
 		}

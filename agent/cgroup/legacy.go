@@ -54,6 +54,8 @@ func (l *legacy) dir(controller string) string {
 
 func (l *legacy) Name() string { return "v1" }
 
+func (l *legacy) Inside(string) map[string]string { return nil }
+
 func (l *legacy) Roots() []string {
 	var out []string
 	for _, name := range l.names {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -94,11 +95,24 @@ func (u *unified) Set(group string, lim Limits) error {
 	return nil
 }
 
+// Inside has the kernel kill a container as a whole when it is out of memory,
+// rather than leave it with a process less, and keeps it from swapping where
+// the kernel accounts for that.
+func (u *unified) Inside(group string) map[string]string {
+	out := map[string]string{"memory.oom.group": "1"}
+	if _, err := os.Stat(filepath.Join(u.root, group, "memory.swap.max")); err == nil {
+		out["memory.swap.max"] = "0"
+	}
+	return out
+}
+
 // Weight is the cpu.weight of version 2 that stands for cpu.shares of version
-// 1: the range 2…262144 mapped linearly onto 1…10000.
+// 1: a curve through (2, 1), (1024, 100) and (262144, 10000), so that a whole
+// core weighs what a group weighs that nobody gave a weight. Runtimes convert
+// the shares of containers in the same way (OCI runtimes, "cpu.weight").
 func Weight(shares uint64) uint64 {
-	shares = min(max(shares, 2), 262144)
-	return 1 + (shares-2)*9999/262142
+	l := math.Log2(float64(min(max(shares, minShares), maxShares)))
+	return uint64(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
 }
 
 func (u *unified) Usage(group string) (Usage, error) {

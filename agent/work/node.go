@@ -39,6 +39,7 @@ type Groups interface {
 	Ensure(group string, l cgroup.Limits) error
 	Set(group string, l cgroup.Limits) error
 	Remove(group string) error
+	Inside(group string) map[string]string
 }
 
 // Statuses takes pods' statuses to the API.
