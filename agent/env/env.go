@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/validation"
 
 	"hansa.dev/hansa/agent/downward"
 )
@@ -31,19 +30,12 @@ type Sources struct {
 	File func(volume, path string) ([]byte, error)
 }
 
-// Skipped are keys of an envFrom source that are not names of variables.
-type Skipped struct {
-	Kind, Namespace, Name string
-	Keys                  []string
-}
-
 // Env is the finished environment.
 type Env struct {
 	// Vars in the order in which they are to be set.
 	Vars []v1.EnvVar
 	// Values by name.
-	Values  map[string]string
-	Skipped []Skipped
+	Values map[string]string
 }
 
 // Build makes the environment of one container. An error says which object or
@@ -103,10 +95,9 @@ func (b *builder) lookup(name string) (string, bool) {
 // from adds the keys of a whole object.
 func (b *builder) from(e *v1.EnvFromSource) error {
 	values := map[string]string{}
-	kind, name := "ConfigMap", ""
 	switch {
 	case e.ConfigMapRef != nil:
-		name = e.ConfigMapRef.Name
+		name := e.ConfigMapRef.Name
 		obj := b.src.ConfigMap(b.pod.Namespace, name)
 		if obj == nil {
 			if isTrue(e.ConfigMapRef.Optional) {
@@ -116,7 +107,7 @@ func (b *builder) from(e *v1.EnvFromSource) error {
 		}
 		maps.Copy(values, obj.Data)
 	case e.SecretRef != nil:
-		kind, name = "Secret", e.SecretRef.Name
+		name := e.SecretRef.Name
 		obj := b.src.Secret(b.pod.Namespace, name)
 		if obj == nil {
 			if isTrue(e.SecretRef.Optional) {
@@ -128,17 +119,9 @@ func (b *builder) from(e *v1.EnvFromSource) error {
 			values[k] = string(v)
 		}
 	}
-	var skipped []string
+	// Any key, and any prefix that the API lets through, makes a name.
 	for _, k := range slices.Sorted(maps.Keys(values)) {
-		full := e.Prefix + k
-		if len(validation.IsRelaxedEnvVarName(full)) > 0 {
-			skipped = append(skipped, k)
-			continue
-		}
-		b.set(full, values[k])
-	}
-	if len(skipped) > 0 {
-		b.out.Skipped = append(b.out.Skipped, Skipped{Kind: kind, Namespace: b.pod.Namespace, Name: name, Keys: skipped})
+		b.set(e.Prefix+k, values[k])
 	}
 	return nil
 }

@@ -73,7 +73,6 @@ func (w *Worker) containerConfig(j *job) (*cri.ContainerConfig, error) {
 	if err := os.MkdirAll(filepath.Join(w.logDir(j.pod), j.spec.Name), 0o755); err != nil {
 		return nil, fmt.Errorf("make log directory: %w", err)
 	}
-	capacity := n.Capacity()
 	config := &cri.ContainerConfig{
 		Metadata:    &cri.ContainerMetadata{Name: j.spec.Name, Attempt: uint32(j.attempt)},
 		Image:       &cri.ImageSpec{Image: j.image.GetId(), UserSpecifiedImage: j.spec.Image},
@@ -88,7 +87,7 @@ func (w *Worker) containerConfig(j *job) (*cri.ContainerConfig, error) {
 		StdinOnce:   j.spec.StdinOnce,
 		Tty:         j.spec.TTY,
 		Linux: &cri.LinuxContainerConfig{
-			Resources:       containerResources(j.pod, j.spec, capacity.Memory().Value()),
+			Resources:       n.containerResources(j.pod, j.spec),
 			SecurityContext: security,
 		},
 	}
@@ -113,11 +112,6 @@ func (w *Worker) environment(j *job) (*env.Env, error) {
 	})
 	if err != nil {
 		return nil, err
-	}
-	for _, s := range vars.Skipped {
-		j.report(v1.EventTypeWarning, "InvalidEnvironmentVariableNames",
-			fmt.Sprintf("Keys [%s] from the EnvFrom %s %s/%s were skipped since they are considered invalid environment variable names.",
-				strings.Join(s.Keys, ", "), strings.ToLower(s.Kind), s.Namespace, s.Name))
 	}
 	return vars, nil
 }

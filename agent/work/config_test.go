@@ -246,7 +246,7 @@ func TestResources(t *testing.T) {
 			s.Priority = &c.priority
 			s.Containers[0].Resources = v1.ResourceRequirements{Requests: c.requests, Limits: c.limits}
 		})
-		r := containerResources(p, &p.Spec.Containers[0], 1<<30)
+		r := sized("1Gi").containerResources(p, &p.Spec.Containers[0])
 		got := fmt.Sprintf("shares=%d quota=%d memory=%d oom=%d", r.CpuShares, r.CpuQuota, r.MemoryLimitInBytes, r.OomScoreAdj)
 		if got != c.want {
 			t.Errorf("%s: got %s, want %s", name, got, c.want)
@@ -255,14 +255,64 @@ func TestResources(t *testing.T) {
 	p := specPod(func(s *v1.PodSpec) {
 		s.Containers[0].Resources.Limits = v1.ResourceList{"hugepages-2Mi": resource.MustParse("4Mi"), "hugepages-1Gi": resource.MustParse("1Gi")}
 	})
+	if got := sized("0").containerResources(p, &p.Spec.Containers[0]).Unified["memory.oom.group"]; got != "1" {
+		t.Errorf("a container is not killed as a whole: %q", got)
+	}
 	var pages []string
-	for _, h := range containerResources(p, &p.Spec.Containers[0], 0).HugepageLimits {
+	for _, h := range sized("0").containerResources(p, &p.Spec.Containers[0]).HugepageLimits {
 		pages = append(pages, fmt.Sprint(h.PageSize, "=", h.Limit))
 	}
 	slices.Sort(pages)
 	if !slices.Equal(pages, []string{"1GB=1073741824", "2MB=4194304"}) {
 		t.Errorf("huge pages: %v", pages)
 	}
+}
+
+// "Node out-of-memory behavior": a sidecar is not killed before those that it
+// helps; what a pod requests as a whole counts for all its containers, and its
+// limit holds for those without one.
+func TestScores(t *testing.T) {
+	memory := func(s string) v1.ResourceRequirements {
+		return v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceMemory: resource.MustParse(s)}}
+	}
+	p := specPod(func(s *v1.PodSpec) {
+		s.InitContainers = []v1.Container{{Name: "side", RestartPolicy: ptr.To(v1.ContainerRestartPolicyAlways), Resources: memory("1Mi")}, {Name: "init", Resources: memory("1Mi")}}
+		s.Containers = []v1.Container{{Name: "big", Resources: memory("512Mi")}, {Name: "small", Resources: memory("256Mi")}}
+	})
+	scores := func() string {
+		var out []string
+		for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+			for i := range list {
+				r := sized("1Gi").containerResources(p, &list[i])
+				out = append(out, fmt.Sprint(list[i].Name, "=", r.OomScoreAdj, "/", r.MemoryLimitInBytes>>20))
+			}
+		}
+		return strings.Join(out, " ")
+	}
+	if got := scores(); got != "side=750/0 init=999/0 big=500/0 small=750/0" {
+		t.Errorf("scores and limits: %s", got)
+	}
+	// 1024 - 769 MiB are shared by three.
+	p.Spec.Resources = &v1.ResourceRequirements{
+		Requests: v1.ResourceList{v1.ResourceMemory: resource.MustParse("1Gi")}, Limits: v1.ResourceList{v1.ResourceMemory: resource.MustParse("2Gi")},
+	}
+	if got := scores(); got != "side=667/2048 init=917/2048 big=417/2048 small=667/2048" {
+		t.Errorf("with requests of the pod: %s", got)
+	}
+}
+
+// sized is a node with so much memory and groups of version 2.
+func sized(memory string) *Node {
+	return &Node{
+		Capacity: func() v1.ResourceList { return v1.ResourceList{v1.ResourceMemory: resource.MustParse(memory)} },
+		Groups:   unifiedGroups{},
+	}
+}
+
+type unifiedGroups struct{ Groups }
+
+func (unifiedGroups) Inside(group string) map[string]string {
+	return map[string]string{"memory.oom.group": "1"}
 }
 
 func TestPortMappings(t *testing.T) {
@@ -300,11 +350,11 @@ func TestTerminationMessage(t *testing.T) {
 		t.Errorf("after success: %q", got)
 	}
 	st.ExitCode = 1
-	if err := os.WriteFile(file, []byte(strings.Repeat("x", 5000)), 0o644); err != nil {
+	if err := os.WriteFile(file, []byte("begin"+strings.Repeat("x", 5000)), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if got := terminationMessage(st); got != strings.Repeat("x", maxMessage) {
-		t.Errorf("from the file: %d bytes", len(got))
+		t.Errorf("from the file: %d bytes, %.10q", len(got), got)
 	}
 	st.Message = "runtime says"
 	if got := terminationMessage(st); !strings.HasPrefix(got, "runtime says: xx") {

@@ -67,8 +67,7 @@ func (w *Worker) resizeContainer(a pod.Action) step {
 		if err := n.Groups.Set(group, room); err != nil {
 			return nil, err
 		}
-		capacity := n.Capacity()
-		if err := n.Runtime.UpdateContainer(ctx, a.ID, containerResources(p, spec, capacity.Memory().Value())); err != nil {
+		if err := n.Runtime.UpdateContainer(ctx, a.ID, n.containerResources(p, spec)); err != nil {
 			return nil, fmt.Errorf("resize container %s: %w", a.Container, err)
 		}
 		if err := w.setGroup(p); err != nil {
