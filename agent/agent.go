@@ -147,7 +147,7 @@ func New(c Config) (*Agent, error) {
 	}
 	a.keeper = node.New(node.Config{
 		Name: c.NodeName, IPs: c.NodeIPs, Port: c.Port, PodCIDR: c.PodCIDR, Version: c.Version,
-		RuntimeVersion: a.runtimeVersion, Labels: c.Labels, Taints: c.Taints, Info: c.Host.Info(),
+		RuntimeVersion: a.runtimeVersion, Offers: c.Runtime.Offers, Labels: c.Labels, Taints: c.Taints, Info: c.Host.Info(),
 		Capacity: capacity, Allocatable: allocatable, Ready: a.ready, Pressure: c.Host.Pressure, Images: a.images,
 		Client: c.Client, Clock: c.Clock, Events: a.events, Log: c.Log,
 	})

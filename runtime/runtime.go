@@ -22,12 +22,41 @@ import (
 // image that the runtime does not know.
 var ErrNotFound = errors.New("not found")
 
+// Error is a refusal of the runtime.
+type Error struct {
+	Doing string // what it was asked to do, and to what
+	Said  string
+	// Kind is ErrNotFound, an error of the context, or nil.
+	Kind error
+}
+
+func (e *Error) Error() string {
+	if e.Kind != nil {
+		return e.Doing + ": " + e.Said + ": " + e.Kind.Error()
+	}
+	return e.Doing + ": " + e.Said
+}
+
+func (e *Error) Unwrap() error { return e.Kind }
+
+// Said is what the runtime said, for objects that say themselves what was being
+// done: an event that named each attempt would never be the same event again.
+func Said(err error) string {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Said
+	}
+	return err.Error()
+}
+
 // Runtime runs sandboxes and containers. All methods may be called from any
 // goroutine; each honours the context's deadline.
 type Runtime interface {
 	Version(ctx context.Context) (*cri.VersionResponse, error)
 	// Ready is nil when runtime and network say they are ready.
 	Ready(ctx context.Context) error
+	// Offers is what the runtime says that it can do.
+	Offers(ctx context.Context) (Offers, error)
 
 	RunSandbox(ctx context.Context, config *cri.PodSandboxConfig, handler string) (id string, err error)
 	StopSandbox(ctx context.Context, id string) error
@@ -61,6 +90,12 @@ type Runtime interface {
 	PortForward(ctx context.Context, sandbox string, port int32, conn net.Conn) error
 
 	Images
+}
+
+// Offers is what a runtime can do, by handler and as a whole.
+type Offers struct {
+	Handlers []*cri.RuntimeHandler
+	Features *cri.RuntimeFeatures
 }
 
 // Images keeps the node's images.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -25,6 +26,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
+	container "hansa.dev/hansa/runtime"
 )
 
 // Config is what a Keeper needs.
@@ -36,9 +38,11 @@ type Config struct {
 	// Version is the gitVersion of the agent, RuntimeVersion "containerd://2.4".
 	Version        string
 	RuntimeVersion func(ctx context.Context) (string, error)
-	Labels         map[string]string
-	Taints         []v1.Taint
-	Info           v1.NodeSystemInfo
+	// Offers is what the runtime can do.
+	Offers func(ctx context.Context) (container.Offers, error)
+	Labels map[string]string
+	Taints []v1.Taint
+	Info   v1.NodeSystemInfo
 	// Capacity and Allocatable of the machine.
 	Capacity, Allocatable v1.ResourceList
 	// Ready is nil when pods can be run here; its text says why not.
@@ -303,6 +307,9 @@ func (k *Keeper) status(ctx context.Context, old *v1.Node, now time.Time) (*v1.N
 		version = old.Status.NodeInfo.ContainerRuntimeVersion
 	}
 	st.NodeInfo.ContainerRuntimeVersion = version
+	if offers, err := k.Offers(ctx); err == nil {
+		st.RuntimeHandlers, st.Features = handlers(offers), features(offers)
+	}
 	if images, err := k.Images(ctx); err == nil {
 		st.Images = topImages(images)
 	}
@@ -312,6 +319,28 @@ func (k *Keeper) status(ctx context.Context, old *v1.Node, now time.Time) (*v1.N
 	}
 	k.conditions(st, readyErr, pressure, now)
 	return st, nil
+}
+
+// handlers are the runtime's ways to run a container, with what each can do.
+func handlers(o container.Offers) []v1.NodeRuntimeHandler {
+	var out []v1.NodeRuntimeHandler
+	for _, h := range o.Handlers {
+		own := v1.NodeRuntimeHandler{Name: h.GetName()}
+		if f := h.GetFeatures(); f != nil {
+			own.Features = &v1.NodeRuntimeHandlerFeatures{RecursiveReadOnlyMounts: &f.RecursiveReadOnlyMounts, UserNamespaces: &f.UserNamespaces}
+		}
+		out = append(out, own)
+	}
+	slices.SortFunc(out, func(a, b v1.NodeRuntimeHandler) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// features are what the runtime can do whatever the handler.
+func features(o container.Offers) *v1.NodeFeatures {
+	if o.Features == nil {
+		return nil
+	}
+	return &v1.NodeFeatures{SupplementalGroupsPolicy: &o.Features.SupplementalGroupsPolicy}
 }
 
 // overlay sets what is ours in a list and keeps the rest.

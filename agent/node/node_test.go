@@ -22,6 +22,7 @@ import (
 	"hansa.dev/hansa/apiserver/request/requesttest"
 	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/runtime/fake"
 )
 
 type rig struct {
@@ -42,6 +43,7 @@ func newRig(t *testing.T) *rig {
 	r.keeper = node.New(node.Config{
 		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Port: 10250, PodCIDR: "10.42.0.0/24", Version: "v1.37.2",
 		RuntimeVersion: func(context.Context) (string, error) { return "fake://1", nil },
+		Offers:         fake.New(clocktesting.NewFakeClock(time.Time{})).Offers,
 		Labels:         map[string]string{"own": "yes"}, Taints: []v1.Taint{{Key: "k", Effect: v1.TaintEffectNoSchedule}},
 		Capacity:    v1.ResourceList{v1.ResourceCPU: resource.MustParse("2")},
 		Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("1")},
@@ -123,6 +125,12 @@ func TestReport(t *testing.T) {
 	}
 	if c := condition(n, v1.NodeMemoryPressure); c.Status != v1.ConditionFalse || c.Reason != "KubeletHasSufficientMemory" {
 		t.Errorf("memory pressure: %+v", c)
+	}
+	if h := n.Status.RuntimeHandlers; len(h) != 2 || h[0].Name != "" || h[1].Name != "runc" || !*h[1].Features.RecursiveReadOnlyMounts || !*h[1].Features.UserNamespaces {
+		t.Errorf("runtime handlers: %+v", h)
+	}
+	if f := n.Status.Features; f == nil || !*f.SupplementalGroupsPolicy {
+		t.Errorf("features: %+v", f)
 	}
 	if len(n.Status.Images) != 2 || n.Status.Images[0].Names[0] != "large" {
 		t.Errorf("images: %v", n.Status.Images)

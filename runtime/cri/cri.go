@@ -65,6 +65,12 @@ func Dial(endpoint string) (*Client, error) {
 // Close ends the connection; calls under way fail.
 func (c *Client) Close() error { return c.conn.Close() }
 
+var kinds = map[codes.Code]error{
+	codes.NotFound:         runtime.ErrNotFound,
+	codes.DeadlineExceeded: context.DeadlineExceeded,
+	codes.Canceled:         context.Canceled,
+}
+
 // wrap says what was being done, and maps the runtime's "not found".
 func wrap(err error, format string, args ...any) error {
 	if err == nil {
@@ -72,15 +78,7 @@ func wrap(err error, format string, args ...any) error {
 	}
 	what := fmt.Sprintf(format, args...)
 	if s, ok := status.FromError(err); ok {
-		switch s.Code() {
-		case codes.NotFound:
-			return fmt.Errorf("%s: %s: %w", what, s.Message(), runtime.ErrNotFound)
-		case codes.DeadlineExceeded:
-			return fmt.Errorf("%s: %s: %w", what, s.Message(), context.DeadlineExceeded)
-		case codes.Canceled:
-			return fmt.Errorf("%s: %s: %w", what, s.Message(), context.Canceled)
-		}
-		return fmt.Errorf("%s: %s", what, s.Message())
+		return &runtime.Error{Doing: what, Said: s.Message(), Kind: kinds[s.Code()]}
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
@@ -103,6 +101,12 @@ func (c *Client) Ready(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// Offers is what the runtime can do.
+func (c *Client) Offers(ctx context.Context) (runtime.Offers, error) {
+	r, err := c.runtime.Status(ctx, &cri.StatusRequest{})
+	return runtime.Offers{Handlers: r.GetRuntimeHandlers(), Features: r.GetFeatures()}, wrap(err, "ask status of container runtime")
 }
 
 // RunSandbox makes a sandbox and waits until it runs.

@@ -159,4 +159,13 @@ func (r *Runtime) Ready(context.Context) error {
 	return r.notReady
 }
 
+// Offers is what containerd with runc says.
+func (r *Runtime) Offers(context.Context) (runtime.Offers, error) {
+	all := &cri.RuntimeHandlerFeatures{RecursiveReadOnlyMounts: true, UserNamespaces: true}
+	return runtime.Offers{
+		Handlers: []*cri.RuntimeHandler{{Features: all}, {Name: "runc", Features: all}},
+		Features: &cri.RuntimeFeatures{SupplementalGroupsPolicy: true},
+	}, nil
+}
+
 func notFound(what, id string) error { return fmt.Errorf("%s %q: %w", what, id, runtime.ErrNotFound) }
