@@ -85,7 +85,7 @@ func (a *Agent) forget(uid types.UID) {
 
 // admit decides on a pod that is new to the node.
 func (a *Agent) admit(p *v1.Pod) *pod.Refusal {
-	n := admit.Node{Allocatable: a.node.Allocatable(), OS: goruntime.GOOS}
+	n := admit.Node{Allocatable: a.node.Allocatable(), OS: goruntime.GOOS, AppArmor: a.Host.AppArmor()}
 	n.Object, _ = a.Client.View().Get(a.rows.nodes, api.Key{Name: a.NodeName}).(*v1.Node)
 	for _, other := range a.pods() {
 		if other.UID != p.UID && !pod.Terminal(other) {

@@ -25,6 +25,8 @@ type Node struct {
 	// Pods are those that are admitted and not over.
 	Pods []*v1.Pod
 	OS   string
+	// AppArmor says that the kernel enforces profiles.
+	AppArmor bool
 }
 
 // Pod answers nil when p may run, or why it may not, in Kubernetes' words.
@@ -34,6 +36,9 @@ func Pod(p *v1.Pod, n Node) *pod.Refusal {
 	}
 	if os := p.Spec.OS; os != nil && string(os.Name) != n.OS {
 		return &pod.Refusal{Reason: "PodOSNotSupported", Message: "Failed to admit pod as the OS field doesn't match node OS"}
+	}
+	if !n.AppArmor && confined(p) {
+		return &pod.Refusal{Reason: "AppArmor", Message: "Cannot enforce AppArmor: AppArmor is not enabled on the host"}
 	}
 	if r := resources(p, n); r != nil {
 		return r
@@ -50,6 +55,25 @@ func Pod(p *v1.Pod, n Node) *pod.Refusal {
 		return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
 	}
 	return nil
+}
+
+// confined says that a container is to run under an AppArmor profile.
+func confined(p *v1.Pod) bool {
+	asks := func(a *v1.AppArmorProfile) bool { return a != nil && a.Type != v1.AppArmorProfileTypeUnconfined }
+	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
+		for i := range list {
+			own := list[i].SecurityContext
+			switch {
+			case own != nil && own.AppArmorProfile != nil:
+				if asks(own.AppArmorProfile) {
+					return true
+				}
+			case p.Spec.SecurityContext != nil && asks(p.Spec.SecurityContext.AppArmorProfile):
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func predicate(name, why string) *pod.Refusal {

@@ -39,20 +39,34 @@ func TestPod(t *testing.T) {
 	tainted := node
 	tainted.Object = node.Object.DeepCopy()
 	tainted.Object.Spec.Taints = []v1.Taint{{Key: "gone", Effect: v1.TaintEffectNoExecute}, {Key: "soft", Effect: v1.TaintEffectNoSchedule}}
+	confining := node
+	confining.AppArmor = true
+	profile := func(pod, own *v1.AppArmorProfile) *v1.Pod {
+		return with(func(s *v1.PodSpec) {
+			s.SecurityContext = &v1.PodSecurityContext{AppArmorProfile: pod}
+			s.Containers[0].SecurityContext = &v1.SecurityContext{AppArmorProfile: own}
+		})
+	}
+	confined, unconfined := &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeRuntimeDefault}, &v1.AppArmorProfile{Type: v1.AppArmorProfileTypeUnconfined}
+	const noAppArmor = "AppArmor: Cannot enforce AppArmor: AppArmor is not enabled on the host"
 	for name, c := range map[string]struct {
 		pod  *v1.Pod
 		node admit.Node
 		want string
 	}{
-		"fits":           {asks("500m", "512Mi"), node, ""},
-		"cpu":            {asks("501m", "0"), node, "OutOfcpu: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"},
-		"memory":         {asks("0", "513Mi"), node, "OutOfmemory: Node didn't have enough resource: memory, requested: 537919488, used: 536870912, capacity: 1073741824"},
-		"pods":           {asks("0", "0"), full, "OutOfpods: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3"},
-		"gpu":            {with(func(s *v1.PodSpec) { s.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1") }), node, ""},
-		"two gpus":       {with(func(s *v1.PodSpec) { s.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("2") }), node, "OutOfexample.com/gpu: Node didn't have enough resource: example.com/gpu, requested: 2, used: 0, capacity: 1"},
-		"selector":       {with(func(s *v1.PodSpec) { s.NodeSelector = map[string]string{"disk": "ssd"} }), node, ""},
-		"wrong selector": {with(func(s *v1.PodSpec) { s.NodeSelector = map[string]string{"disk": "tape"} }), node, "NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
-		"taint":          {asks("0", "0"), tainted, "TaintToleration: Predicate TaintToleration failed: node(s) had untolerated taint(s)"},
+		"profile of the container": {profile(nil, confined), node, noAppArmor},
+		"profile of the pod":       {profile(confined, nil), node, noAppArmor},
+		"profile, enforced":        {profile(confined, nil), confining, ""},
+		"no profile after all":     {profile(confined, unconfined), node, ""},
+		"fits":                     {asks("500m", "512Mi"), node, ""},
+		"cpu":                      {asks("501m", "0"), node, "OutOfcpu: Node didn't have enough resource: cpu, requested: 501, used: 1500, capacity: 2000"},
+		"memory":                   {asks("0", "513Mi"), node, "OutOfmemory: Node didn't have enough resource: memory, requested: 537919488, used: 536870912, capacity: 1073741824"},
+		"pods":                     {asks("0", "0"), full, "OutOfpods: Node didn't have enough resource: pods, requested: 1, used: 3, capacity: 3"},
+		"gpu":                      {with(func(s *v1.PodSpec) { s.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("1") }), node, ""},
+		"two gpus":                 {with(func(s *v1.PodSpec) { s.Containers[0].Resources.Requests["example.com/gpu"] = resource.MustParse("2") }), node, "OutOfexample.com/gpu: Node didn't have enough resource: example.com/gpu, requested: 2, used: 0, capacity: 1"},
+		"selector":                 {with(func(s *v1.PodSpec) { s.NodeSelector = map[string]string{"disk": "ssd"} }), node, ""},
+		"wrong selector":           {with(func(s *v1.PodSpec) { s.NodeSelector = map[string]string{"disk": "tape"} }), node, "NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"},
+		"taint":                    {asks("0", "0"), tainted, "TaintToleration: Predicate TaintToleration failed: node(s) had untolerated taint(s)"},
 		"tolerated": {with(func(s *v1.PodSpec) {
 			s.Tolerations = []v1.Toleration{{Key: "gone", Operator: v1.TolerationOpExists}}
 		}), tainted, ""},

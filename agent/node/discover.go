@@ -60,6 +60,11 @@ func (h Host) Info() v1.NodeSystemInfo {
 	return info
 }
 
+// AppArmor says whether the kernel enforces profiles.
+func (h Host) AppArmor() bool {
+	return strings.HasPrefix(h.read("sys/module/apparmor/parameters/enabled"), "Y")
+}
+
 func osImage(release string) string {
 	for line := range strings.Lines(release) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), "PRETTY_NAME="); ok {
