@@ -150,7 +150,7 @@ func (p *Puller) try(ctx context.Context, r Request, auths []*cri.AuthConfig) er
 		if err == nil {
 			return nil
 		}
-		errs = append(errs, err)
+		errs = append(errs, errors.New(runtime.Said(err)))
 	}
 	return errors.Join(errs...)
 }

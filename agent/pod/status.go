@@ -35,7 +35,7 @@ func (s *State) Status(now time.Time) *v1.PodStatus {
 	out.ContainerStatuses = s.containerStatuses(now, Regular)
 	out.EphemeralContainerStatuses = s.containerStatuses(now, Ephemeral)
 	out.Phase = s.phase(out)
-	if s.Stop != nil && s.Stop.Reason != "" {
+	if s.Stop != nil && s.Stop.Reason != "" && (out.Phase == v1.PodFailed || out.Phase == v1.PodSucceeded) {
 		out.Reason, out.Message = s.Stop.Reason, s.Stop.Message
 	}
 	s.conditions(out, now)
@@ -63,10 +63,27 @@ func (s *State) addresses(out *v1.PodStatus) {
 
 func (s *State) containerStatuses(now time.Time, kinds ...Kind) []v1.ContainerStatus {
 	var out []v1.ContainerStatus
+	room := maxMessages / max(len(s.Containers), 1)
 	for _, c := range s.list(kinds...) {
-		out = append(out, s.containerStatus(c, now))
+		cs := s.containerStatus(c, now)
+		cs.State.Terminated = shortened(cs.State.Terminated, room)
+		cs.LastTerminationState.Terminated = shortened(cs.LastTerminationState.Terminated, room)
+		out = append(out, cs)
 	}
 	return out
+}
+
+// maxMessages bounds the termination messages of a pod together: each container
+// has an equal part ("Customizing the termination message").
+const maxMessages = 12 << 10
+
+func shortened(t *v1.ContainerStateTerminated, room int) *v1.ContainerStateTerminated {
+	if t == nil || len(t.Message) <= room {
+		return t
+	}
+	out := *t
+	out.Message = t.Message[:room]
+	return &out
 }
 
 // containerStatus shows one container. The state is, in this order: running;

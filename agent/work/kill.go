@@ -10,6 +10,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"hansa.dev/hansa/agent/pod"
 )
@@ -53,6 +54,10 @@ func (w *Worker) kill(ctx context.Context, a pod.Action) step {
 		}
 		err := w.node.Runtime.StopContainer(killCtx, a.ID, int64(math.Ceil(left.Seconds())))
 		st, statusErr := w.node.Runtime.ContainerStatus(ctx, a.ID)
+		if err == nil && statusErr == nil && st.State == cri.ContainerState_CONTAINER_RUNNING {
+			// Its shim may have died. Trying again at once would not help.
+			err = fmt.Errorf("container %s was stopped and is still running", a.ID)
+		}
 		return func() {
 			if statusErr == nil {
 				w.observeRun(sandbox, st)

@@ -203,12 +203,19 @@ func terminationMessage(st *cri.ContainerStatus) string {
 	return text
 }
 
+// readMessage reads the end of a file: what was said last explains most.
 func readMessage(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
 		return "" // the container may have removed it
 	}
 	defer f.Close()
+	if _, err := f.Seek(-maxMessage, io.SeekEnd); err != nil {
+		_, err = f.Seek(0, io.SeekStart) // it is shorter
+		if err != nil {
+			return ""
+		}
+	}
 	data, err := io.ReadAll(io.LimitReader(f, maxMessage))
 	if err != nil {
 		return ""

@@ -86,7 +86,10 @@ func (w *Worker) loop(key probed, p *v1.Probe) *probe.Loop {
 		Once: func(ctx context.Context) (probe.Outcome, error) {
 			o, err := probe.Once(ctx, p, target)
 			if err != nil && ctx.Err() == nil {
-				report(v1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored: %v", title(key.kind), err))
+				report(v1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", title(key.kind), err))
+			}
+			if o.Warning {
+				report(v1.EventTypeWarning, "ProbeWarning", fmt.Sprintf("%s probe warning: %s", title(key.kind), o.Message))
 			}
 			return o, err
 		},

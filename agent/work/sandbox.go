@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"hansa.dev/hansa/runtime"
 )
 
 // runSandbox runs the pod's sandbox, with its network.
@@ -32,7 +34,7 @@ func (w *Worker) runSandbox(attempt uint32) step {
 		id, err := w.node.Runtime.RunSandbox(ctx, config, "")
 		if err != nil {
 			if ctx.Err() == nil {
-				w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
+				w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+runtime.Said(err))
 			}
 			return nil, fmt.Errorf("run sandbox: %w", err)
 		}

@@ -9,6 +9,7 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/runtime"
 )
 
 // start creates and starts a container and runs its postStart hook. It is known
@@ -41,8 +42,9 @@ func (w *Worker) start(container string, attempt int) step {
 			w.post(func(time.Time) { w.observeRun(j.sandbox, st) })
 		}
 		if startErr != nil {
-			j.report(v1.EventTypeWarning, "Failed", "Error: "+startErr.Error())
-			return nil, &pod.Failure{Reason: "RunContainerError", Message: startErr.Error()}
+			said := runtime.Said(startErr)
+			j.report(v1.EventTypeWarning, "Failed", "Error: "+said)
+			return nil, &pod.Failure{Reason: "RunContainerError", Message: said}
 		}
 		j.report(v1.EventTypeNormal, "Started", "Container started")
 		if err != nil {
@@ -68,8 +70,9 @@ func (w *Worker) create(ctx context.Context, j *job) (string, error) {
 	}
 	id, err := w.node.Runtime.CreateContainer(ctx, j.sandbox, config, sandbox)
 	if err != nil {
-		j.report(v1.EventTypeWarning, "Failed", "Error: "+err.Error())
-		return "", &pod.Failure{Reason: "CreateContainerError", Message: err.Error()}
+		said := runtime.Said(err)
+		j.report(v1.EventTypeWarning, "Failed", "Error: "+said)
+		return "", &pod.Failure{Reason: "CreateContainerError", Message: said}
 	}
 	j.report(v1.EventTypeNormal, "Created", "Container created")
 	return id, nil

@@ -171,7 +171,11 @@ func (w *Worker) Run(ctx context.Context) {
 		for _, f := range w.take() {
 			f(now)
 		}
+		before := w.state.Stop
 		actions, wake := w.state.Plan(now)
+		if stop := w.state.Stop; stop != before {
+			w.podEvent(w.state.Pod, v1.EventTypeNormal, stop.Reason, stop.Message) // the deadline
+		}
 		for _, a := range actions {
 			w.begin(ctx, a, now)
 		}
