@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/kubelet/pkg/types"
+
 	"hansa.dev/hansa/runtime"
 	"hansa.dev/hansa/runtime/cri"
 )
@@ -62,10 +64,26 @@ func (i *Images) Import(ctx context.Context, archive io.Reader) ([]string, error
 // notArchives is how containerd says that it cannot read an archive.
 var notArchives = []string{"unrecognized image format", "archive/tar:", "unexpected EOF"}
 
-// Remove removes a name of an image, and the image with its last one.
+// Remove removes a name of an image, and the image with its last one. The last
+// one stays while a container is made of the image.
 func (i *Images) Remove(ctx context.Context, name string) error {
-	if _, err := i.client.Image(ctx, name); errors.Is(err, runtime.ErrNotFound) {
+	image, err := i.client.Image(ctx, name)
+	if errors.Is(err, runtime.ErrNotFound) {
 		return fmt.Errorf("there is no image %s; hansa image list shows those there are", name)
+	}
+	if err != nil {
+		return err
+	}
+	if len(image.RepoTags) < 2 || name == image.Id {
+		containers, err := i.client.Containers(ctx)
+		if err != nil {
+			return err
+		}
+		for _, c := range containers {
+			if c.ImageId == image.Id || c.ImageRef == image.Id || c.GetImage().GetImage() == image.Id {
+				return fmt.Errorf("image %s is in use by pod %s/%s: delete the pod first", name, c.Labels[types.KubernetesPodNamespaceLabel], c.Labels[types.KubernetesPodNameLabel])
+			}
+		}
 	}
 	return i.client.RemoveName(ctx, name)
 }
