@@ -14,7 +14,10 @@ import (
 var endRows = []row{
 	{"lifecycle hooks, postStart", postStart},
 	{"lifecycle hooks, postStart failing", postStartFails},
+	{"lifecycle hooks, postStart over HTTP, any answer", postStartHTTP},
+	{"lifecycle hooks, sleep", sleepHook},
 	{"lifecycle hooks, preStop", preStop},
+	{"lifecycle hooks, preStop failing", preStopFails},
 	{"lifecycle hooks, preStop over HTTP", preStopHTTP},
 	{"termination grace, used", graceUsed},
 	{"termination grace, exceeded", graceExceeded},
@@ -55,6 +58,47 @@ containers:
 		s.t.Errorf("phase %s", p.Status.Phase)
 	}
 	s.event("p", "Warning FailedPostStartHook: PostStartHook failed")
+}
+
+// What a server answers to a hook is its own affair.
+func postStartHTTP(s *space) {
+	s.create("p", `
+containers:
+- name: main
+  image: hansa.local/testimage:1
+  lifecycle: {postStart: {httpGet: {path: /fail, host: `+nodeIP+`, port: 10250, scheme: HTTPS}}}
+`)
+	if p := s.ready("p"); p.Status.ContainerStatuses[0].RestartCount != 0 {
+		s.t.Errorf("it was restarted: %v", s.events("p"))
+	}
+}
+
+func sleepHook(s *space) {
+	s.create("p", `
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], lifecycle: {postStart: {sleep: {seconds: 2}}}}
+`)
+	c := conditionOf(s.ready("p"), corev1.PodReady)
+	if p := s.ready("p"); c.LastTransitionTime.Sub(p.Status.ContainerStatuses[0].State.Running.StartedAt.Time) < time.Second {
+		s.t.Errorf("ready at %s, started at %s", c.LastTransitionTime, p.Status.ContainerStatuses[0].State.Running.StartedAt)
+	}
+}
+
+func preStopFails(s *space) {
+	s.create("p", `
+terminationGracePeriodSeconds: 600
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "trap 'exit 4' TERM; echo up; while :; do sleep 0.1; done"]
+  lifecycle: {preStop: {exec: {command: [/none]}}}
+`)
+	s.ready("p")
+	// The container is stopped all the same.
+	if l := s.end("p", metav1.DeleteOptions{}); l.exit() != 4 {
+		s.t.Errorf("exit code %d", l.exit())
+	}
+	s.event("p", "Warning FailedPreStopHook: PreStopHook failed")
 }
 
 // last follows a pod to its end: its log, and the status that it had when it
@@ -188,7 +232,14 @@ activeDeadlineSeconds: 2
 containers:
 - {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
 `)
-	p := s.finished("p")
+	// It is over when its containers are.
+	p := s.until("p", "its phase or reason changes", func(p *corev1.Pod) bool {
+		return p.Status.Reason != "" || p.Status.Phase == corev1.PodFailed
+	})
+	s.event("p", "Normal DeadlineExceeded: Pod was active on the node longer than the specified deadline")
+	if e := p.Status.ContainerStatuses[0].State.Terminated; e == nil {
+		s.t.Errorf("the container: %+v", p.Status.ContainerStatuses[0].State)
+	}
 	if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "DeadlineExceeded" || p.Status.Message != "Pod was active on the node longer than the specified deadline" {
 		s.t.Errorf("phase %s, reason %s: %s", p.Status.Phase, p.Status.Reason, p.Status.Message)
 	}

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -22,7 +23,7 @@ func probeRows() []row {
 		name  string
 		check func(s *space, handler, failure string)
 	}{{"liveness", liveness}, {"readiness", readiness}, {"startup", startup}}
-	rows := []row{{"probes, startup never succeeding", startupFails}}
+	rows := []row{{"probes, startup never succeeding", startupFails}, {"probes, their own grace", probeGrace}, {"probes, headers and redirects", probeHeaders}}
 	for _, h := range handlers {
 		for _, k := range kinds {
 			rows = append(rows, row{h.name + " probe, " + k.name, func(s *space) { k.check(s, h.yaml, h.failure) }})
@@ -130,4 +131,43 @@ containers:
 			s.t.Errorf("liveness was probed before the start: %s", e)
 		}
 	}
+}
+
+// The grace period of a probe goes before the pod's.
+func probeGrace(s *space) {
+	s.create("p", `
+terminationGracePeriodSeconds: 3600
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"]
+  livenessProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 1}
+`)
+	p := s.until("p", "it is started again", func(p *corev1.Pod) bool {
+		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0
+	})
+	if e := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; e == nil || e.ExitCode != 137 {
+		s.t.Errorf("how the first run ended: %+v", p.Status.ContainerStatuses[0].LastTerminationState)
+	}
+	s.kubectl("delete", "pod", "p", "--grace-period=1", "--wait=false")
+}
+
+// A probe carries its headers; one that is sent elsewhere succeeds with a warning.
+func probeHeaders(s *space) {
+	s.create("p", `
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "while :; do printf 'HTTP/1.1 302 Found\\r\\nLocation: http://192.0.2.1/\\r\\nContent-Length: 0\\r\\n\\r\\n' | nc -l -p 8080 > /asked; cp /asked /seen; done"]
+  readinessProbe: {httpGet: {path: /x, port: 8080, httpHeaders: [{name: X-Own, value: word}]}, periodSeconds: 1}
+`)
+	s.ready("p")
+	s.event("p", "Warning ProbeWarning: Readiness probe warning: Probe terminated redirects")
+	await(s.t, "the request is seen", func() error {
+		out, _, err := s.execIn("p", "main", "cat", "/seen")
+		if err == nil && !(strings.Contains(out, "GET /x HTTP/1.1") && strings.Contains(out, "X-Own: word") && strings.Contains(out, "User-Agent: kube-probe/1.37")) {
+			err = errors.New(out)
+		}
+		return err
+	})
 }

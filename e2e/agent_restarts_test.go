@@ -1,8 +1,11 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -11,6 +14,7 @@ var restartRows = []row{
 	{"restart policy Always, with back-off", restartAlways},
 	{"restart policy OnFailure", restartOnFailure},
 	{"restart policy Never", restartNever},
+	{"restart after the runtime's shim died", shimDies},
 }
 
 func restartAlways(s *space) {
@@ -21,19 +25,45 @@ containers:
 `)
 	p := s.until("p", "it backs off", func(p *corev1.Pod) bool { return waiting(p).Reason == "CrashLoopBackOff" })
 	c := p.Status.ContainerStatuses[0]
-	want := fmt.Sprintf("back-off 10s restarting failed container=main pod=p_%s(%s)", s.name, p.UID)
+	// Nothing is waited for before the first restart, 10 s before the second,
+	// twice as much before each further one. Which one it is that is seen first
+	// depends on how long looking takes.
+	if c.RestartCount < 1 || c.RestartCount > 4 {
+		s.t.Fatalf("it backs off after %d restarts", c.RestartCount)
+	}
+	delay := 10 * time.Second << (c.RestartCount - 1)
+	want := fmt.Sprintf("back-off %s restarting failed container=main pod=p_%s(%s)", delay, s.name, p.UID)
 	if w := waiting(p); w.Message != want {
 		s.t.Errorf("message %q, want %q", w.Message, want)
 	}
-	if p.Status.Phase != corev1.PodRunning || c.Ready || c.RestartCount != 1 || c.LastTerminationState.Terminated == nil || c.LastTerminationState.Terminated.Reason != "Completed" {
+	if p.Status.Phase != corev1.PodRunning || c.Ready || c.LastTerminationState.Terminated == nil || c.LastTerminationState.Terminated.Reason != "Completed" {
 		s.t.Errorf("phase %s, status %+v", p.Status.Phase, c)
 	}
-	if got := s.kubectl("get", "pod", "p"); !strings.Contains(got, "CrashLoopBackOff") {
-		s.t.Errorf("kubectl get: %s", got)
-	}
 	s.event("p", "Warning BackOff: Back-off restarting failed container main in pod p_"+s.name)
-	// Ten seconds after the first restart the second one comes.
-	s.until("p", "it is started again", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount == 2 })
+	p = s.until("p", "it is started again", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount > c.RestartCount })
+	if e := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; e != nil && p.Status.ContainerStatuses[0].RestartCount == c.RestartCount+1 {
+		if waited := startOf(p).Sub(e.FinishedAt.Time); waited < delay-time.Second {
+			s.t.Errorf("it was started again after %s of %s", waited, delay)
+		}
+	}
+	// A command takes its time, and meanwhile the container may run again.
+	await(s.t, "kubectl shows that it backs off", func() error {
+		if got := s.kubectl("get", "pod", "p"); !strings.Contains(got, "CrashLoopBackOff") {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
+// startOf is when the newest run of the first container was started.
+func startOf(p *corev1.Pod) time.Time {
+	switch c := p.Status.ContainerStatuses[0].State; {
+	case c.Running != nil:
+		return c.Running.StartedAt.Time
+	case c.Terminated != nil:
+		return c.Terminated.StartedAt.Time
+	}
+	return p.Status.ContainerStatuses[0].LastTerminationState.Terminated.StartedAt.Time
 }
 
 func restartOnFailure(s *space) {
@@ -74,4 +104,43 @@ containers:
 	if p.Status.Phase != corev1.PodFailed {
 		s.t.Errorf("phase %s", p.Status.Phase)
 	}
+}
+
+// Without its shim nothing of a pod can be watched or stopped any more: it
+// begins anew.
+func shimDies(s *space) {
+	s.create("p", `
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+- {name: other, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	process := s.processOf(s.ready("p"), "main")
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", process))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var shim int
+	if _, rest, ok := strings.Cut(string(status), "\nPPid:"); !ok {
+		s.t.Fatalf("no parent in %s", status)
+	} else if _, err := fmt.Sscan(rest, &shim); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := killHard(shim); err != nil {
+		s.t.Fatal(err)
+	}
+	p := s.until("p", "it runs again", func(p *corev1.Pod) bool {
+		return condition(p, corev1.PodReady) == corev1.ConditionTrue && p.Status.ContainerStatuses[0].RestartCount > 0 && p.Status.ContainerStatuses[1].RestartCount > 0
+	})
+	if e := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; e == nil || e.ExitCode == 0 {
+		s.t.Errorf("how it ended: %+v", p.Status.ContainerStatuses[0].LastTerminationState)
+	}
+	if again := s.processOf(p, "main"); again == process {
+		s.t.Errorf("process %d runs on", process)
+	}
+	await(s.t, "the old process is gone", func() error {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", process)); err == nil {
+			return fmt.Errorf("process %d is left", process)
+		}
+		return nil
+	})
 }

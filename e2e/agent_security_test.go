@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,6 +18,8 @@ var securityRows = []row{
 	{"security context: no more privileges", noNewPrivileges},
 	{"security context: seccomp RuntimeDefault", seccompDefault},
 	{"security context: seccomp Unconfined", seccompUnconfined},
+	{"security context: seccomp Localhost", seccompLocalhost},
+	{"security context: AppArmor", appArmor},
 	{"security context: sysctls", sysctls},
 	{"security context: the host's namespaces", hostNamespaces},
 	{"security context: users of its own", ownUsers},
@@ -135,6 +138,49 @@ restartPolicy: Never
 containers:
 - {name: main, image: hansa.local/testimage:1, args: [try, %s], securityContext: {seccompProfile: {type: %s}}}
 `, call, profile))
+}
+
+// A profile of the node's own, in the data directory's seccomp folder.
+func seccompLocalhost(s *space) {
+	dir := filepath.Join(s.dir, "seccomp", s.name)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	profile := `{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],"action":"SCMP_ACT_ERRNO"}]}`
+	if err := os.WriteFile(filepath.Join(dir, "p.json"), []byte(profile), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	got := s.shellOutput("", "seccompProfile: {type: Localhost, localhostProfile: "+s.name+"/p.json}", "mkdir /made 2>&1; grep Seccomp: /proc/self/status")
+	if got != "mkdir: can't create directory '/made': Operation not permitted\nSeccomp:\t2\n" {
+		s.t.Errorf("got %q", got)
+	}
+	s.create("none", `
+containers:
+- {name: main, image: hansa.local/busybox:1, securityContext: {seccompProfile: {type: Localhost, localhostProfile: none.json}}}
+`)
+	s.until("none", "it says what is missing", func(p *corev1.Pod) bool {
+		return waiting(p).Reason == "CreateContainerError" && strings.HasPrefix(waiting(p).Message, "failed to") && strings.Contains(waiting(p).Message, "none.json")
+	})
+}
+
+// Who asks for a profile is not run without one.
+func appArmor(s *space) {
+	s.create("p", `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [cat, /proc/self/attr/current], securityContext: {appArmorProfile: {type: RuntimeDefault}}}
+`)
+	p := s.finished("p")
+	if enabled, err := os.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil && strings.HasPrefix(string(enabled), "Y") {
+		if got := s.logs("p", "main"); !strings.Contains(got, "(enforce)") {
+			s.t.Errorf("profile %q", got)
+		}
+		return
+	}
+	if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "AppArmor" || p.Status.Message != "Pod was rejected: Cannot enforce AppArmor: AppArmor is not enabled on the host" {
+		s.t.Errorf("phase %s, reason %s: %s", p.Status.Phase, p.Status.Reason, p.Status.Message)
+	}
+	s.event("p", "Warning AppArmor: ")
 }
 
 func sysctls(s *space) {

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -229,44 +230,66 @@ containers:
 	}
 }
 
+// What a node says of itself is written when it changes, and others write to it
+// too: a control plane that has not heard of the node for a while, above all.
+// So each of it is waited for.
 func nodeStatus(s *space) {
-	n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	await(s.t, "the node says how it is", func() error {
+		n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		return errors.Join(nodeConditions(n), nodeFacts(n))
+	})
+}
+
+func nodeConditions(n *corev1.Node) error {
 	got := map[corev1.NodeConditionType]string{}
 	for _, c := range n.Status.Conditions {
 		got[c.Type] = string(c.Status) + " " + c.Reason
 	}
+	var errs []error
 	for kind, want := range map[corev1.NodeConditionType]string{
 		corev1.NodeReady: "True KubeletReady", corev1.NodeMemoryPressure: "False KubeletHasSufficientMemory",
 		corev1.NodeDiskPressure: "False KubeletHasNoDiskPressure", corev1.NodePIDPressure: "False KubeletHasSufficientPID",
 	} {
 		if got[kind] != want {
-			s.t.Errorf("condition %s: %q, want %q", kind, got[kind], want)
+			errs = append(errs, fmt.Errorf("condition %s: %q, want %q", kind, got[kind], want))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+func nodeFacts(n *corev1.Node) error {
+	info, st := n.Status.NodeInfo, &n.Status
 	for label, want := range map[string]string{
-		"kubernetes.io/hostname": nodeName, "kubernetes.io/os": "linux", "kubernetes.io/arch": n.Status.NodeInfo.Architecture,
+		"kubernetes.io/hostname": nodeName, "kubernetes.io/os": "linux", "kubernetes.io/arch": info.Architecture,
 	} {
 		if n.Labels[label] != want {
-			s.t.Errorf("label %s=%q, want %q", label, n.Labels[label], want)
+			return fmt.Errorf("label %s=%q, want %q", label, n.Labels[label], want)
 		}
 	}
-	info := n.Status.NodeInfo
-	if info.KernelVersion == "" || !strings.HasPrefix(info.ContainerRuntimeVersion, "containerd://") || !strings.HasPrefix(info.KubeletVersion, "v1.37.") || n.Spec.PodCIDR != "10.42.0.0/24" {
-		s.t.Errorf("node info %+v, range %s", info, n.Spec.PodCIDR)
+	if info.KernelVersion == "" || info.OSImage == "" || info.BootID == "" || info.OperatingSystem != "linux" ||
+		!strings.HasPrefix(info.ContainerRuntimeVersion, "containerd://") || !strings.HasPrefix(info.KubeletVersion, "v1.37.") || n.Spec.PodCIDR != "10.42.0.0/24" {
+		return fmt.Errorf("node info %+v, range %s", info, n.Spec.PodCIDR)
 	}
-	if cpu := n.Status.Capacity.Cpu(); cpu.IsZero() || n.Status.Allocatable.Memory().IsZero() || n.Status.Capacity.Pods().Value() != 110 {
-		s.t.Errorf("capacity %v", n.Status.Capacity)
-	}
-	await(s.t, "the node lists its images", func() error {
-		n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
-		for i := range n.Status.Images {
-			if slices.Contains(n.Status.Images[i].Names, testimage) {
-				return nil
-			}
+	for _, name := range []corev1.ResourceName{corev1.ResourceCPU, corev1.ResourceMemory, corev1.ResourceEphemeralStorage, corev1.ResourcePods} {
+		capacity, allocatable := st.Capacity[name], st.Allocatable[name]
+		if allocatable.IsZero() || allocatable.Cmp(capacity) > 0 {
+			return fmt.Errorf("%s: %s of %s can be given to pods", name, &allocatable, &capacity)
 		}
-		return fmt.Errorf("there are %v, %v", n.Status.Images, err)
-	})
+	}
+	if st.Capacity.Pods().Value() != 110 || st.DaemonEndpoints.KubeletEndpoint.Port != 10250 {
+		return fmt.Errorf("capacity %v, port %d", st.Capacity, st.DaemonEndpoints.KubeletEndpoint.Port)
+	}
+	if f := st.Features; f == nil || f.SupplementalGroupsPolicy == nil || !*f.SupplementalGroupsPolicy {
+		return fmt.Errorf("features %+v", f)
+	}
+	if len(st.RuntimeHandlers) == 0 {
+		return errors.New("no runtime handler")
+	}
+	if !slices.ContainsFunc(st.Images, func(i corev1.ContainerImage) bool { return slices.Contains(i.Names, testimage) }) {
+		return fmt.Errorf("images %v", st.Images)
+	}
+	return nil
 }

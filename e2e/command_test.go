@@ -245,6 +245,7 @@ func TestCommands(t *testing.T) {
 	if out := run("image", "list"); !strings.Contains(out, "hansa.local/busybox:1 ") {
 		t.Errorf("image list:\n%s", out)
 	}
+	imageNames(t, s, run)
 	// What is not well is named with its reason.
 	s.create("broken", runs("hansa.local/none:1", "Never", ""))
 	await(t, "status tells of the pod", func() error {
@@ -264,5 +265,33 @@ func TestCommands(t *testing.T) {
 	i := slices.IndexFunc(status.Problems, func(p struct{ Object, Reason string }) bool { return p.Object == "pod "+s.name+"/broken" })
 	if !status.Running || status.PID != shared.process.Process.Pid || i < 0 || status.Problems[i].Reason != "ErrImageNeverPull" {
 		t.Errorf("status: %+v", status)
+	}
+}
+
+// An image goes with its last name, and that one not while a pod runs from it.
+func imageNames(t *testing.T, s *space, run func(args ...string) string) {
+	t.Helper()
+	first, second := s.publish("names/first", "two names"), s.publish("names/second", "two names")
+	for name, image := range map[string]string{"first": first, "second": second} {
+		s.create(name, fmt.Sprintf("containers: [{name: main, image: %q, command: [sleep, '1000']}]", image))
+		s.ready(name)
+	}
+	run("image", "remove", first)
+	if out := run("image", "list"); strings.Contains(out, first) || !strings.Contains(out, second+" ") {
+		t.Errorf("after %s was removed:\n%s", first, out)
+	}
+	// What runs by the name that went runs on; the other one is as good as before.
+	s.exec("first", "true")
+	s.create("third", runs(second, "Never", ""))
+	s.finished("third")
+	refused(t, refusal{name: "last name", code: 1, want: "image " + second + " is in use by pod " + s.name + "/"},
+		s.program("image", "remove", "--data-dir", s.dir, second))
+	s.kubectl("delete", "pod", "first", "second", "third")
+	await(t, "the image can be removed", func() error {
+		_, err := s.hansa("image", "remove", "--data-dir", s.dir, second)
+		return err
+	})
+	if out := run("image", "list"); strings.Contains(out, "/names/") {
+		t.Errorf("after both names were removed:\n%s", out)
 	}
 }

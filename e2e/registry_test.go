@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
@@ -52,14 +53,26 @@ func serveRegistry() error {
 }
 
 // publish puts the shell's image into the registry under a repository, as 1, by
-// the requests of the OCI distribution specification.
-func (s *space) publish(repository string) string {
+// the requests of the OCI distribution specification. Notes make another image
+// of it, the same for the same notes.
+func (s *space) publish(repository string, notes ...string) string {
 	s.t.Helper()
 	files := filepath.SplitList(os.Getenv(imagesVariable))
 	file := files[slices.IndexFunc(files, func(f string) bool { return strings.Contains(f, "busybox") })]
 	image, err := tarball.ImageFromPath(file, nil)
 	if err != nil {
 		s.t.Fatal(err)
+	}
+	if len(notes) > 0 {
+		file, err := image.ConfigFile()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		config := *file.Config.DeepCopy()
+		config.Labels = map[string]string{"notes": strings.Join(notes, ", ")}
+		if image, err = mutate.Config(image, config); err != nil {
+			s.t.Fatal(err)
+		}
 	}
 	layers, err := image.Layers()
 	if err != nil {
