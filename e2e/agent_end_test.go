@@ -66,7 +66,7 @@ func postStartHTTP(s *space) {
 containers:
 - name: main
   image: hansa.local/testimage:1
-  lifecycle: {postStart: {httpGet: {path: /fail, host: `+nodeIP+`, port: 10250, scheme: HTTPS}}}
+  lifecycle: {postStart: {httpGet: {path: /fail, host: `+nodeIP+`, port: 6443, scheme: HTTPS}}}
 `)
 	if p := s.ready("p"); p.Status.ContainerStatuses[0].RestartCount != 0 {
 		s.t.Errorf("it was restarted: %v", s.events("p"))
@@ -75,8 +75,9 @@ containers:
 
 func sleepHook(s *space) {
 	s.create("p", `
+terminationGracePeriodSeconds: 5
 containers:
-- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], lifecycle: {postStart: {sleep: {seconds: 2}}}}
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "trap exit TERM; while :; do sleep 0.1; done"], lifecycle: {postStart: {sleep: {seconds: 2}}}}
 `)
 	c := conditionOf(s.ready("p"), corev1.PodReady)
 	if p := s.ready("p"); c.LastTransitionTime.Sub(p.Status.ContainerStatuses[0].State.Running.StartedAt.Time) < time.Second {
@@ -237,8 +238,8 @@ containers:
 		return p.Status.Reason != "" || p.Status.Phase == corev1.PodFailed
 	})
 	s.event("p", "Normal DeadlineExceeded: Pod was active on the node longer than the specified deadline")
-	if e := p.Status.ContainerStatuses[0].State.Terminated; e == nil {
-		s.t.Errorf("the container: %+v", p.Status.ContainerStatuses[0].State)
+	if c := p.Status.ContainerStatuses[0]; c.State.Running != nil {
+		s.t.Errorf("the container: %+v", c.State)
 	}
 	if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "DeadlineExceeded" || p.Status.Message != "Pod was active on the node longer than the specified deadline" {
 		s.t.Errorf("phase %s, reason %s: %s", p.Status.Phase, p.Status.Reason, p.Status.Message)

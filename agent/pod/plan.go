@@ -216,6 +216,9 @@ func (p *planner) start(c *Container, ready bool) {
 	if newest != nil && newest.Ended() && !again {
 		until := c.Backoff.until(newest.Finished)
 		if p.wait(until) {
+			if c.Failure != nil {
+				p.wait(c.Failure.At.Add(settle)) // it is shown until then
+			}
 			if !p.wait(newest.Finished.Add(settle)) && c.told != newest.ID {
 				p.do(Action{Verb: Report, Container: c.Name, ID: newest.ID, Reason: "BackOff",
 					Message: fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", c.Name, s.Pod.Name, s.Pod.Namespace, s.Pod.UID)})

@@ -273,16 +273,31 @@ func (x *script) perform(t *testing.T, prefix string) string {
 		} else {
 			fmt.Fprintf(&out, "  %s failed\n", key)
 			var f *pod.Failure
-			if errors.As(err, &f) && a.Verb == pod.Start && f.Reason == "RunContainerError" {
-				x.runs++
-				x.s.ObserveRun(a.Container, pod.Run{ID: fmt.Sprintf("%s-%d", a.Container, x.runs), Sandbox: x.s.Sandbox.ID, Attempt: a.Attempt,
-					State: cri.ContainerState_CONTAINER_EXITED, ExitCode: 128, Reason: "StartError", Created: x.now, Finished: x.now})
+			if errors.As(err, &f) && a.Verb == pod.Start {
+				x.failed(a, f.Reason)
 			}
 		}
 		x.s.End(a, err, x.now)
 	}
 	x.begun = left
 	return out.String()
+}
+
+// failed is what a start that fails leaves behind: a run, unless the container
+// was not even made. One whose hook failed had ended before the hook's failure
+// was told.
+func (x *script) failed(a pod.Action, reason string) {
+	run := pod.Run{ID: fmt.Sprintf("%s-%d", a.Container, x.runs+1), Sandbox: x.s.Sandbox.ID, Attempt: a.Attempt, State: cri.ContainerState_CONTAINER_EXITED, Created: x.now}
+	switch reason {
+	case "RunContainerError":
+		run.ExitCode, run.Reason, run.Finished = 128, "StartError", x.now
+	case "PostStartHookError":
+		run.ExitCode, run.Finished = 137, x.now.Add(-time.Second/2)
+	default:
+		return
+	}
+	x.runs++
+	x.s.ObserveRun(a.Container, run)
 }
 
 // effect is what a step does to the world.
