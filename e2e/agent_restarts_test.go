@@ -40,7 +40,9 @@ containers:
 		s.t.Errorf("phase %s, status %+v", p.Status.Phase, c)
 	}
 	s.event("p", "Warning BackOff: Back-off restarting failed container main in pod p_"+s.name)
-	p = s.until("p", "it is started again", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount > c.RestartCount })
+	p = s.until("p", "it is started again", func(p *corev1.Pod) bool {
+		return p.Status.ContainerStatuses[0].RestartCount > c.RestartCount && waiting(p).Reason == ""
+	})
 	if waited := startOf(p).Sub(c.LastTerminationState.Terminated.FinishedAt.Time); waited < delay-time.Second { // times have whole seconds
 		s.t.Errorf("it was started again after %s of %s", waited, delay)
 	}
@@ -53,15 +55,13 @@ containers:
 	})
 }
 
-// startOf is when the newest run of the first container was started.
+// startOf is when the newest run of the first container, which has begun, did.
 func startOf(p *corev1.Pod) time.Time {
-	switch c := p.Status.ContainerStatuses[0].State; {
-	case c.Running != nil:
+	c := p.Status.ContainerStatuses[0].State
+	if c.Running != nil {
 		return c.Running.StartedAt.Time
-	case c.Terminated != nil:
-		return c.Terminated.StartedAt.Time
 	}
-	return p.Status.ContainerStatuses[0].LastTerminationState.Terminated.StartedAt.Time
+	return c.Terminated.StartedAt.Time
 }
 
 func restartOnFailure(s *space) {

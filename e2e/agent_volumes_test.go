@@ -1,11 +1,13 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -17,6 +19,7 @@ var volumeRows = []row{
 	{"emptyDir volumes", emptyDirVolume},
 	{"emptyDir volumes, too full", emptyDirFull},
 	{"hostPath volumes", hostPathVolume},
+	{"mounts that propagate", propagation},
 	{"projected volumes", projectedVolume},
 	{"downward volumes", downwardVolume},
 	{"parts of volumes", subPath},
@@ -293,5 +296,53 @@ containers:
 `)
 	if got != "inner\nown\n" {
 		s.t.Errorf("got %q", got)
+	}
+}
+
+// What is mounted below a volume later: seen with HostToContainer, seen by the
+// host too with Bidirectional, not seen otherwise.
+func propagation(s *space) {
+	dir := filepath.Join("/tmp", s.name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := errors.Join(unix.Mount("tmpfs", dir, "tmpfs", 0, ""), unix.Mount("", dir, "", unix.MS_SHARED, "")); err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			s.t.Error(err)
+		}
+	})
+	for _, sub := range []string{"later", "inside"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	s.create("p", `
+volumes: [{name: v, hostPath: {path: `+dir+`}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sleep, "1000"]
+  securityContext: {privileged: true}
+  volumeMounts:
+  - {name: v, mountPath: /none}
+  - {name: v, mountPath: /from, mountPropagation: HostToContainer}
+  - {name: v, mountPath: /both, mountPropagation: Bidirectional}
+`)
+	s.ready("p")
+	if err := errors.Join(unix.Mount("tmpfs", dir+"/later", "tmpfs", 0, ""), os.WriteFile(dir+"/later/file", nil, 0o644)); err != nil {
+		s.t.Fatal(err)
+	}
+	if got := s.exec("p", "sh", "-c", "cd /; ls -d */later/file"); got != "both/later/file\nfrom/later/file\n" {
+		s.t.Errorf("the container sees %q", got)
+	}
+	s.exec("p", "sh", "-c", "mount -t tmpfs none /both/inside && touch /both/inside/file; mount -t tmpfs none /from/later && touch /from/later/own")
+	if _, err := os.Stat(dir + "/inside/file"); err != nil {
+		s.t.Errorf("what the container mounts: %v", err)
+	}
+	if _, err := os.Stat(dir + "/later/own"); err == nil {
+		s.t.Error("the host sees a mount that was to stay inside")
 	}
 }

@@ -31,6 +31,9 @@ type Node struct {
 
 // Pod answers nil when p may run, or why it may not, in Kubernetes' words.
 func Pod(p *v1.Pod, n Node) *pod.Refusal {
+	if r := pressure(p, n.Object); r != nil {
+		return r
+	}
 	if r := sysctls(p); r != nil {
 		return r
 	}
@@ -55,6 +58,33 @@ func Pod(p *v1.Pod, n Node) *pod.Refusal {
 		return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
 	}
 	return nil
+}
+
+// critical is the priority from which pods run whatever the node is short of.
+const critical = 2000000000
+
+// pressure refuses what a node that is short of something does not take on
+// ("Node-pressure Eviction"): one that is short of memory takes pods that say
+// how much they need.
+func pressure(p *v1.Pod, node *v1.Node) *pod.Refusal {
+	if node == nil || p.Spec.Priority != nil && *p.Spec.Priority >= critical {
+		return nil
+	}
+	var short []v1.NodeConditionType
+	for _, c := range node.Status.Conditions {
+		if c.Status == v1.ConditionTrue && slices.Contains([]v1.NodeConditionType{v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure}, c.Type) {
+			short = append(short, c.Type)
+		}
+	}
+	if len(short) == 0 {
+		return nil
+	}
+	taint := v1.Taint{Key: v1.TaintNodeMemoryPressure, Effect: v1.TaintEffectNoSchedule}
+	tolerated := pod.QOS(p) != v1.PodQOSBestEffort || slices.ContainsFunc(p.Spec.Tolerations, func(t v1.Toleration) bool { return tolerates(t, taint) })
+	if slices.Equal(short, []v1.NodeConditionType{v1.NodeMemoryPressure}) && tolerated {
+		return nil
+	}
+	return &pod.Refusal{Reason: "Evicted", Message: fmt.Sprintf("The node had condition: %v. ", short)}
 }
 
 // confined says that a container is to run under an AppArmor profile.

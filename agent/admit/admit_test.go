@@ -6,6 +6,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/admit"
 )
@@ -39,6 +40,12 @@ func TestPod(t *testing.T) {
 	tainted := node
 	tainted.Object = node.Object.DeepCopy()
 	tainted.Object.Spec.Taints = []v1.Taint{{Key: "gone", Effect: v1.TaintEffectNoExecute}, {Key: "soft", Effect: v1.TaintEffectNoSchedule}}
+	short := func(of v1.NodeConditionType) admit.Node {
+		n := node
+		n.Object = node.Object.DeepCopy()
+		n.Object.Status.Conditions = []v1.NodeCondition{{Type: v1.NodeReady, Status: v1.ConditionTrue}, {Type: of, Status: v1.ConditionTrue}}
+		return n
+	}
 	confining := node
 	confining.AppArmor = true
 	profile := func(pod, own *v1.AppArmorProfile) *v1.Pod {
@@ -54,6 +61,13 @@ func TestPod(t *testing.T) {
 		node admit.Node
 		want string
 	}{
+		"short of memory, modest":    {asks("100m", "1Mi"), short(v1.NodeMemoryPressure), ""},
+		"short of memory, unbounded": {asks("0", "0"), short(v1.NodeMemoryPressure), "Evicted: The node had condition: [MemoryPressure]. "},
+		"short of memory, tolerated": {with(func(s *v1.PodSpec) {
+			s.Tolerations = []v1.Toleration{{Key: v1.TaintNodeMemoryPressure, Operator: v1.TolerationOpExists}}
+		}), short(v1.NodeMemoryPressure), ""},
+		"short of disk":            {asks("100m", "1Mi"), short(v1.NodeDiskPressure), "Evicted: The node had condition: [DiskPressure]. "},
+		"short of disk, critical":  {with(func(s *v1.PodSpec) { s.Priority = ptr.To[int32](2000000000) }), short(v1.NodeDiskPressure), ""},
 		"profile of the container": {profile(nil, confined), node, noAppArmor},
 		"profile of the pod":       {profile(confined, nil), node, noAppArmor},
 		"profile, enforced":        {profile(confined, nil), confining, ""},
