@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
 )
@@ -130,10 +131,8 @@ func uses(p *v1.Pod) []used {
 	for _, ref := range p.Spec.ImagePullSecrets {
 		secret(ref.Name)
 	}
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			envUses(list[i].Env, list[i].EnvFrom, configMap, secret)
-		}
+	for c := range pod.Containers(&p.Spec) {
+		envUses(c.Env, c.EnvFrom, configMap, secret)
 	}
 	for i := range p.Spec.EphemeralContainers {
 		e := &p.Spec.EphemeralContainers[i]

@@ -60,14 +60,11 @@ func Pod(p *v1.Pod, n Node) *pod.Refusal {
 	return nil
 }
 
-// critical is the priority from which pods run whatever the node is short of.
-const critical = 2000000000
-
 // pressure refuses what a node that is short of something does not take on
 // ("Node-pressure Eviction"): one that is short of memory takes pods that say
 // how much they need.
 func pressure(p *v1.Pod, node *v1.Node) *pod.Refusal {
-	if node == nil || p.Spec.Priority != nil && *p.Spec.Priority >= critical {
+	if node == nil || p.Spec.Priority != nil && *p.Spec.Priority >= pod.Critical {
 		return nil
 	}
 	var short []v1.NodeConditionType
@@ -90,17 +87,15 @@ func pressure(p *v1.Pod, node *v1.Node) *pod.Refusal {
 // confined says that a container is to run under an AppArmor profile.
 func confined(p *v1.Pod) bool {
 	asks := func(a *v1.AppArmorProfile) bool { return a != nil && a.Type != v1.AppArmorProfileTypeUnconfined }
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			own := list[i].SecurityContext
-			switch {
-			case own != nil && own.AppArmorProfile != nil:
-				if asks(own.AppArmorProfile) {
-					return true
-				}
-			case p.Spec.SecurityContext != nil && asks(p.Spec.SecurityContext.AppArmorProfile):
+	for c := range pod.Containers(&p.Spec) {
+		own := c.SecurityContext
+		switch {
+		case own != nil && own.AppArmorProfile != nil:
+			if asks(own.AppArmorProfile) {
 				return true
 			}
+		case p.Spec.SecurityContext != nil && asks(p.Spec.SecurityContext.AppArmorProfile):
+			return true
 		}
 	}
 	return false
@@ -227,18 +222,16 @@ type port struct {
 // hostPorts are the node's ports that a pod uses, with their addresses.
 func hostPorts(p *v1.Pod) map[port][]string {
 	out := map[port][]string{}
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			for _, cp := range list[i].Ports {
-				if cp.HostPort <= 0 {
-					continue
-				}
-				key := port{cp.Protocol, cp.HostPort}
-				if key.protocol == "" {
-					key.protocol = v1.ProtocolTCP
-				}
-				out[key] = append(out[key], cp.HostIP)
+	for c := range pod.Containers(&p.Spec) {
+		for _, cp := range c.Ports {
+			if cp.HostPort <= 0 {
+				continue
 			}
+			key := port{cp.Protocol, cp.HostPort}
+			if key.protocol == "" {
+				key.protocol = v1.ProtocolTCP
+			}
+			out[key] = append(out[key], cp.HostIP)
 		}
 	}
 	return out

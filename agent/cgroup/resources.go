@@ -6,6 +6,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/resource"
+
+	"hansa.dev/hansa/agent/pod"
 )
 
 // Conversions of the API's quantities, as the documentation of resource
@@ -73,11 +75,9 @@ func everyContainerLimits(p *v1.Pod) (cpu, memory bool) {
 		}
 	}
 	allCPU, allMemory := true, true
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			allCPU = allCPU && !list[i].Resources.Limits.Cpu().IsZero()
-			allMemory = allMemory && !list[i].Resources.Limits.Memory().IsZero()
-		}
+	for c := range pod.Containers(&p.Spec) {
+		allCPU = allCPU && !c.Resources.Limits.Cpu().IsZero()
+		allMemory = allMemory && !c.Resources.Limits.Memory().IsZero()
 	}
 	return cpu || allCPU, memory || allMemory
 }

@@ -13,6 +13,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"hansa.dev/hansa/agent/pod"
 )
 
 // Addresses are what the object may not show yet when a container is made.
@@ -135,11 +137,9 @@ func divide(q, divisor resource.Quantity, cpu bool) string {
 }
 
 func find(p *v1.Pod, name string) *v1.Container {
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
+	for c := range pod.Containers(&p.Spec) {
+		if c.Name == name {
+			return c
 		}
 	}
 	return nil

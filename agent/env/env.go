@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/downward"
 )
@@ -100,7 +101,7 @@ func (b *builder) from(e *v1.EnvFromSource) error {
 		name := e.ConfigMapRef.Name
 		obj := b.src.ConfigMap(b.pod.Namespace, name)
 		if obj == nil {
-			if isTrue(e.ConfigMapRef.Optional) {
+			if ptr.Deref(e.ConfigMapRef.Optional, false) {
 				return nil
 			}
 			return fmt.Errorf("configmap %q not found", name)
@@ -110,7 +111,7 @@ func (b *builder) from(e *v1.EnvFromSource) error {
 		name := e.SecretRef.Name
 		obj := b.src.Secret(b.pod.Namespace, name)
 		if obj == nil {
-			if isTrue(e.SecretRef.Optional) {
+			if ptr.Deref(e.SecretRef.Optional, false) {
 				return nil
 			}
 			return fmt.Errorf("secret %q not found", name)
@@ -144,21 +145,21 @@ func (b *builder) value(v *v1.EnvVar) (value string, ok bool, err error) {
 		ref := from.ConfigMapKeyRef
 		obj := b.src.ConfigMap(b.pod.Namespace, ref.Name)
 		if obj == nil {
-			return missing(isTrue(ref.Optional), "configmap %q not found", ref.Name)
+			return missing(ptr.Deref(ref.Optional, false), "configmap %q not found", ref.Name)
 		}
 		if value, ok = obj.Data[ref.Key]; !ok {
-			return missing(isTrue(ref.Optional), "couldn't find key %v in ConfigMap %v/%v", ref.Key, b.pod.Namespace, ref.Name)
+			return missing(ptr.Deref(ref.Optional, false), "couldn't find key %v in ConfigMap %v/%v", ref.Key, b.pod.Namespace, ref.Name)
 		}
 		return value, true, nil
 	case from.SecretKeyRef != nil:
 		ref := from.SecretKeyRef
 		obj := b.src.Secret(b.pod.Namespace, ref.Name)
 		if obj == nil {
-			return missing(isTrue(ref.Optional), "secret %q not found", ref.Name)
+			return missing(ptr.Deref(ref.Optional, false), "secret %q not found", ref.Name)
 		}
 		data, found := obj.Data[ref.Key]
 		if !found {
-			return missing(isTrue(ref.Optional), "couldn't find key %v in Secret %v/%v", ref.Key, b.pod.Namespace, ref.Name)
+			return missing(ptr.Deref(ref.Optional, false), "couldn't find key %v in Secret %v/%v", ref.Key, b.pod.Namespace, ref.Name)
 		}
 		return string(data), true, nil
 	case from.FileKeyRef != nil:
@@ -170,14 +171,14 @@ func (b *builder) value(v *v1.EnvVar) (value string, ok bool, err error) {
 func (b *builder) fileKey(ref *v1.FileKeySelector) (string, bool, error) {
 	data, err := b.src.File(ref.VolumeName, ref.Path)
 	if err != nil {
-		return missing(isTrue(ref.Optional), "couldn't parse env file %s of volume %s: %v", ref.Path, ref.VolumeName, err)
+		return missing(ptr.Deref(ref.Optional, false), "couldn't parse env file %s of volume %s: %v", ref.Path, ref.VolumeName, err)
 	}
 	value, ok, err := FileKey(data, ref.Key)
 	if err != nil {
 		return "", false, fmt.Errorf("couldn't parse env file %s of volume %s: %w", ref.Path, ref.VolumeName, err)
 	}
 	if !ok {
-		return missing(isTrue(ref.Optional), "environment variable key %q not found in file %q", ref.Key, ref.Path)
+		return missing(ptr.Deref(ref.Optional, false), "environment variable key %q not found in file %q", ref.Key, ref.Path)
 	}
 	return value, true, nil
 }
@@ -188,8 +189,6 @@ func missing(optional bool, format string, args ...any) (string, bool, error) {
 	}
 	return "", false, fmt.Errorf(format, args...)
 }
-
-func isTrue(b *bool) bool { return b != nil && *b }
 
 // FileKey finds NAME='value' in the text of an env file: one variable a line,
 // the value in single quotes, blank lines and comments between.

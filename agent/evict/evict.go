@@ -103,15 +103,12 @@ type Candidate struct {
 	Usage Usage
 }
 
-// critical is the priority from which pods are never evicted.
-const critical = 2000000000
-
 // Choose picks the pod to evict, or nil: first those that use more than they
 // requested, then by priority, then by how much more ("Node-pressure Eviction",
 // "Pod selection for kubelet eviction").
 func Choose(s Shortage, candidates []Candidate) *v1.Pod {
 	candidates = slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool {
-		return priority(c.Pod) >= critical || pod.Terminal(c.Pod)
+		return priority(c.Pod) >= pod.Critical || pod.Terminal(c.Pod)
 	})
 	if len(candidates) == 0 {
 		return nil

@@ -54,10 +54,8 @@ func (s *State) Granted() *v1.Pod {
 		return s.granted
 	}
 	p := s.Pod.DeepCopy()
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			list[i].Resources = *s.Containers[list[i].Name].Allocated.DeepCopy()
-		}
+	for spec := range Containers(&p.Spec) {
+		spec.Resources = *s.Containers[spec.Name].Allocated.DeepCopy()
 	}
 	s.granted, s.grantedOf = p, s.Pod
 	return p
@@ -69,11 +67,9 @@ func (s *State) GrantedSpec(c *Container) *v1.Container {
 	if p == s.Pod {
 		return c.Spec
 	}
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			if list[i].Name == c.Name {
-				return &list[i]
-			}
+	for spec := range Containers(&p.Spec) {
+		if spec.Name == c.Name {
+			return spec
 		}
 	}
 	return c.Spec

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"iter"
 	"slices"
 	"time"
 
@@ -340,6 +341,25 @@ func each(spec *v1.PodSpec, f func(Kind, *v1.Container)) {
 		f(Ephemeral, (*v1.Container)(&spec.EphemeralContainers[i].EphemeralContainerCommon))
 	}
 }
+
+// Containers goes through the init and regular containers of a spec, in order.
+func Containers(spec *v1.PodSpec) iter.Seq[*v1.Container] {
+	return func(yield func(*v1.Container) bool) {
+		for _, list := range [][]v1.Container{spec.InitContainers, spec.Containers} {
+			for i := range list {
+				if !yield(&list[i]) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Priorities of pods that the system itself needs.
+const (
+	Critical     = 2000000000 // from which on pods are critical
+	NodeCritical = 2000001000 // system-node-critical
+)
 
 // IsSidecar says that an init container keeps running beside the others.
 func IsSidecar(c *v1.Container) bool {

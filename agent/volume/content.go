@@ -9,6 +9,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/downward"
 )
@@ -25,7 +26,7 @@ var (
 func setUpConfigMap(_ context.Context, m *Manager, p *v1.Pod, v *v1.Volume, dir string) (time.Time, error) {
 	src := v.ConfigMap
 	out := payload{}
-	err := m.addConfigMap(out, p.Namespace, src.Name, src.Items, modeOr(src.DefaultMode), isTrue(src.Optional))
+	err := m.addConfigMap(out, p.Namespace, src.Name, src.Items, modeOr(src.DefaultMode), ptr.Deref(src.Optional, false))
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -38,7 +39,7 @@ func setUpConfigMap(_ context.Context, m *Manager, p *v1.Pod, v *v1.Volume, dir 
 func setUpSecret(_ context.Context, m *Manager, p *v1.Pod, v *v1.Volume, dir string) (time.Time, error) {
 	src := v.Secret
 	out := payload{}
-	err := m.addSecret(out, p.Namespace, src.SecretName, src.Items, modeOr(src.DefaultMode), isTrue(src.Optional))
+	err := m.addSecret(out, p.Namespace, src.SecretName, src.Items, modeOr(src.DefaultMode), ptr.Deref(src.Optional, false))
 	if err != nil {
 		return time.Time{}, err
 	}
@@ -66,9 +67,9 @@ func setUpProjected(ctx context.Context, m *Manager, p *v1.Pod, v *v1.Volume, di
 		src := &v.Projected.Sources[i]
 		switch {
 		case src.ConfigMap != nil:
-			err = m.addConfigMap(out, p.Namespace, src.ConfigMap.Name, src.ConfigMap.Items, mode, isTrue(src.ConfigMap.Optional))
+			err = m.addConfigMap(out, p.Namespace, src.ConfigMap.Name, src.ConfigMap.Items, mode, ptr.Deref(src.ConfigMap.Optional, false))
 		case src.Secret != nil:
-			err = m.addSecret(out, p.Namespace, src.Secret.Name, src.Secret.Items, mode, isTrue(src.Secret.Optional))
+			err = m.addSecret(out, p.Namespace, src.Secret.Name, src.Secret.Items, mode, ptr.Deref(src.Secret.Optional, false))
 		case src.DownwardAPI != nil:
 			err = m.addDownward(out, p, src.DownwardAPI.Items, mode)
 		case src.ServiceAccountToken != nil:
@@ -110,8 +111,6 @@ func modeOr(mode *int32) fs.FileMode {
 	}
 	return fs.FileMode(*mode)
 }
-
-func isTrue(b *bool) bool { return b != nil && *b }
 
 func (m *Manager) addConfigMap(out payload, namespace, name string, items []v1.KeyToPath, mode fs.FileMode, optional bool) error {
 	obj := m.Objects.ConfigMap(namespace, name)

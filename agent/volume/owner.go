@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	v1 "k8s.io/api/core/v1"
+
+	"hansa.dev/hansa/agent/pod"
 )
 
 // owner is who the files of a volume belong to.
@@ -29,23 +31,21 @@ func ownerOf(p *v1.Pod, user *int64) owner {
 // commonUser is the user as which all containers of a pod run, if the spec says
 // so; tokens then belong to that user alone.
 func commonUser(p *v1.Pod) *int64 {
-	var pod *int64
+	var whole *int64
 	if sc := p.Spec.SecurityContext; sc != nil {
-		pod = sc.RunAsUser
+		whole = sc.RunAsUser
 	}
 	var common *int64
 	first := true
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			user := pod
-			if sc := list[i].SecurityContext; sc != nil && sc.RunAsUser != nil {
-				user = sc.RunAsUser
-			}
-			if user == nil || !first && *user != *common {
-				return nil
-			}
-			common, first = user, false
+	for c := range pod.Containers(&p.Spec) {
+		user := whole
+		if sc := c.SecurityContext; sc != nil && sc.RunAsUser != nil {
+			user = sc.RunAsUser
 		}
+		if user == nil || !first && *user != *common {
+			return nil
+		}
+		common, first = user, false
 	}
 	return common
 }

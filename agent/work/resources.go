@@ -65,7 +65,7 @@ const (
 )
 
 func oomScore(p *v1.Pod, c *v1.Container, memoryCapacity int64) int64 {
-	if p.Spec.Priority != nil && *p.Spec.Priority >= nodeCritical {
+	if p.Spec.Priority != nil && *p.Spec.Priority >= pod.NodeCritical {
 		return guaranteedScore
 	}
 	switch pod.QOS(p) {
@@ -114,9 +114,6 @@ func unshared(p *v1.Pod) int64 {
 	}
 	return max(whole.Value()-parts.Memory().Value(), 0) / sharers
 }
-
-// nodeCritical is the priority of system-node-critical.
-const nodeCritical = 2000001000
 
 func sandboxResources(p *v1.Pod) *cri.LinuxContainerResources {
 	requests := resource.PodRequests(p, resource.PodResourcesOptions{ExcludeOverhead: true})

@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
+	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/runtime"
 )
 
@@ -124,21 +125,19 @@ func podLabels(p *v1.Pod) map[string]string {
 // portMappings are the pod's ports that are open on the node.
 func portMappings(p *v1.Pod) []*cri.PortMapping {
 	var out []*cri.PortMapping
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			for _, port := range list[i].Ports {
-				if port.HostPort <= 0 {
-					continue
-				}
-				protocol := cri.Protocol_TCP
-				switch port.Protocol {
-				case v1.ProtocolUDP:
-					protocol = cri.Protocol_UDP
-				case v1.ProtocolSCTP:
-					protocol = cri.Protocol_SCTP
-				}
-				out = append(out, &cri.PortMapping{Protocol: protocol, ContainerPort: port.ContainerPort, HostPort: port.HostPort, HostIp: port.HostIP})
+	for c := range pod.Containers(&p.Spec) {
+		for _, port := range c.Ports {
+			if port.HostPort <= 0 {
+				continue
 			}
+			protocol := cri.Protocol_TCP
+			switch port.Protocol {
+			case v1.ProtocolUDP:
+				protocol = cri.Protocol_UDP
+			case v1.ProtocolSCTP:
+				protocol = cri.Protocol_SCTP
+			}
+			out = append(out, &cri.PortMapping{Protocol: protocol, ContainerPort: port.ContainerPort, HostPort: port.HostPort, HostIp: port.HostIP})
 		}
 	}
 	return out

@@ -6,7 +6,9 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/agent/userns"
 )
 
@@ -54,11 +56,9 @@ func groups(sc *v1.PodSecurityContext) ([]int64, cri.SupplementalGroupsPolicy) {
 }
 
 func anyPrivileged(p *v1.Pod) bool {
-	for _, list := range [][]v1.Container{p.Spec.InitContainers, p.Spec.Containers} {
-		for i := range list {
-			if sc := list[i].SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
-				return true
-			}
+	for c := range pod.Containers(&p.Spec) {
+		if sc := c.SecurityContext; sc != nil && sc.Privileged != nil && *sc.Privileged {
+			return true
 		}
 	}
 	return false
@@ -147,8 +147,8 @@ func (n *Node) containerSecurity(p *v1.Pod, c *v1.Container, image *cri.Image) (
 	}
 	out := &cri.LinuxContainerSecurityContext{
 		NamespaceOptions: namespaces(p),
-		Privileged:       isTrue(sc.Privileged),
-		ReadonlyRootfs:   isTrue(sc.ReadOnlyRootFilesystem),
+		Privileged:       ptr.Deref(sc.Privileged, false),
+		ReadonlyRootfs:   ptr.Deref(sc.ReadOnlyRootFilesystem, false),
 		NoNewPrivs:       sc.AllowPrivilegeEscalation != nil && !*sc.AllowPrivilegeEscalation,
 		SelinuxOptions:   selinux(sc.SELinuxOptions),
 	}
@@ -180,8 +180,6 @@ func (n *Node) containerSecurity(p *v1.Pod, c *v1.Container, image *cri.Image) (
 	return out, nil
 }
 
-func isTrue(b *bool) bool { return b != nil && *b }
-
 func names(caps []v1.Capability) []string {
 	var out []string
 	for _, c := range caps {
@@ -193,7 +191,7 @@ func names(caps []v1.Capability) []string {
 // verifyNonRoot refuses a container that has to run as another user than root
 // and would not, or might not.
 func verifyNonRoot(p *v1.Pod, c *v1.Container, sc *v1.SecurityContext, image *cri.Image) error {
-	if !isTrue(sc.RunAsNonRoot) {
+	if !ptr.Deref(sc.RunAsNonRoot, false) {
 		return nil
 	}
 	where := fmt.Sprintf("(pod: %q, container: %s)", p.Name+"_"+p.Namespace+"("+string(p.UID)+")", c.Name)
