@@ -238,7 +238,8 @@ func TestGrace(t *testing.T) {
 	r.wait("web", "Ready", isReady)
 	r.delete("web")
 	r.wait("web", "deletion", gone)
-	if !slices.Contains(r.runtime.Calls(), "StopContainer app timeout=1") {
+	// However short its grace period is, it may end by itself.
+	if !slices.Contains(r.runtime.Calls(), "StopContainer app timeout=2") {
 		t.Errorf("calls %v", r.runtime.Calls())
 	}
 }

@@ -24,8 +24,8 @@ type killing struct {
 	hooked bool
 }
 
-// minStop is what a container has for the stop signal, however long its
-// preStop hook took.
+// minStop is what a container has for the stop signal, however short its grace
+// period is and however long its preStop hook took.
 const minStop = 2 * time.Second
 
 // kill runs the preStop hook and stops a run, both within the grace period. A
@@ -52,7 +52,7 @@ func (w *Worker) kill(ctx context.Context, a pod.Action) step {
 		if l := t.spec.Lifecycle; !own.hooked && l != nil && l.PreStop != nil && a.Grace > 0 {
 			left = w.preStop(killCtx, l.PreStop, t, a.Grace, report)
 		}
-		err := w.node.Runtime.StopContainer(killCtx, a.ID, int64(math.Ceil(left.Seconds())))
+		err := w.node.Runtime.StopContainer(killCtx, a.ID, int64(math.Ceil(max(left, minStop).Seconds())))
 		st, statusErr := w.node.Runtime.ContainerStatus(ctx, a.ID)
 		if err == nil && statusErr == nil && st.State == cri.ContainerState_CONTAINER_RUNNING {
 			// Its shim may have died. Trying again at once would not help.
@@ -87,7 +87,7 @@ func (w *Worker) preStop(ctx context.Context, h *v1.LifecycleHandler, t hookTarg
 	case <-timer.C():
 	case <-ctx.Done():
 	}
-	return max(grace-w.node.Clock.Since(start), minStop)
+	return grace - w.node.Clock.Since(start)
 }
 
 // removeLogs removes the log files of one attempt.
