@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
@@ -61,4 +62,24 @@ func TestServiceAllocation(t *testing.T) {
 	}
 	admin.want(t, http.StatusOK, deleteCall("services", ns, "again", ""), nil)
 	made("thrice", "clusterIP: 10.43.200.7, type: NodePort, ports: [{port: 80, nodePort: 32007}]")
+}
+
+// "EndpointSlice mirroring": who writes Endpoints for a service without a
+// selector gets slices of them, and none once that is not asked for.
+func TestEndpointsAreMirrored(t *testing.T) {
+	ns := namespace(t)
+	create(t, "services", ns, "metadata: {name: db}\nspec: {ports: [{port: 5432}]}")
+	create(t, "endpoints", ns, "metadata: {name: db}\nsubsets: [{addresses: [{ip: 192.0.2.1}, {ip: 192.0.2.2}], ports: [{port: 5432}]}]")
+	slices := func() []discoveryv1.EndpointSlice {
+		var l discoveryv1.EndpointSliceList
+		admin.want(t, http.StatusOK, call{path: at("endpointslices", ns) + "?labelSelector=kubernetes.io/service-name%3Ddb"}, &l)
+		return l.Items
+	}
+	eventually(t, "there is a slice", func() bool { return len(slices()) == 1 })
+	sl := slices()[0]
+	if sl.Labels[discoveryv1.LabelManagedBy] != "endpointslicemirroring-controller.k8s.io" || len(sl.Endpoints) != 2 || *sl.Ports[0].Port != 5432 || sl.OwnerReferences[0].Kind != "Endpoints" {
+		t.Errorf("slice is %+v", sl)
+	}
+	patch(t, "endpoints", ns, "db", `{"metadata":{"labels":{"endpointslice.kubernetes.io/skip-mirror":"true"}}}`)
+	eventually(t, "the slice goes", func() bool { return len(slices()) == 0 })
 }

@@ -20,7 +20,7 @@ func clusterRoles(c client.Interface, _ events.Recorder) controller.Loop { retur
 
 // everyLoop are all the loops that a server runs.
 var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
-	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf,
+	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
 }
 

@@ -15,12 +15,14 @@ import (
 	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/controller/endpoints"
 	"hansa.dev/hansa/controller/endpointslice"
+	"hansa.dev/hansa/controller/mirroring"
 )
 
 func endpointSlices(c client.Interface, _ events.Recorder) controller.Loop {
 	return endpointslice.New(c)
 }
 func endpointsOf(c client.Interface, _ events.Recorder) controller.Loop { return endpoints.New(c) }
+func mirrors(c client.Interface, r events.Recorder) controller.Loop     { return mirroring.New(c, r) }
 
 func aService(name string) *corev1.Service {
 	return &corev1.Service{
@@ -160,25 +162,80 @@ func TestEndpointsAreMended(t *testing.T) {
 	w.rests()
 }
 
-// A service without a selector is its owner's own business.
-func TestEndpointsOfOthersStay(t *testing.T) {
+// Documentation: "EndpointSlices", "EndpointSlice mirroring". A service without
+// a selector is its owner's own business: what he writes is mirrored.
+func TestEndpointsOfOthersAreMirrored(t *testing.T) {
 	w := services(t)
+	w.run(mirrors)
 	s := aService("web")
 	s.Spec.Selector = nil
-	create(w, &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Subsets: []corev1.EndpointSubset{{
-		Addresses: []corev1.EndpointAddress{{IP: "192.0.2.1"}}, Ports: []corev1.EndpointPort{{Name: "http", Port: 80}},
+	e := create(w, &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web", Labels: map[string]string{"own": "yes"}}, Subsets: []corev1.EndpointSubset{{
+		Addresses:         []corev1.EndpointAddress{{IP: "192.0.2.1"}, {IP: "2001:db8::1"}},
+		NotReadyAddresses: []corev1.EndpointAddress{{IP: "192.0.2.2"}},
+		Ports:             []corev1.EndpointPort{{Name: "http", Port: 80}},
 	}}})
 	w.settle()
-	create(w, s)
+	if len(w.slices()) != 0 {
+		t.Errorf("%d slices before there is a service", len(w.slices()))
+	}
+	s = create(w, s)
 	w.settle()
-	if r, _ := w.addresses("web"); !slices.Equal(r, []string{"192.0.2.1"}) || len(w.slices()) != 0 {
-		t.Errorf("addresses %v, %d slices", r, len(w.slices()))
+	if got := w.backends(); !slices.Equal(got, []string{"192.0.2.1", "2001:db8::1"}) || len(w.slices()) != 2 {
+		t.Errorf("ready %v in %d slices", got, len(w.slices()))
+	}
+	sl := w.slices()[0]
+	if sl.Labels["own"] != "yes" || sl.Labels[discoveryv1.LabelServiceName] != "web" ||
+		sl.Labels[discoveryv1.LabelManagedBy] != "endpointslicemirroring-controller.k8s.io" || !metav1.IsControlledBy(sl, e) || *sl.Ports[0].Port != 80 {
+		t.Errorf("slice %+v", sl)
 	}
 	w.rests()
+
+	// The mirror follows, and is mended.
+	remove(w, sl, metav1.DeleteOptions{})
+	update(w, e, "", func(e *corev1.Endpoints) {
+		e.Subsets[0].Addresses, e.Subsets[0].NotReadyAddresses = []corev1.EndpointAddress{{IP: "192.0.2.2"}}, nil
+	})
+	w.settle()
+	if got := w.backends(); !slices.Equal(got, []string{"192.0.2.2"}) || len(w.slices()) != 1 {
+		t.Errorf("ready %v in %d slices", got, len(w.slices()))
+	}
+	update(w, e, "", func(e *corev1.Endpoints) { e.Labels[discoveryv1.LabelSkipMirror] = "true" })
+	w.settle()
+	if len(w.slices()) != 0 {
+		t.Errorf("%d slices of Endpoints that are not to be mirrored", len(w.slices()))
+	}
+	update(w, e, "", func(e *corev1.Endpoints) { delete(e.Labels, discoveryv1.LabelSkipMirror) })
+	w.settle()
+	w.rests()
+
 	remove(w, s, metav1.DeleteOptions{})
 	w.settle()
-	if get[*corev1.Endpoints](w, "default", "web") != nil {
+	if get[*corev1.Endpoints](w, "default", "web") != nil || len(w.slices()) != 0 {
 		t.Error("the endpoints outlive their service")
+	}
+	w.rests()
+}
+
+// More addresses than are mirrored are told of once.
+func TestTooManyAddressesToMirror(t *testing.T) {
+	w := newWorld(t)
+	w.run(mirrors)
+	s := aService("web")
+	s.Spec.Selector = nil
+	create(w, s)
+	e := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Subsets: []corev1.EndpointSubset{{Ports: []corev1.EndpointPort{{Port: 80}}}}}
+	for i := range 1003 {
+		e.Subsets[0].Addresses = append(e.Subsets[0].Addresses, corev1.EndpointAddress{IP: fmt.Sprintf("192.0.%d.%d", i/250, i%250+1)})
+	}
+	create(w, e)
+	w.settle()
+	if n := len(w.backends()); n != 1000 || len(w.slices()) != 1 {
+		t.Errorf("%d endpoints in %d slices", n, len(w.slices()))
+	}
+	w.said("Warning TooManyAddressesToMirror A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 3 addresses were skipped")
+	w.rests()
+	if len(w.events) > 0 {
+		t.Errorf("said again: %v", w.events)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"hansa.dev/hansa/controller/endpointslice"
 	"hansa.dev/hansa/controller/garbage"
 	"hansa.dev/hansa/controller/job"
+	"hansa.dev/hansa/controller/mirroring"
 	"hansa.dev/hansa/controller/namespace"
 	"hansa.dev/hansa/controller/nodelifecycle"
 	"hansa.dev/hansa/controller/podgc"
@@ -49,6 +50,7 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	run("job-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return job.New(c, r) })
 	run("ttl-after-finished-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return ttl.New(c) })
 	run("endpointslice-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpointslice.New(c) })
+	run("endpointslicemirroring-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return mirroring.New(c, r) })
 	run("endpoint-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpoints.New(c) })
 	run("generic-garbage-collector", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return garbage.New(c) })
 	run("namespace-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return namespace.New(c) })

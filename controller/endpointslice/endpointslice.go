@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -44,15 +43,7 @@ func (l *Loop) Sources() []controller.Source {
 		{Resource: l.pods, Keys: func(old, new api.Object) []api.Key {
 			return controller.ServicesOf(l.client.View(), l.services, old, new)
 		}},
-		{Resource: l.slices, Keys: func(old, new api.Object) []api.Key {
-			var keys []api.Key
-			for _, o := range []api.Object{old, new} {
-				if o != nil && o.GetLabels()[discoveryv1.LabelManagedBy] == managedBy {
-					keys = append(keys, api.Key{Namespace: o.GetNamespace(), Name: o.GetLabels()[discoveryv1.LabelServiceName]})
-				}
-			}
-			return keys
-		}},
+		{Resource: l.slices, Keys: controller.KeysOfSlices(managedBy)},
 		// Zones are read when a pod changes; no node wakes a service.
 		{Resource: l.nodes, Keys: func(_, _ api.Object) []api.Key { return nil }},
 	}
@@ -65,19 +56,13 @@ func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duratio
 	if !ok || s.DeletionTimestamp != nil || len(s.Spec.Selector) == 0 || s.Spec.Type == corev1.ServiceTypeExternalName {
 		return 0, nil // the collector of garbage takes what a service leaves
 	}
-	var existing []*discoveryv1.EndpointSlice
-	for o := range view.List(l.slices, key.Namespace) {
-		if sl := o.(*discoveryv1.EndpointSlice); sl.Labels[discoveryv1.LabelManagedBy] == managedBy && sl.Labels[discoveryv1.LabelServiceName] == s.Name {
-			existing = append(existing, sl)
-		}
-	}
 	zone := func(node string) string {
 		if n := view.Get(l.nodes, api.Key{Name: node}); n != nil {
 			return n.GetLabels()[corev1.LabelTopologyZone]
 		}
 		return ""
 	}
-	a := plan(s, desired(s, controller.ServicePods(view, l.pods, s), zone), existing)
+	a := plan(s, desired(s, controller.ServicePods(view, l.pods, s), zone), controller.SlicesOf(view, l.slices, key, managedBy))
 	return 0, l.act(ctx, key, a)
 }
 

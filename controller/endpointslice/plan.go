@@ -2,7 +2,6 @@ package endpointslice
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -96,21 +95,12 @@ func hintsOf(s *corev1.Service, node, zone string) *discoveryv1.EndpointHints {
 	return &h
 }
 
-func portsKey(ports []discoveryv1.EndpointPort) string {
-	keys := make([]string, 0, len(ports))
-	for _, p := range ports {
-		keys = append(keys, fmt.Sprintf("%s/%d/%s/%s", ptr.Deref(p.Name, ""), ptr.Deref(p.Port, 0), ptr.Deref(p.Protocol, ""), ptr.Deref(p.AppProtocol, "")))
-	}
-	slices.Sort(keys)
-	return strings.Join(keys, ",")
-}
-
 // desired sorts a service's pods into groups by their ports.
 func desired(s *corev1.Service, pods []*corev1.Pod, zoneOf func(node string) string) map[string]*group {
 	groups := map[string]*group{}
 	for _, p := range pods {
 		ports := portsOf(s, p)
-		key := portsKey(ports)
+		key := controller.PortsKey(ports)
 		g := groups[key]
 		if g == nil {
 			g = &group{ports: ports, endpoints: map[string]discoveryv1.Endpoint{}}
@@ -132,7 +122,7 @@ func plan(s *corev1.Service, groups map[string]*group, existing []*discoveryv1.E
 			a.delete = append(a.delete, sl)
 			continue
 		}
-		byPorts[portsKey(sl.Ports)] = append(byPorts[portsKey(sl.Ports)], sl)
+		byPorts[controller.PortsKey(sl.Ports)] = append(byPorts[controller.PortsKey(sl.Ports)], sl)
 	}
 	if len(groups) == 0 {
 		groups = map[string]*group{"": {ports: []discoveryv1.EndpointPort{}}}

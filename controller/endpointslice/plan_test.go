@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
+
+	"hansa.dev/hansa/controller"
 )
 
 func service() *corev1.Service {
@@ -154,7 +156,7 @@ func check(r *rapid.T, s *corev1.Service, groups map[string]*group, all []*disco
 			r.Fatalf("labels %v, owners %v", sl.Labels, sl.OwnerReferences)
 		}
 		for _, e := range sl.Endpoints {
-			g := groups[portsKey(sl.Ports)]
+			g := groups[controller.PortsKey(sl.Ports)]
 			if g == nil {
 				r.Fatalf("a slice with ports that no pod has: %v", sl.Ports)
 			}
