@@ -68,10 +68,14 @@ func TestNamespaceLifecycle(t *testing.T) {
 			t.Errorf("no condition %s=%s %q: %+v", kind, status, message, w.namespace("shop").Status.Conditions)
 		}
 	}
-	want(corev1.NamespaceContentRemaining, corev1.ConditionTrue, "configmaps has 1 resource instances, pods has 3 resource instances")
-	want(corev1.NamespaceFinalizersRemaining, corev1.ConditionTrue, "example.com/f in 1 resource instances")
+	// What pods use stays until they have ended.
+	want(corev1.NamespaceContentRemaining, corev1.ConditionTrue, "Some resources are remaining: pods. has 3 resource instances")
+	if n := len(all[*corev1.ConfigMap](w, "shop")); n != 42 {
+		t.Errorf("%d config maps while there are pods", n)
+	}
 	w.live()
-	want(corev1.NamespaceContentRemaining, corev1.ConditionTrue, "Some resources are remaining: configmaps has 1 resource instances")
+	want(corev1.NamespaceFinalizersRemaining, corev1.ConditionTrue, "example.com/f in 1 resource instances")
+	want(corev1.NamespaceContentRemaining, corev1.ConditionTrue, "Some resources are remaining: configmaps. has 1 resource instances")
 	w.rests()
 	update(w, held, "", func(cm *corev1.ConfigMap) { cm.Finalizers = nil })
 	w.settle()
@@ -85,11 +89,12 @@ func TestPublishedObjectsAreMended(t *testing.T) {
 	w := town(t)
 	w.settle()
 	remove(w, get[*corev1.ServiceAccount](w, "default", "default"), metav1.DeleteOptions{})
-	update(w, get[*corev1.ConfigMap](w, "default", rootca.Name), "", func(cm *corev1.ConfigMap) { cm.Data["ca.crt"] = "other" })
+	update(w, get[*corev1.ConfigMap](w, "default", rootca.Name), "", func(cm *corev1.ConfigMap) { cm.Data["ca.crt"], cm.Annotations = "other", nil })
 	remove(w, get[*corev1.ConfigMap](w, "kube-system", rootca.Name), metav1.DeleteOptions{})
 	w.settle()
 	for _, ns := range []string{"default", "kube-system"} {
-		if get[*corev1.ServiceAccount](w, ns, "default") == nil || get[*corev1.ConfigMap](w, ns, rootca.Name).Data["ca.crt"] != "PEM" {
+		cm := get[*corev1.ConfigMap](w, ns, rootca.Name)
+		if get[*corev1.ServiceAccount](w, ns, "default") == nil || cm.Data["ca.crt"] != "PEM" || cm.Annotations["kubernetes.io/description"] == "" {
 			t.Errorf("namespace %s was not mended", ns)
 		}
 	}

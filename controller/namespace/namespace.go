@@ -3,7 +3,6 @@
 package namespace
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -24,31 +23,18 @@ import (
 type Loop struct {
 	client     client.Interface
 	namespaces *api.Resource
-	contents   []*api.Resource // what a namespace may hold, pods first
+	pods       *api.Resource
+	contents   []*api.Resource // what a namespace may hold, pods too
 }
 
 // New makes the loop; it acts as the client's identity.
 func New(c client.Interface) *Loop {
-	l := &Loop{client: c, namespaces: c.Registry().Must("", "namespaces")}
+	l := &Loop{client: c, namespaces: c.Registry().Must("", "namespaces"), pods: c.Registry().Must("", "pods")}
 	for _, r := range c.Registry().Resources() {
 		if r.Namespaced && r.Prefix != "" && r.Offers("delete") {
 			l.contents = append(l.contents, r)
 		}
 	}
-	// What makes other things goes before them: no controller then fills what
-	// is being emptied; events go last, they tell of it.
-	order := func(r *api.Resource) int {
-		switch r.Kind {
-		case "Deployment", "Job":
-			return 0
-		case "ReplicaSet":
-			return 1
-		case "Event":
-			return 3
-		}
-		return 2
-	}
-	slices.SortStableFunc(l.contents, func(a, b *api.Resource) int { return cmp.Compare(order(a), order(b)) })
 	return l
 }
 
@@ -75,21 +61,16 @@ func (l *Loop) Sources() []controller.Source {
 }
 
 // Step deletes what is left in a namespace, tells what it waits for, and
-// finalizes the namespace once nothing is left.
+// finalizes the namespace once nothing is left. Pods go first: what they use
+// stays until they have ended (documentation: "Namespaces", "Ordered deletion").
 func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
 	ns, ok := l.client.View().Get(l.namespaces, key).(*corev1.Namespace)
 	if !ok || ns.DeletionTimestamp == nil || !slices.Contains(ns.Spec.Finalizers, corev1.FinalizerKubernetes) {
 		return 0, nil
 	}
-	var left remains
-	var failed error
-	for _, r := range l.contents {
-		if err := l.clear(ctx, r, ns.Name); err != nil && failed == nil {
-			failed = err
-		}
-		for o := range l.client.View().List(r, ns.Name) {
-			left.add(r, o)
-		}
+	left, failed := l.empty(ctx, ns.Name, l.pods)
+	if failed == nil && len(left.kinds) == 0 {
+		left, failed = l.empty(ctx, ns.Name, l.contents...)
 	}
 	if err := l.report(ctx, ns, left, failed, now); err != nil {
 		return 0, err
@@ -104,6 +85,19 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		return 0, fmt.Errorf("finalize namespace %s: %w", ns.Name, err)
 	}
 	return 0, nil
+}
+
+// empty deletes the objects of some kinds, and answers with what is still there.
+func (l *Loop) empty(ctx context.Context, namespace string, kinds ...*api.Resource) (left remains, failed error) {
+	for _, r := range kinds {
+		if err := l.clear(ctx, r, namespace); err != nil && failed == nil {
+			failed = err
+		}
+		for o := range l.client.View().List(r, namespace) {
+			left.add(r, o)
+		}
+	}
+	return left, failed
 }
 
 // clear deletes all objects of one kind in a namespace; some may take their
@@ -136,7 +130,8 @@ func (l *remains) add(r *api.Resource, o api.Object) {
 	if l.kinds == nil {
 		l.kinds, l.finalizers = map[string]int{}, map[string]int{}
 	}
-	l.kinds[r.GroupResource().String()]++
+	// The group is named even where it is empty, as upstream has it: "pods."
+	l.kinds[r.Plural+"."+r.Group]++
 	for _, f := range o.GetFinalizers() {
 		l.finalizers[f]++
 	}

@@ -21,6 +21,7 @@ import (
 const (
 	Name        = "kube-root-ca.crt"
 	key         = "ca.crt"
+	about       = "kubernetes.io/description"
 	description = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP or kubernetes.default.svc. " +
 		"No other usage is guaranteed across distributions of Kubernetes clusters."
 )
@@ -67,7 +68,7 @@ func (l *Loop) Step(ctx context.Context, k api.Key, _ time.Time) (time.Duration,
 	have, ok := l.client.View().Get(l.configMaps, api.Key{Namespace: ns.Name, Name: Name}).(*corev1.ConfigMap)
 	if !ok {
 		cm := &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: Name, Annotations: map[string]string{"kubernetes.io/description": description}},
+			ObjectMeta: metav1.ObjectMeta{Namespace: ns.Name, Name: Name, Annotations: map[string]string{about: description}},
 			Data:       want,
 		}
 		_, err := l.client.Create(ctx, l.configMaps, cm, metav1.CreateOptions{})
@@ -76,11 +77,12 @@ func (l *Loop) Step(ctx context.Context, k api.Key, _ time.Time) (time.Duration,
 		}
 		return 0, nil
 	}
-	if maps.Equal(have.Data, want) && len(have.BinaryData) == 0 {
+	if maps.Equal(have.Data, want) && len(have.BinaryData) == 0 && have.Annotations[about] != "" {
 		return 0, nil
 	}
 	cm := have.DeepCopy()
 	cm.Data, cm.BinaryData = want, nil
+	metav1.SetMetaDataAnnotation(&cm.ObjectMeta, about, description)
 	if _, err := l.client.Update(ctx, l.configMaps, cm, ""); err != nil && !apierrors.IsNotFound(err) {
 		return 0, fmt.Errorf("mend root CA in namespace %s: %w", ns.Name, err)
 	}
