@@ -94,6 +94,7 @@ func TestSilentNode(t *testing.T) {
 	w.joins("a")
 	w.joins("b")
 	w.settle()
+	w.said("Normal RegisteredNode Node b event: Registered Node b in Controller")
 	brief := w.on("b", "brief", corev1.Toleration{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](300)})
 	loyal := w.on("b", "loyal", corev1.Toleration{Operator: corev1.TolerationOpExists})
 	w.time(time.Hour, "a", "b")
@@ -128,6 +129,27 @@ func TestSilentNode(t *testing.T) {
 		t.Errorf("taints = %s", got)
 	}
 	w.rests()
+	remove(w, w.node("b"), metav1.DeleteOptions{})
+	w.settle()
+	w.said("Normal RemovingNode Node b event: Removing Node b from Controller")
+}
+
+// A pod may tolerate a taint for less time than before.
+func TestTolerationChanges(t *testing.T) {
+	w := fleet(t)
+	w.joins("a")
+	w.joins("b")
+	long := corev1.Toleration{Key: corev1.TaintNodeUnreachable, Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](100000)}
+	p := w.on("b", "p", long)
+	w.time(5*time.Minute, "a")
+	if w.pod("p").DeletionTimestamp != nil {
+		t.Fatal("evicted too early")
+	}
+	update(w, p, "", func(p *corev1.Pod) { p.Spec.Tolerations[0].TolerationSeconds = ptr.To[int64](10) })
+	w.settle()
+	if w.pod("p").DeletionTimestamp == nil {
+		t.Error("the pod stays longer than it tolerates")
+	}
 }
 
 // Where no node is ready, none is to be fled from: the only node of a cluster
@@ -210,6 +232,10 @@ func TestPodsThatNobodyHas(t *testing.T) {
 	unplaced := create(w, aPod("unplaced", template(nil, "one")))
 	update(w, unplaced, "", func(p *corev1.Pod) { p.Finalizers = []string{"example.com/f"} })
 	remove(w, unplaced, metav1.DeleteOptions{})
+	w.settle()
+	if p := w.pod("unplaced"); p.Status.Phase != corev1.PodFailed {
+		t.Errorf("a pod that is deleted and will never run is %s: its owner waits for its end", p.Status.Phase)
+	}
 	held := w.on("a", "held")
 	update(w, held, "", func(p *corev1.Pod) { p.Finalizers = []string{"example.com/f"} })
 	w.settle()

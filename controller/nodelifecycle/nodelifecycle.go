@@ -75,7 +75,7 @@ func (l *Loop) keys(old, new api.Object) []api.Key {
 	}
 	var keys []api.Key
 	if new == nil {
-		l.forget(old.GetUID())
+		l.forget(old)
 	} else {
 		keys = append(keys, api.Key{Name: new.GetName()})
 	}
@@ -85,20 +85,31 @@ func (l *Loop) keys(old, new api.Object) []api.Key {
 	return keys
 }
 
-func (l *Loop) forget(uid types.UID) {
+func (l *Loop) forget(n api.Object) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.seen, uid)
+	_, known := l.seen[n.GetUID()]
+	delete(l.seen, n.GetUID())
+	l.mu.Unlock()
+	if known {
+		l.say(n, "RemovingNode", fmt.Sprintf("Node %[1]s event: Removing Node %[1]s from Controller", n.GetName()))
+	}
+}
+
+func (l *Loop) say(n api.Object, reason, message string) {
+	l.events.Event(events.About(corev1.SchemeGroupVersion.WithKind("Node"), n, ""), corev1.EventTypeNormal, reason, message)
 }
 
 // since is when this process first looked at a node.
 func (l *Loop) since(n *corev1.Node, now time.Time) time.Time {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	first, ok := l.seen[n.UID]
 	if !ok {
 		first = now
 		l.seen[n.UID] = first
+	}
+	l.mu.Unlock()
+	if !ok {
+		l.say(n, "RegisteredNode", fmt.Sprintf("Node %[1]s event: Registered Node %[1]s in Controller", n.Name))
 	}
 	return first
 }
@@ -130,7 +141,9 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		if err != nil {
 			return 0, gone("update status of node "+n.Name, err)
 		}
-		l.events.Event(events.About(corev1.SchemeGroupVersion.WithKind("Node"), n, ""), corev1.EventTypeNormal, "NodeNotReady", fmt.Sprintf("Node %s status is now: NodeNotReady", n.Name))
+		if ready(n.Status.Conditions) {
+			l.say(n, "NodeNotReady", fmt.Sprintf("Node %s status is now: NodeNotReady", n.Name))
+		}
 		n = o.(*corev1.Node)
 	}
 	if err := l.taint(ctx, n, now); err != nil {

@@ -95,7 +95,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	case unplacedKey:
 		for o := range l.client.View().ByIndex(l.pods, api.IndexNode, "") {
 			if p := o.(*corev1.Pod); p.DeletionTimestamp != nil {
-				if err := l.remove(ctx, p); err != nil {
+				if err := l.end(ctx, p, nil); err != nil {
 					return 0, err
 				}
 			}
@@ -166,8 +166,8 @@ func (l *Loop) orphans(ctx context.Context, node string, now time.Time) (time.Du
 	return 0, nil
 }
 
-// end removes a pod whose agent is gone; what its owner shall know of it is
-// written into its status first.
+// end removes a pod that has no agent any more, or never had one; what its owner
+// shall know of it is written into its status first.
 func (l *Loop) end(ctx context.Context, p *corev1.Pod, why *corev1.PodCondition) error {
 	if podstate.Finished(p) {
 		return l.remove(ctx, p)

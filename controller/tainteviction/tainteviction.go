@@ -8,6 +8,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/klog/v2"
@@ -34,7 +35,8 @@ func New(c client.Interface, recorder events.Recorder) *Loop {
 // Name is the loop's identity.
 func (l *Loop) Name() string { return "taint-eviction-controller" }
 
-// Sources are the nodes, and the pods that come to a node.
+// Sources are the nodes, and the pods that come to a node or tolerate something
+// else than before.
 func (l *Loop) Sources() []controller.Source {
 	return []controller.Source{
 		{Resource: l.nodes},
@@ -42,11 +44,14 @@ func (l *Loop) Sources() []controller.Source {
 			if new == nil {
 				return nil
 			}
-			node := new.(*corev1.Pod).Spec.NodeName
-			if node == "" || old != nil && old.(*corev1.Pod).Spec.NodeName == node {
+			p := new.(*corev1.Pod)
+			if p.Spec.NodeName == "" {
 				return nil
 			}
-			return []api.Key{{Name: node}}
+			if was, ok := old.(*corev1.Pod); ok && was.Spec.NodeName == p.Spec.NodeName && equality.Semantic.DeepEqual(was.Spec.Tolerations, p.Spec.Tolerations) {
+				return nil
+			}
+			return []api.Key{{Name: p.Spec.NodeName}}
 		}},
 	}
 }
