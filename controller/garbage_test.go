@@ -157,11 +157,19 @@ func TestOwnersThatAreNot(t *testing.T) {
 	create(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n", OwnerReferences: []metav1.OwnerReference{
 		{APIVersion: "v1", Kind: "ConfigMap", Name: "a", UID: a.UID},
 	}}})
+	abroad := create(w, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "kube-system", Name: "abroad", OwnerReferences: refs(true, a)}})
 	w.settle()
 	w.there("a", "foreign")
 	if get[*corev1.Node](w, "", "n") == nil {
 		t.Error("an object in no namespace was deleted for an owner in one")
 	}
+	if get[*corev1.ConfigMap](w, "kube-system", abroad.Name) != nil {
+		t.Error("an object was kept for an owner in another namespace")
+	}
+	w.said(
+		`Warning OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: , name: a, uid: `+string(a.UID)+`] does not exist in namespace ""`,
+		`Warning OwnerRefInvalidNamespace ownerRef [v1/ConfigMap, namespace: kube-system, name: a, uid: `+string(a.UID)+`] does not exist in namespace "kube-system"`,
+	)
 	w.rests()
 }
 

@@ -52,7 +52,7 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	run("endpointslice-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpointslice.New(c) })
 	run("endpointslicemirroring-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return mirroring.New(c, r) })
 	run("endpoint-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpoints.New(c) })
-	run("generic-garbage-collector", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return garbage.New(c) })
+	run("generic-garbage-collector", 5, func(c client.Interface, r events.Recorder) controller.Loop { return garbage.New(c, r) })
 	run("namespace-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return namespace.New(c) })
 	run("node-controller", 2, func(c client.Interface, r events.Recorder) controller.Loop { return nodelifecycle.New(c, r) })
 	run("taint-eviction-controller", 2, func(c client.Interface, r events.Recorder) controller.Loop { return tainteviction.New(c, r) })

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -17,6 +18,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
 )
 
@@ -24,12 +26,13 @@ import (
 // resource stands before the name, as "deployments.apps/web".
 type Loop struct {
 	client    client.Interface
+	events    events.Recorder
 	resources map[string]*api.Resource
 }
 
 // New makes the loop; it acts as the client's identity.
-func New(c client.Interface) *Loop {
-	l := &Loop{client: c, resources: map[string]*api.Resource{}}
+func New(c client.Interface, recorder events.Recorder) *Loop {
+	l := &Loop{client: c, events: recorder, resources: map[string]*api.Resource{}}
 	for _, r := range c.Registry().Resources() {
 		// Events expire by themselves and own nothing.
 		if r.Prefix != "" && r.Kind != "Event" {
@@ -105,15 +108,20 @@ func blocks(ref metav1.OwnerReference) bool {
 	return ref.BlockOwnerDeletion != nil && *ref.BlockOwnerDeletion
 }
 
+// served is the kind that a reference names, or nil.
+func (l *Loop) served(ref metav1.OwnerReference) *api.Served {
+	gv, err := schema.ParseGroupVersion(ref.APIVersion)
+	if err != nil {
+		return nil
+	}
+	return l.client.Registry().ByGVK(gv.WithKind(ref.Kind))
+}
+
 // find is where a reference leads: an owner is in the namespace of its
 // dependent, or in none. It leads nowhere that we can look when the kind is not
 // served, or when what is in no namespace names an owner that is in one.
 func (l *Loop) find(obj metav1.Object, ref metav1.OwnerReference) (*api.Resource, api.Key, bool) {
-	gv, err := schema.ParseGroupVersion(ref.APIVersion)
-	if err != nil {
-		return nil, api.Key{}, false
-	}
-	served := l.client.Registry().ByGVK(gv.WithKind(ref.Kind))
+	served := l.served(ref)
 	if served == nil || served.Namespaced && obj.GetNamespace() == "" {
 		return nil, api.Key{}, false
 	}
@@ -152,7 +160,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duratio
 	ref := api.RefTo(r, obj)
 	var owners []owner
 	for _, or := range obj.GetOwnerReferences() {
-		state, err := l.state(ctx, obj, or)
+		state, err := l.state(ctx, r, obj, or)
 		if err != nil {
 			return 0, fmt.Errorf("look for owner %s %s of %s: %w", or.Kind, or.Name, ref, err)
 		}
@@ -167,9 +175,10 @@ func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duratio
 
 // state asks the server before it calls an owner absent: a deletion cannot be
 // taken back.
-func (l *Loop) state(ctx context.Context, obj metav1.Object, ref metav1.OwnerReference) (ownerState, error) {
+func (l *Loop) state(ctx context.Context, of *api.Resource, obj metav1.Object, ref metav1.OwnerReference) (ownerState, error) {
 	r, key, ok := l.find(obj, ref)
 	if !ok {
+		l.reportStranger(of, obj, ref)
 		return solid, nil // nothing is deleted for what cannot be told
 	}
 	o := l.client.View().Get(r, key)
@@ -177,6 +186,7 @@ func (l *Loop) state(ctx context.Context, obj metav1.Object, ref metav1.OwnerRef
 		var err error
 		o, err = l.client.Get(ctx, api.Ref{Resource: r, Namespace: key.Namespace, Name: key.Name})
 		if apierrors.IsNotFound(err) || err == nil && o.GetUID() != ref.UID {
+			l.reportStranger(of, obj, ref)
 			return absent, nil
 		}
 		if err != nil {
@@ -187,6 +197,23 @@ func (l *Loop) state(ctx context.Context, obj metav1.Object, ref metav1.OwnerRef
 		return waiting, nil
 	}
 	return solid, nil
+}
+
+// reportStranger tells of a reference that leads to an object in a namespace
+// where it may not lead (documentation: "Owners and Dependents").
+func (l *Loop) reportStranger(of *api.Resource, obj metav1.Object, ref metav1.OwnerReference) {
+	served := l.served(ref)
+	if served == nil || !served.Namespaced {
+		return
+	}
+	for o := range l.client.View().List(served.Resource, "") {
+		if o.GetUID() == ref.UID && o.GetNamespace() != obj.GetNamespace() {
+			l.events.Event(events.About(of.GVK(), obj, ""), corev1.EventTypeWarning, "OwnerRefInvalidNamespace", fmt.Sprintf(
+				"ownerRef [%s/%s, namespace: %s, name: %s, uid: %s] does not exist in namespace %q",
+				ref.APIVersion, ref.Kind, obj.GetNamespace(), ref.Name, ref.UID, obj.GetNamespace()))
+			return
+		}
+	}
 }
 
 func (l *Loop) act(ctx context.Context, r *api.Resource, obj api.Object, a action, owners []owner, dependents []dependent) error {
