@@ -23,7 +23,7 @@ import (
 
 func deployments(c client.Interface, r events.Recorder) controller.Loop { return deployment.New(c, r) }
 func replicaSets(c client.Interface, r events.Recorder) controller.Loop { return replicaset.New(c, r) }
-func collector(c client.Interface, _ events.Recorder) controller.Loop   { return garbage.New(c) }
+func collector(c client.Interface, r events.Recorder) controller.Loop   { return garbage.New(c, r) }
 
 func template(labels map[string]string, image string) corev1.PodTemplateSpec {
 	return corev1.PodTemplateSpec{
@@ -165,20 +165,23 @@ func TestPauseAndResume(t *testing.T) {
 }
 
 // Documentation: "Deployments", "Failed Deployment".
+// progressing is that condition of a deployment.
+func (w *world) progressing(name string) appsv1.DeploymentCondition {
+	for _, c := range w.deployment(name).Status.Conditions {
+		if c.Type == appsv1.DeploymentProgressing {
+			return c
+		}
+	}
+	return appsv1.DeploymentCondition{}
+}
+
 func TestProgressDeadline(t *testing.T) {
 	w := workloads(t)
 	d := aDeployment("web", 2)
 	d.Spec.ProgressDeadlineSeconds = ptr.To[int32](60)
 	create(w, d)
 	w.settle()
-	progressing := func() string {
-		for _, c := range w.deployment("web").Status.Conditions {
-			if c.Type == appsv1.DeploymentProgressing {
-				return c.Reason
-			}
-		}
-		return ""
-	}
+	progressing := func() string { return w.progressing("web").Reason }
 	w.pass(59 * time.Second)
 	if r := progressing(); r != "ReplicaSetUpdated" {
 		t.Errorf("before the deadline: %s", r)
@@ -219,6 +222,9 @@ func TestRecreate(t *testing.T) {
 	w.settle()
 	if len(w.running()) != 0 || len(w.pods()) != 3 {
 		t.Fatalf("%d of %d pods run while the old ones end", len(w.running()), len(w.pods()))
+	}
+	if c := w.progressing("web"); c.Reason != "ReplicaSetUpdated" || c.Message != `Deployment "web" is progressing.` {
+		t.Errorf("while the old pods end: %+v", c)
 	}
 	w.live()
 	w.rolledOut("web", 3)

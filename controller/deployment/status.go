@@ -139,16 +139,24 @@ func (c *conditions) progress(s snapshot, st *appsv1.DeploymentStatus, now time.
 	if s.refused != "" {
 		c.set(appsv1.DeploymentProgressing, corev1.ConditionFalse, reasonNotCreated, s.refused, now)
 	}
-	if d.Spec.Paused || s.current == nil || d.DeletionTimestamp != nil {
+	if d.Spec.Paused || s.refused != "" || s.collided || d.DeletionTimestamp != nil {
 		return 0
 	}
-	name := s.current.Name
+	// A deployment that recreates has no new set before the old pods are gone.
+	name := fmt.Sprintf("Deployment %q", d.Name)
+	if s.current != nil {
+		name = fmt.Sprintf("ReplicaSet %q", s.current.Name)
+	}
 	if s.created {
-		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonCreated, fmt.Sprintf("Created new replica set %q", name), now)
+		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonCreated, fmt.Sprintf("Created new replica set %q", s.current.Name), now)
 	}
 	was = c.get(appsv1.DeploymentProgressing)
-	if was == nil {
-		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonFoundSet, fmt.Sprintf("Found new replica set %q", name), now)
+	switch {
+	case was != nil:
+	case s.current == nil:
+		return 0
+	default:
+		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonFoundSet, fmt.Sprintf("Found new replica set %q", s.current.Name), now)
 		was = c.get(appsv1.DeploymentProgressing)
 	}
 	// A rollout that was complete stays so while pods come and go.
@@ -158,19 +166,19 @@ func (c *conditions) progress(s snapshot, st *appsv1.DeploymentStatus, now time.
 	deadline := was.LastUpdateTime.Add(time.Duration(seconds) * time.Second)
 	switch {
 	case complete(d, st):
-		c.set(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonNewSetComplete, fmt.Sprintf("ReplicaSet %q has successfully progressed.", name), now)
+		c.set(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonNewSetComplete, name+" has successfully progressed.", now)
 		return 0
 	case progressing(&d.Status, st):
-		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonUpdated, fmt.Sprintf("ReplicaSet %q is progressing.", name), now)
+		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonUpdated, name+" is progressing.", now)
 		return time.Duration(seconds) * time.Second
 	case was.Reason == reasonTimedOut:
 		return 0
 	case was.Reason == reasonNewSetComplete:
 		// A new template, whose set has not got anywhere yet.
-		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonUpdated, fmt.Sprintf("ReplicaSet %q is progressing.", name), now)
+		c.touch(appsv1.DeploymentProgressing, corev1.ConditionTrue, reasonUpdated, name+" is progressing.", now)
 		return time.Duration(seconds) * time.Second
 	case !now.Before(deadline):
-		c.set(appsv1.DeploymentProgressing, corev1.ConditionFalse, reasonTimedOut, fmt.Sprintf("ReplicaSet %q has timed out progressing.", name), now)
+		c.set(appsv1.DeploymentProgressing, corev1.ConditionFalse, reasonTimedOut, name+" has timed out progressing.", now)
 		return 0
 	}
 	return deadline.Sub(now)

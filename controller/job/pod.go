@@ -73,7 +73,7 @@ func news(j *batchv1.Job, st *batchv1.JobStatus) []piece {
 			out = append(out, piece{corev1.EventTypeNormal, "Resumed", c.Message})
 		case c.Type == batchv1.JobComplete:
 			if n := j.Spec.Completions; n != nil && st.Succeeded > *n {
-				out = append(out, piece{corev1.EventTypeWarning, "TooManySucceededPods", "Too many succeeded pods recorded"})
+				out = append(out, piece{corev1.EventTypeWarning, "TooManySucceededPods", "Too many succeeded pods running after completion count reached"})
 			}
 			out = append(out, piece{corev1.EventTypeNormal, "Completed", "Job completed"})
 		case c.Type == batchv1.JobFailed:
