@@ -3,7 +3,6 @@ package core
 import (
 	"maps"
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -239,16 +238,6 @@ func tolerates(p *corev1.Pod, taint *corev1.Taint) bool {
 			return t.Value == taint.Value
 		case corev1.TolerationOpExists:
 			return true
-		case corev1.TolerationOpLt, corev1.TolerationOpGt:
-			limit, err := strconv.ParseInt(t.Value, 10, 64)
-			if err != nil {
-				return false
-			}
-			v, err := strconv.ParseInt(taint.Value, 10, 64)
-			if err != nil {
-				return false
-			}
-			return t.Operator == corev1.TolerationOpLt && v < limit || t.Operator == corev1.TolerationOpGt && v > limit
 		}
 		return false
 	})
