@@ -47,6 +47,8 @@ func TestMetrics(t *testing.T) {
 		`(?m)^apiserver_request_total\{code="201",component="apiserver",dry_run="",group="",resource="secrets",scope="namespace",subresource="",verb="POST",version="v1"\} [1-9]`,
 		`(?m)^apiserver_request_duration_seconds_bucket\{`, `(?m)^apiserver_current_inflight_requests\{request_kind="mutating"\}`,
 		`(?m)^process_resident_memory_bytes `, `(?m)^go_goroutines `,
+		`(?m)^workqueue_adds_total\{name="serviceaccount"\} [1-9]`, `(?m)^workqueue_depth\{name="deployment"\}`,
+		`(?m)^scheduler_pending_pods\{queue="active"\}`, `(?m)^scheduler_pod_scheduling_attempts_count `,
 	} {
 		if !regexp.MustCompile(pattern).Match(a.body) {
 			t.Errorf("no %s", pattern)

@@ -26,24 +26,31 @@ const (
 //	         ▲              │ added meanwhile, or failed
 //	         └──────────────┘ (at once, or after a delay)
 type Queue struct {
-	clock clock.WithTicker
+	clock   clock.WithTicker
+	metrics *queueMetrics // nil: not measured
 
 	mu       sync.Mutex
 	ready    []api.Key
-	waiting  map[api.Key]bool // in ready
-	running  map[api.Key]bool // true: added again meanwhile
+	waiting  map[api.Key]time.Time // in ready, since when
+	running  map[api.Key]*look
 	failures map[api.Key]int
 	later    laterHeap
 	due      map[api.Key]time.Time // earliest entry of later
 	wake     chan struct{}         // has a value when ready or later changed
 }
 
+// look is that a key is being looked at.
+type look struct {
+	began time.Time
+	again bool // it was added meanwhile
+}
+
 // NewQueue makes an empty queue.
 func NewQueue(c clock.WithTicker) *Queue {
 	return &Queue{
 		clock:    c,
-		waiting:  map[api.Key]bool{},
-		running:  map[api.Key]bool{},
+		waiting:  map[api.Key]time.Time{},
+		running:  map[api.Key]*look{},
 		failures: map[api.Key]int{},
 		due:      map[api.Key]time.Time{},
 		wake:     make(chan struct{}, 1),
@@ -58,14 +65,15 @@ func (q *Queue) Add(key api.Key) {
 }
 
 func (q *Queue) add(key api.Key) {
-	if _, running := q.running[key]; running {
-		q.running[key] = true
+	if l := q.running[key]; l != nil {
+		l.again = true
 		return
 	}
-	if q.waiting[key] {
+	if _, waiting := q.waiting[key]; waiting {
 		return
 	}
-	q.waiting[key] = true
+	q.waiting[key] = q.clock.Now()
+	q.metrics.added()
 	q.ready = append(q.ready, key)
 	q.signal()
 }
@@ -107,8 +115,10 @@ func (q *Queue) Next(ctx context.Context) (api.Key, error) {
 		if len(q.ready) > 0 {
 			key := q.ready[0]
 			q.ready = q.ready[1:]
+			now := q.clock.Now()
+			q.metrics.given(now.Sub(q.waiting[key]))
 			delete(q.waiting, key)
-			q.running[key] = false
+			q.running[key] = &look{began: now}
 			if len(q.ready) > 0 || len(q.later) > 0 {
 				q.signal() // for the next worker
 			}
@@ -154,8 +164,9 @@ func (q *Queue) promote() {
 func (q *Queue) Done(key api.Key, after time.Duration, failed bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	again := q.running[key]
+	l := q.running[key]
 	delete(q.running, key)
+	q.metrics.done(q.clock.Since(l.began), failed)
 	if failed {
 		n := q.failures[key]
 		q.failures[key] = n + 1
@@ -166,7 +177,7 @@ func (q *Queue) Done(key api.Key, after time.Duration, failed bool) {
 			q.addAfter(key, after)
 		}
 	}
-	if again {
+	if l.again {
 		q.add(key)
 	}
 }
@@ -176,6 +187,18 @@ func (q *Queue) Len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.ready)
+}
+
+// underWay is for how long keys have been looked at, in all and at most.
+func (q *Queue) underWay() (all, longest time.Duration) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := q.clock.Now()
+	for _, l := range q.running {
+		d := now.Sub(l.began)
+		all, longest = all+d, max(longest, d)
+	}
+	return all, longest
 }
 
 type laterKey struct {

@@ -22,12 +22,16 @@ type Runner struct {
 	Clock   clock.WithTicker
 	Log     *slog.Logger
 	Workers int // how many keys at once; 0 means 1
+	// Metrics measure the loop's queue under the name Queue; nil: nothing does.
+	Metrics *Metrics
+	Queue   string
 }
 
 // Run subscribes to the loop's sources, waits until the view has them, and
 // works.
 func (r *Runner) Run(ctx context.Context) error {
 	queue := NewQueue(r.Clock)
+	queue.metrics = r.Metrics.of(r.Queue, queue)
 	var resources []*api.Resource
 	for _, s := range r.Loop.Sources() {
 		keys := s.Keys

@@ -82,6 +82,11 @@ func (d *diary) Step(_ context.Context, key api.Key, now time.Time) (time.Durati
 // watch runs the loop over a while of bubble time, and answers with when it
 // looked at key a.
 func watch(t *testing.T, while time.Duration, step func(n int) (time.Duration, error)) (at []time.Duration) {
+	return watchWith(t, while, func(*controller.Runner) {}, step)
+}
+
+// watchWith prepares the runner before it runs.
+func watchWith(t *testing.T, while time.Duration, prepare func(*controller.Runner), step func(n int) (time.Duration, error)) (at []time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		view := &oneKind{}
 		view.add("a")
@@ -89,6 +94,7 @@ func watch(t *testing.T, while time.Duration, step func(n int) (time.Duration, e
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		r := &controller.Runner{Loop: d, View: view, Clock: clock.RealClock{}, Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Workers: 2}
+		prepare(r)
 		go func() { done <- r.Run(ctx) }()
 		synctest.Wait()
 		view.add("b")

@@ -33,30 +33,36 @@ import (
 // startLoops runs every control loop as its own identity.
 func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	clk := clock.RealClock{}
-	run := func(name string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
+	metrics := controller.NewMetrics(p.metrics)
+	// queue is the name of the loop's queue in upstream's metrics.
+	run := func(name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
 		c := p.asLoop(name)
 		recorder := events.New(c, clk, name, "", log)
 		l.run(name+" events", recorder.Run)
-		l.run(name, (&controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers}).Run)
+		runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers, Metrics: metrics, Queue: queue}
+		l.run(name, runner.Run)
 	}
+	type (
+		door = client.Interface
+		told = events.Recorder
+		loop = controller.Loop
+	)
 	startScheduler(l, p, log)
-	run("clusterrole-aggregation-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return clusterrole.New(c) })
-	run("service-account-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return serviceaccount.New(c) })
-	run("root-ca-cert-publisher", 1, func(c client.Interface, _ events.Recorder) controller.Loop {
-		return rootca.New(c, p.authority.API.PEM())
-	})
-	run("deployment-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return deployment.New(c, r) })
-	run("replicaset-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return replicaset.New(c, r) })
-	run("job-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return job.New(c, r) })
-	run("ttl-after-finished-controller", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return ttl.New(c) })
-	run("endpointslice-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpointslice.New(c) })
-	run("endpointslicemirroring-controller", 5, func(c client.Interface, r events.Recorder) controller.Loop { return mirroring.New(c, r) })
-	run("endpoint-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return endpoints.New(c) })
-	run("generic-garbage-collector", 5, func(c client.Interface, r events.Recorder) controller.Loop { return garbage.New(c, r) })
-	run("namespace-controller", 5, func(c client.Interface, _ events.Recorder) controller.Loop { return namespace.New(c) })
-	run("node-controller", 2, func(c client.Interface, r events.Recorder) controller.Loop { return nodelifecycle.New(c, r) })
-	run("taint-eviction-controller", 2, func(c client.Interface, r events.Recorder) controller.Loop { return tainteviction.New(c, r) })
-	run("pod-garbage-collector", 1, func(c client.Interface, _ events.Recorder) controller.Loop { return podgc.New(c) })
+	run("clusterrole-aggregation-controller", "ClusterRoleAggregator", 1, func(c door, _ told) loop { return clusterrole.New(c) })
+	run("service-account-controller", "serviceaccount", 1, func(c door, _ told) loop { return serviceaccount.New(c) })
+	run("root-ca-cert-publisher", "root_ca_cert_publisher", 1, func(c door, _ told) loop { return rootca.New(c, p.authority.API.PEM()) })
+	run("deployment-controller", "deployment", 5, func(c door, r told) loop { return deployment.New(c, r) })
+	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
+	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
+	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })
+	run("endpointslice-controller", "endpoint_slice", 5, func(c door, _ told) loop { return endpointslice.New(c) })
+	run("endpointslicemirroring-controller", "endpoint_slice_mirroring", 5, func(c door, r told) loop { return mirroring.New(c, r) })
+	run("endpoint-controller", "endpoint", 5, func(c door, _ told) loop { return endpoints.New(c) })
+	run("generic-garbage-collector", "garbage_collector_attempt_to_delete", 5, func(c door, r told) loop { return garbage.New(c, r) })
+	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c) })
+	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })
+	run("taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
+	run("pod-garbage-collector", "orphaned_pods_nodes", 1, func(c door, _ told) loop { return podgc.New(c) })
 }
 
 // startScheduler places pods.
@@ -65,7 +71,7 @@ func startScheduler(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	c := p.as("system:kube-scheduler", "kube-scheduler")
 	recorder := events.New(c, clk, "default-scheduler", "", log)
 	l.run("scheduler events", recorder.Run)
-	l.run("scheduler", scheduler.New(scheduler.Config{Client: c, Events: recorder, Clock: clk, Log: log}).Run)
+	l.run("scheduler", scheduler.New(scheduler.Config{Client: c, Events: recorder, Clock: clk, Log: log, Metrics: p.metrics}).Run)
 }
 
 func sameEndpoints(have, want api.Object) bool {

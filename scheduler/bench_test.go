@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -31,8 +32,9 @@ type bench struct {
 	client *flaky
 	s      *Scheduler
 
-	mu     sync.Mutex
-	events []string
+	mu      sync.Mutex
+	events  []string
+	metrics *prometheus.Registry
 }
 
 // flaky is a client whose batches can be made to fail.
@@ -99,7 +101,8 @@ func run(t *testing.T, test func(b *bench)) {
 
 func (b *bench) start() {
 	ctx, stop := context.WithCancel(b.t.Context())
-	b.s = New(Config{Client: b.client, Events: b, Clock: clock.RealClock{}, Log: slog.New(slog.DiscardHandler)})
+	b.metrics = prometheus.NewRegistry()
+	b.s = New(Config{Client: b.client, Events: b, Clock: clock.RealClock{}, Log: slog.New(slog.DiscardHandler), Metrics: b.metrics})
 	done := make(chan error)
 	go func() { done <- b.s.Run(ctx) }()
 	b.t.Cleanup(func() {

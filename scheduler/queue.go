@@ -6,6 +6,7 @@ import (
 	"container/list"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 
 	"hansa.dev/hansa/api"
@@ -47,6 +48,7 @@ type item struct {
 	key      api.Key
 	pod      *corev1.Pod // as last seen
 	state    state
+	came     time.Time     // when it could first be tried
 	since    time.Time     // when it came into its state, or was last decided on
 	serial   uint64        // breaks ties in since
 	refusals int           // and errors
@@ -67,6 +69,7 @@ type queue struct {
 	heaps   [states]itemHeap    // active, woken: by priority, then by age; others: by until
 	classes map[string]*refused // waiting, by class
 	serial  uint64
+	counts  [states]prometheus.Gauge // how many are in a state; nil: nobody counts
 }
 
 // refused are the waiting pods of one class. What helps one helps all, but it may
@@ -105,10 +108,11 @@ func priority(p *corev1.Pod) int32 {
 
 // add takes in a pod that was not known.
 func (q *queue) add(key api.Key, pod *corev1.Pod, now time.Time) *item {
-	it := &item{key: key, pod: pod, state: decided, index: -1}
+	it := &item{key: key, pod: pod, state: decided, index: -1, came: now}
 	q.items[key] = it
 	if len(pod.Spec.SchedulingGates) > 0 {
 		it.state = gated
+		q.count(gated, 1)
 	} else {
 		q.move(it, active, now)
 	}
@@ -122,6 +126,7 @@ func (q *queue) change(it *item, pod *corev1.Pod, now time.Time) {
 	it.pod = pod
 	switch {
 	case it.state == gated && len(pod.Spec.SchedulingGates) == 0:
+		it.came = now
 		q.move(it, active, now)
 	case it.state == active:
 		heap.Fix(&q.heaps[active], it.index) // its priority may have changed
@@ -153,13 +158,21 @@ func (q *queue) leave(it *item) {
 		}
 		it.among = nil
 	}
+	q.count(it.state, -1)
 	it.state = decided
+}
+
+func (q *queue) count(s state, n float64) {
+	if g := q.counts[s]; g != nil {
+		g.Add(n)
+	}
 }
 
 // move puts an item into a state; its until is set already.
 func (q *queue) move(it *item, to state, now time.Time) {
 	q.leave(it)
 	it.state = to
+	q.count(to, 1)
 	if to == active {
 		q.serial++
 		it.since, it.serial, it.helped = now, q.serial, false

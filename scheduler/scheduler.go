@@ -23,6 +23,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -40,13 +41,15 @@ const Name = corev1.DefaultSchedulerName
 // batch bounds the decisions between two looks at what has changed.
 const batch = 256
 
-// Config is what a scheduler needs. All of it is required.
+// Config is what a scheduler needs. All of it is required but for Metrics.
 type Config struct {
 	// Client acts as system:kube-scheduler.
 	Client client.Interface
 	Events events.Recorder
 	Clock  clock.WithTicker
 	Log    *slog.Logger
+	// Metrics is where the scheduler's are registered.
+	Metrics prometheus.Registerer
 }
 
 // Scheduler serves the pods with schedulerName "default-scheduler".
@@ -59,8 +62,9 @@ type Scheduler struct {
 
 	pods, nodes, namespaces, services, replicaSets *api.Resource
 
-	inbox  inbox
-	writer *writer
+	inbox   inbox
+	writer  *writer
+	metrics *metrics
 
 	// What follows belongs to the goroutine of Run.
 	cluster  *core.Cluster
@@ -78,6 +82,11 @@ func New(c Config) *Scheduler {
 		services: r.Must("", "services"), replicaSets: r.Must("apps", "replicasets"),
 		cluster: core.NewCluster(), queue: newQueue(), owners: newOwners(), assigned: map[api.Key]types.UID{},
 	}
+	if c.Metrics == nil {
+		c.Metrics = prometheus.NewRegistry()
+	}
+	s.metrics = newMetrics(c.Metrics)
+	s.queue.counts = s.metrics.pendingBy()
 	s.inbox.init()
 	s.writer = newWriter(s)
 	return s
@@ -162,17 +171,20 @@ func (s *Scheduler) sleep(ctx context.Context) {
 
 // schedule decides on one pod.
 func (s *Scheduler) schedule(it *item, now time.Time) {
+	began := s.clock.Now()
 	it.pending = core.NewPending(it.pod, s.defaultSpread(it.pod))
 	node, refusal := s.cluster.Choose(it.pending)
 	if refusal != nil {
 		s.refuse(it, refusal, now)
+		s.metrics.attempted(unschedulable, s.clock.Since(began))
 		return
 	}
+	s.metrics.decision.Observe(s.clock.Since(began).Seconds())
 	s.cluster.Withdraw(it.pod.UID)
 	s.cluster.Add(it.pending.Pod, node)
 	s.queue.placed(it, now)
 	s.queue.wakeIf(s.helped(core.Event{Came: it.pending.Pod, At: node}), now)
-	s.writer.bind(it.key, it.pod, node)
+	s.writer.bind(bindingTask{key: it.key, pod: it.pod, node: node, came: it.came, began: began, attempts: it.refusals + 1})
 }
 
 // left tells those who wait that a pod has left a node: above all those to whom
@@ -194,6 +206,7 @@ func (s *Scheduler) helped(e core.Event) func(*core.Pending, core.Filter) bool {
 // and right.
 func (s *Scheduler) refuse(it *item, r *core.Refusal, now time.Time) {
 	preemption := s.cluster.Preempt(it.pending, r)
+	s.metrics.preemptions.Inc()
 	message := r.Message
 	if preemption.Message != "" {
 		message += " " + preemption.Message
@@ -204,6 +217,7 @@ func (s *Scheduler) refuse(it *item, r *core.Refusal, now time.Time) {
 	it.preempting = preemption.Eviction != nil
 	s.queue.refuse(it, r.Filters, now)
 	if it.preempting {
+		s.metrics.victims.Observe(float64(len(preemption.Eviction.Victims)))
 		s.cluster.Nominate(it.pending.Pod, preemption.Eviction.Node)
 		s.evict(it, preemption.Eviction)
 	}

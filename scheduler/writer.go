@@ -44,9 +44,12 @@ type writer struct {
 }
 
 type bindingTask struct {
-	key  api.Key
-	pod  *corev1.Pod
-	node string
+	key      api.Key
+	pod      *corev1.Pod
+	node     string
+	came     time.Time // when the pod could first be tried
+	began    time.Time // when it was decided on
+	attempts int       // this one too
 }
 
 type statusTask struct {
@@ -65,11 +68,11 @@ func newWriter(s *Scheduler) *writer {
 	return &writer{s: s, wake: make(chan struct{}, 1), reports: map[api.Key]statusTask{}}
 }
 
-func (w *writer) bind(key api.Key, pod *corev1.Pod, node string) {
+func (w *writer) bind(t bindingTask) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.bindings = append(w.bindings, bindingTask{key, pod, node})
-	delete(w.reports, key) // nothing is left to report
+	w.bindings = append(w.bindings, t)
+	delete(w.reports, t.key) // nothing is left to report
 	w.signal()
 }
 
@@ -179,12 +182,24 @@ func (w *writer) writeBindings(ctx context.Context, tasks []bindingTask) {
 				return
 			}
 		}
+		w.measure(t, err)
 		if err == nil {
 			w.s.events.Event(about(t.pod), events.Normal, "Scheduled",
 				"Successfully assigned "+t.key.String()+" to "+t.node)
 		}
 		w.s.inbox.answer(result{key: t.key, uid: t.pod.UID, node: t.node, err: err})
 	}
+}
+
+// measure notes how an attempt that found a node ended.
+func (w *writer) measure(t bindingTask, err error) {
+	now := w.s.clock.Now()
+	if err != nil {
+		w.s.metrics.attempted(failure, now.Sub(t.began))
+		return
+	}
+	w.s.metrics.attempted(scheduled, now.Sub(t.began))
+	w.s.metrics.placed(t.attempts, now.Sub(t.came))
 }
 
 // nothingWritten says whether an error tells that much.
