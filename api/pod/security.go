@@ -11,12 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// podSecurityContext checks what holds for all containers of a pod.
+// podSecurityContext checks what holds for all containers of a pod; at is the
+// path of spec.
 func (c *checker) podSecurityContext(at *field.Path, spec *corev1.PodSpec) {
 	if isTrue(spec.ShareProcessNamespace) && spec.HostPID {
 		c.invalid(at.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled")
 	}
-	sc := spec.SecurityContext
+	sc, at := spec.SecurityContext, at.Child("securityContext")
 	if sc == nil {
 		return
 	}

@@ -42,7 +42,7 @@ func (c *checker) spec(at *field.Path, spec *corev1.PodSpec, meta *metav1.Object
 
 	requiredOneOf(c, at.Child("restartPolicy"), spec.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
-	c.podSecurityContext(at.Child("securityContext"), spec)
+	c.podSecurityContext(at, spec)
 	c.hostNamespaces(at, spec)
 	c.hostProcess(at, spec)
 	c.operatingSystem(at, spec)
