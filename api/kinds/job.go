@@ -2,7 +2,6 @@ package kinds
 
 import (
 	"fmt"
-	"maps"
 	"math"
 	"strconv"
 	"time"
@@ -41,10 +40,14 @@ func job() *api.Resource {
 			defaultJob(j)
 			pod.PrepareTemplate(&j.Spec.Template, &old.Spec.Template)
 			j.Status = *old.Status.DeepCopy()
+			if old.Spec.Scheduling == nil { // WorkloadWithJob
+				j.Spec.Scheduling = nil
+			}
 			if !equality.Semantic.DeepEqual(j.Spec, old.Spec) {
 				j.Generation = old.Generation + 1
 			}
 		}),
+		Canonicalize:             on(labelJob),
 		Validate:                 validates(validateJob),
 		ValidateUpdate:           validatesUpdate(validateJobUpdate),
 		Warnings:                 warns(warnJob),
@@ -82,6 +85,15 @@ func job() *api.Resource {
 	})
 }
 
+// labelJob labels a job without labels as its pods. The map is one, so that the
+// labels that prepareJob gives the pods are the job's as well, as they are in
+// Kubernetes.
+func labelJob(j *batchv1.Job) {
+	if len(j.Labels) == 0 && len(j.Spec.Template.Labels) > 0 {
+		j.Labels = j.Spec.Template.Labels
+	}
+}
+
 func defaultJob(j *batchv1.Job) {
 	spec := &j.Spec
 	pod.DefaultTemplate(&spec.Template)
@@ -97,9 +109,7 @@ func defaultJob(j *batchv1.Job) {
 			spec.BackoffLimit = ptr.To[int32](math.MaxInt32)
 		}
 	}
-	if len(j.Labels) == 0 && len(spec.Template.Labels) > 0 {
-		j.Labels = maps.Clone(spec.Template.Labels)
-	}
+	labelJob(j)
 	if spec.CompletionMode == nil {
 		spec.CompletionMode = ptr.To(batchv1.NonIndexedCompletion)
 	}
@@ -134,6 +144,7 @@ func prepareJob(j *batchv1.Job) {
 	defaultJob(j)
 	pod.PrepareTemplate(&j.Spec.Template, nil)
 	j.Status = batchv1.JobStatus{}
+	j.Spec.Scheduling = nil // WorkloadWithJob
 	j.Generation = 1
 	if isTrue(j.Spec.ManualSelector) {
 		return

@@ -7,7 +7,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
@@ -104,9 +103,6 @@ func validateJobSpec(j *batchv1.Job, oldTemplate *corev1.PodTemplateSpec) field.
 		if len(*by) > maxManagedBy {
 			errs = append(errs, field.TooLong(path.Child("managedBy"), "", maxManagedBy))
 		}
-	}
-	if spec.Scheduling != nil {
-		errs = append(errs, field.Forbidden(path.Child("scheduling"), "the feature WorkloadWithJob is not enabled"))
 	}
 	errs = append(errs, validateCompletionMode(j, path)...)
 	if spec.PodFailurePolicy != nil {
@@ -247,46 +243,47 @@ func validateCompletionsUpdate(j, old *batchv1.Job, path *field.Path) field.Erro
 // suspended job's pods change, as long as none runs: queues decide late where
 // and how big.
 func validateJobTemplateUpdate(j, old *batchv1.Job, path *field.Path) field.ErrorList {
-	allowed := old.Spec.Template.DeepCopy()
-	if isTrue(old.Spec.Suspend) && isIdle(old) {
-		allowSchedulingDirectives(allowed, &j.Spec.Template)
-		allowResources(allowed.Spec.Containers, j.Spec.Template.Spec.Containers)
-		allowResources(allowed.Spec.InitContainers, j.Spec.Template.Spec.InitContainers)
+	if !isIdle(old) {
+		return unchanged(j.Spec.Template, old.Spec.Template, path)
 	}
-	if equality.Semantic.DeepEqual(allowed, &j.Spec.Template) {
-		return nil
-	}
-	return unchanged(j.Spec.Template, old.Spec.Template, path)
+	spec, allowed := &j.Spec.Template.Spec, old.Spec.Template.Spec.DeepCopy()
+	allowSchedulingDirectives(allowed, spec)
+	allowResources(allowed.Containers, spec.Containers)
+	allowResources(allowed.InitContainers, spec.InitContainers)
+	return unchanged(*spec, *allowed, path.Child("spec"))
 }
 
-// isIdle says whether a suspended job has not started, or has stopped.
+// isIdle says whether a job is suspended and has not started, or has stopped.
 func isIdle(j *batchv1.Job) bool {
-	return j.Status.StartTime == nil || hasJobCondition(j, batchv1.JobSuspended) && j.Status.Active == 0
+	return isTrue(j.Spec.Suspend) && j.Status.Active == 0 &&
+		(j.Status.StartTime == nil || hasJobCondition(j, batchv1.JobSuspended))
 }
 
-func allowSchedulingDirectives(allowed, wanted *corev1.PodTemplateSpec) {
-	switch to, from := &allowed.Spec, &wanted.Spec; {
-	case from.Affinity == nil && to.Affinity != nil:
-		to.Affinity.NodeAffinity = nil
-		if *to.Affinity == (corev1.Affinity{}) {
-			to.Affinity = nil
+func allowSchedulingDirectives(allowed, wanted *corev1.PodSpec) {
+	switch {
+	case wanted.Affinity == nil && allowed.Affinity != nil:
+		allowed.Affinity.NodeAffinity = nil
+		if *allowed.Affinity == (corev1.Affinity{}) {
+			allowed.Affinity = nil
 		}
-	case from.Affinity != nil:
-		if to.Affinity == nil {
-			to.Affinity = &corev1.Affinity{}
+	case wanted.Affinity != nil:
+		if allowed.Affinity == nil {
+			allowed.Affinity = &corev1.Affinity{}
 		}
-		to.Affinity.NodeAffinity = from.Affinity.NodeAffinity
+		allowed.Affinity.NodeAffinity = wanted.Affinity.NodeAffinity
 	}
-	allowed.Spec.NodeSelector = wanted.Spec.NodeSelector
-	allowed.Spec.Tolerations = wanted.Spec.Tolerations
-	allowed.Spec.SchedulingGates = wanted.Spec.SchedulingGates
-	allowed.Annotations = wanted.Annotations
-	allowed.Labels = wanted.Labels
+	allowed.NodeSelector = wanted.NodeSelector
+	allowed.Tolerations = wanted.Tolerations
+	allowed.SchedulingGates = wanted.SchedulingGates
 }
 
 func allowResources(allowed, wanted []corev1.Container) {
-	for i := range min(len(allowed), len(wanted)) {
-		allowed[i].Resources.Requests = wanted[i].Resources.Requests
-		allowed[i].Resources.Limits = wanted[i].Resources.Limits
+	if len(allowed) != len(wanted) {
+		return
+	}
+	for i := range allowed {
+		if allowed[i].Name == wanted[i].Name {
+			allowed[i].Resources = wanted[i].Resources
+		}
 	}
 }

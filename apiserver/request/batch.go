@@ -34,15 +34,15 @@ func (b *Batch) Create(info *Info, body Body, opts *metav1.CreateOptions, answer
 		answer(nil, err)
 		return
 	}
+	fresh := obj
 	again := func() { answer(c.store(b.ctx, obj)) }
 	if c.dryRun || b.h.allocates(info.row()) {
 		b.alone = append(b.alone, again)
 		return
 	}
-	fresh := obj
 	generated := obj.GetName() == "" && obj.GetGenerateName() != ""
 	if generated {
-		fresh = c.named(obj)
+		obj = c.name(fresh)
 	}
 	b.h.fillSystemFields(fresh)
 	if _, err := c.finish(b.ctx, fresh); err != nil {

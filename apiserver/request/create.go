@@ -140,21 +140,24 @@ func (c *creation) store(ctx context.Context, obj api.Object) (api.Object, error
 	}
 	var err error
 	for range nameAttempts {
-		fresh := c.named(obj)
+		next := c.name(obj)
 		var stored api.Object
-		if stored, err = c.attempt(ctx, fresh); err == nil || !apierrors.IsAlreadyExists(err) {
+		if stored, err = c.attempt(ctx, obj); err == nil || !apierrors.IsAlreadyExists(err) {
 			return stored, err
 		}
-		err = apierrors.NewGenerateNameConflict(c.info.resource(), fresh.GetName(), 1)
+		err = apierrors.NewGenerateNameConflict(c.info.resource(), obj.GetName(), 1)
+		obj = next
 	}
 	return nil, err
 }
 
-// named is a copy of obj with a generated name.
-func (c *creation) named(obj api.Object) api.Object {
-	fresh := obj.DeepCopyObject().(api.Object)
-	fresh.SetName(c.h.generateName(obj.GetGenerateName()))
-	return fresh
+// name gives obj a generated name, and answers with a copy of it without one:
+// attempts write to their objects, so the next needs its own. The first must
+// take the original, where fields may share memory (see defaultJob).
+func (c *creation) name(obj api.Object) (next api.Object) {
+	next = obj.DeepCopyObject().(api.Object)
+	obj.SetName(c.h.generateName(obj.GetGenerateName()))
+	return next
 }
 
 func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, error) {
