@@ -28,10 +28,13 @@ func node() *api.Resource {
 		Prefix:     "minions",
 		Default:    on(defaultNode),
 		// A node registers itself together with its status.
-		PrepareCreate: on(func(n *corev1.Node) { n.Spec.ConfigSource = nil }),
+		PrepareCreate: on(func(n *corev1.Node) {
+			n.Status.Config = nil
+			dropDisabledNodeFields(n, &corev1.Node{})
+		}),
 		PrepareUpdate: onUpdate(func(n, old *corev1.Node) {
 			n.Status = *old.Status.DeepCopy()
-			dropConfigSource(n, old)
+			dropDisabledNodeFields(n, old)
 		}),
 		Validate: validates(validateNode),
 		ValidateUpdate: validatesUpdate(func(n, old *corev1.Node) field.ErrorList {
@@ -86,11 +89,15 @@ func proxySubresource(kind string, options func() runtime.Object) *api.Subresour
 	}
 }
 
-// dropConfigSource refuses the removed configuration through the API, but
-// keeps what an old object has.
-func dropConfigSource(n, old *corev1.Node) {
+// dropDisabledNodeFields removes a configuration that is no more, and what is
+// behind the gate InPlacePodVerticalScalingSchedulerPreemption, unless the
+// stored object has it.
+func dropDisabledNodeFields(n, old *corev1.Node) {
 	if old.Spec.ConfigSource == nil {
 		n.Spec.ConfigSource = nil
+	}
+	if old.Spec.PodPreemptionPolicy == nil {
+		n.Spec.PodPreemptionPolicy = nil
 	}
 }
 

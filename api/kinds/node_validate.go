@@ -2,6 +2,8 @@ package kinds
 
 import (
 	"encoding/json"
+	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -22,10 +24,11 @@ func validateNode(n *corev1.Node) field.ErrorList {
 	// Kubernetes reports taints below metadata.
 	errs = append(errs, validateTaints(n.Spec.Taints, field.NewPath("metadata", "taints"))...)
 	errs = append(errs, validateNodeResources(n)...)
-	errs = append(errs, validatePodCIDRs(n.Spec.PodCIDRs, field.NewPath("spec", "podCIDRs"))...)
-	if n.Spec.PodPreemptionPolicy != nil {
-		errs = append(errs, field.Forbidden(field.NewPath("spec", "podPreemptionPolicy"), "the feature InPlacePodVerticalScalingSchedulerPreemption is not enabled"))
+	if swap := n.Status.NodeInfo.Swap; swap != nil && swap.Capacity != nil && *swap.Capacity <= 0 {
+		errs = append(errs, field.Invalid(field.NewPath("metadata", "nodeSwapStatus", "capacity"), *swap.Capacity, "must be greater than zero"))
 	}
+	errs = append(errs, validateDeclaredFeatures(n.Status.DeclaredFeatures, field.NewPath("status", "declaredFeatures"))...)
+	errs = append(errs, validatePodCIDRs(n.Spec.PodCIDRs, field.NewPath("spec", "podCIDRs"))...)
 	return errs
 }
 
@@ -40,6 +43,32 @@ func validateNodeResources(n *corev1.Node) field.ErrorList {
 	return errs
 }
 
+var featureName = regexp.MustCompile(`^[A-Z][a-zA-Z0-9]*(/[a-zA-Z][a-zA-Z0-9]*)*$`)
+
+// validateDeclaredFeatures demands a sorted list, so that the scheduler can
+// compare it.
+func validateDeclaredFeatures(features []string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, name := range features {
+		switch at := path.Index(i); {
+		case len(name) > validation.DNS1123SubdomainMaxLength:
+			errs = append(errs, field.Invalid(at, name, fmt.Sprintf("invalid feature name %q: must be no more than %d characters", name, validation.DNS1123SubdomainMaxLength)))
+		case !featureName.MatchString(name):
+			errs = append(errs, field.Invalid(at, name, fmt.Sprintf("invalid feature name %q: must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes", name)))
+		}
+		if i == 0 {
+			continue
+		}
+		switch before := features[i-1]; {
+		case before == name:
+			errs = append(errs, field.Duplicate(path.Index(i), name))
+		case before > name:
+			errs = append(errs, field.Invalid(path.Index(i), name, "list must be sorted alphabetically"))
+		}
+	}
+	return errs
+}
+
 func validatePodCIDRs(cidrs []string, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	for i, cidr := range cidrs {
@@ -50,15 +79,10 @@ func validatePodCIDRs(cidrs []string, path *field.Path) field.ErrorList {
 	}
 	dual, err := netutils.IsDualStackCIDRStrings(cidrs)
 	if err != nil {
-		errs = append(errs, field.InternalError(path, err))
+		errs = append(errs, field.InternalError(path, fmt.Errorf("invalid PodCIDRs. failed to check with dual stack with error:%w", err)))
 	}
 	if !dual || len(cidrs) > 2 {
 		errs = append(errs, field.Invalid(path, cidrs, "may specify no more than one CIDR for each IP family"))
-	}
-	for i, cidr := range cidrs {
-		if slices.Contains(cidrs[:i], cidr) {
-			errs = append(errs, field.Duplicate(path.Index(i), cidr))
-		}
 	}
 	return errs
 }
@@ -67,6 +91,7 @@ func validatePodCIDRs(cidrs []string, path *field.Path) field.ErrorList {
 func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 	errs := validateNodeAnnotations(n.Annotations)
 	errs = append(errs, validateNodeResources(n)...)
+	errs = append(errs, validateDeclaredFeatures(n.Status.DeclaredFeatures, field.NewPath("status", "declaredFeatures"))...)
 	for i, address := range n.Status.Addresses {
 		if slices.Contains(n.Status.Addresses[:i], address) {
 			errs = append(errs, field.Duplicate(field.NewPath("status", "addresses").Index(i), address))
@@ -76,8 +101,12 @@ func validateNodeUpdate(n, old *corev1.Node) field.ErrorList {
 	if len(old.Spec.PodCIDRs) > 0 && !slices.Equal(old.Spec.PodCIDRs, n.Spec.PodCIDRs) {
 		errs = append(errs, field.Forbidden(spec.Child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid"))
 	}
-	if old.Spec.ProviderID != "" && old.Spec.ProviderID != n.Spec.ProviderID {
-		errs = append(errs, field.Forbidden(spec.Child("providerID"), "node updates may not change providerID except from \"\" to valid"))
+	if was := old.Spec.ProviderID; was != "" && was != n.Spec.ProviderID {
+		verb := "modified"
+		if n.Spec.ProviderID == "" {
+			verb = "cleared"
+		}
+		errs = append(errs, field.Invalid(spec.Child("providerID"), nil, "field cannot be "+verb+" once set"))
 	}
 	if s := n.Spec.ConfigSource; s != nil {
 		errs = append(errs, validateConfigSource(s, false, spec.Child("configSource"))...)
