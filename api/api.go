@@ -104,6 +104,9 @@ type Resource struct {
 	// NameRule answers with the reasons why a name is not allowed; prefix says
 	// that it is a generateName. Nil means a DNS-1123 subdomain.
 	NameRule func(name string, prefix bool) []string
+	// AnyFinalizer lets finalizers be without a domain, which Kubernetes forbids
+	// for most kinds only.
+	AnyFinalizer bool
 	// ResetFields takes out the fields that a writer of the main resource does
 	// not come to own in server-side apply, by group-version.
 	ResetFields map[schema.GroupVersion]fieldpath.Filter

@@ -325,6 +325,9 @@ func compare(t *testing.T, path string, want, got any) {
 func TestWarnings(t *testing.T) {
 	create(t, "serviceaccounts", "default", "metadata: {name: robot}")
 	for i, c := range slices.Concat(tables(t, "pod/testdata/warnings.yaml"), tables(t, "kinds/testdata/warnings.yaml")) {
+		if c.InProcess {
+			continue
+		}
 		t.Run(fmt.Sprintf("%d", i), func(t *testing.T) {
 			a := c.send(t, c.home(t, i))
 			a.status2xx(t)

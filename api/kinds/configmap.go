@@ -1,10 +1,10 @@
 package kinds
 
 import (
+	"reflect"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -70,10 +70,10 @@ func validateConfigMapUpdate(c, old *corev1.ConfigMap) field.ErrorList {
 	var errs field.ErrorList
 	if isTrue(old.Immutable) {
 		errs = append(errs, staysImmutable(c.Immutable)...)
-		if !equality.Semantic.DeepEqual(c.Data, old.Data) {
+		if !reflect.DeepEqual(c.Data, old.Data) {
 			errs = append(errs, field.Forbidden(field.NewPath("data"), immutableData))
 		}
-		if !equality.Semantic.DeepEqual(c.BinaryData, old.BinaryData) {
+		if !reflect.DeepEqual(c.BinaryData, old.BinaryData) {
 			errs = append(errs, field.Forbidden(field.NewPath("binaryData"), immutableData))
 		}
 	}

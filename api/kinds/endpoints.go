@@ -1,36 +1,32 @@
 package kinds
 
 import (
-	"cmp"
 	"fmt"
 	"net"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 )
 
 func endpoints() *api.Resource {
 	row := stored[corev1.Endpoints, *corev1.Endpoints, corev1.EndpointsList](corev1.SchemeGroupVersion, &api.Resource{
-		Plural:       "endpoints",
-		Singular:     "endpoints",
-		Kind:         "Endpoints",
-		ShortNames:   []string{"ep"},
-		Namespaced:   true,
-		Prefix:       "services/endpoints",
-		Default:      on(defaultEndpoints),
-		Canonicalize: on(func(e *corev1.Endpoints) { e.Subsets = repackSubsets(e.Subsets) }),
-		Validate:     validates(func(e *corev1.Endpoints) field.ErrorList { return validateEndpoints(e, nil) }),
+		Plural:     "endpoints",
+		Singular:   "endpoints",
+		Kind:       "Endpoints",
+		ShortNames: []string{"ep"},
+		Namespaced: true,
+		Prefix:     "services/endpoints",
+		Default:    on(defaultEndpoints),
+		Validate:   validates(func(e *corev1.Endpoints) field.ErrorList { return validateEndpoints(e, nil) }),
 		ValidateUpdate: validatesUpdate(func(e, old *corev1.Endpoints) field.ErrorList {
 			return validateEndpoints(e, old)
 		}),
@@ -62,37 +58,38 @@ func defaultEndpoints(e *corev1.Endpoints) {
 	}
 }
 
-// validateEndpoints accepts addresses that old already has, however written.
+// validateEndpoints accepts subsets that are those of old, whatever is wrong
+// with them: earlier versions of Kubernetes were less strict.
 func validateEndpoints(e, old *corev1.Endpoints) field.ErrorList {
-	var known []string
-	if old != nil {
-		for _, subset := range old.Subsets {
-			for _, address := range slices.Concat(subset.Addresses, subset.NotReadyAddresses) {
-				known = append(known, address.IP)
-			}
-		}
-	}
 	var errs field.ErrorList
 	for i := range e.Subsets {
-		subset, path := &e.Subsets[i], field.NewPath("subsets").Index(i)
-		if len(subset.Addresses)+len(subset.NotReadyAddresses) == 0 {
-			errs = append(errs, field.Required(path, "must specify `addresses` or `notReadyAddresses`"))
-		}
-		for j := range subset.Addresses {
-			errs = append(errs, validateEndpointAddress(&subset.Addresses[j], known, path.Child("addresses").Index(j))...)
-		}
-		for j := range subset.NotReadyAddresses {
-			errs = append(errs, validateEndpointAddress(&subset.NotReadyAddresses[j], known, path.Child("notReadyAddresses").Index(j))...)
-		}
-		for j := range subset.Ports {
-			errs = append(errs, validateEndpointPort(&subset.Ports[j], len(subset.Ports) > 1, path.Child("ports").Index(j))...)
-		}
+		errs = append(errs, validateSubset(&e.Subsets[i], field.NewPath("subsets").Index(i))...)
+	}
+	if len(errs) > 0 && old != nil && equality.Semantic.DeepEqual(e.Subsets, old.Subsets) {
+		return nil
 	}
 	return errs
 }
 
-func validateEndpointAddress(a *corev1.EndpointAddress, known []string, path *field.Path) field.ErrorList {
-	errs := validation.IsValidIPForLegacyField(path.Child("ip"), a.IP, true, known)
+func validateSubset(subset *corev1.EndpointSubset, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if len(subset.Addresses)+len(subset.NotReadyAddresses) == 0 {
+		errs = append(errs, field.Required(path, "must specify `addresses` or `notReadyAddresses`"))
+	}
+	for i := range subset.Addresses {
+		errs = append(errs, validateEndpointAddress(&subset.Addresses[i], path.Child("addresses").Index(i))...)
+	}
+	for i := range subset.NotReadyAddresses {
+		errs = append(errs, validateEndpointAddress(&subset.NotReadyAddresses[i], path.Child("notReadyAddresses").Index(i))...)
+	}
+	for i := range subset.Ports {
+		errs = append(errs, validateEndpointPort(&subset.Ports[i], len(subset.Ports) > 1, path.Child("ports").Index(i))...)
+	}
+	return errs
+}
+
+func validateEndpointAddress(a *corev1.EndpointAddress, path *field.Path) field.ErrorList {
+	errs := validation.IsValidIPForLegacyField(path.Child("ip"), a.IP, true, nil)
 	if a.Hostname != "" {
 		errs = append(errs, isDNSLabel(a.Hostname, path.Child("hostname"))...)
 	}
@@ -133,120 +130,6 @@ func warnEndpoints(e, _ *corev1.Endpoints) []string {
 		}
 	}
 	return warnings
-}
-
-// endpointKey tells addresses apart: one IP may stand for several targets.
-type endpointKey struct {
-	ip       string
-	uid      types.UID
-	notReady bool
-}
-
-// repackSubsets brings subsets into the one form in which every address is
-// listed once, with all its ports; addresses with the same ports share a
-// subset. An address that is both ready and not is not ready on that port.
-func repackSubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
-	if len(subsets) == 0 {
-		return subsets
-	}
-	addresses := map[endpointKey]corev1.EndpointAddress{}
-	byAddress := map[endpointKey]map[string]corev1.EndpointPort{}
-	add := func(list []corev1.EndpointAddress, notReady bool, ports []corev1.EndpointPort) {
-		for _, a := range list {
-			key := endpointKey{ip: a.IP, notReady: notReady}
-			if a.TargetRef != nil {
-				key.uid = a.TargetRef.UID
-			}
-			addresses[key] = a
-			if byAddress[key] == nil {
-				byAddress[key] = map[string]corev1.EndpointPort{}
-			}
-			if len(ports) == 0 {
-				byAddress[key][noPorts] = corev1.EndpointPort{}
-			}
-			for _, p := range ports {
-				byAddress[key][portKey(p)] = p
-			}
-		}
-	}
-	for i := range subsets {
-		add(subsets[i].Addresses, false, subsets[i].Ports)
-		add(subsets[i].NotReadyAddresses, true, subsets[i].Ports)
-	}
-	for key, ports := range byAddress {
-		if key.notReady {
-			continue
-		}
-		for name := range byAddress[endpointKey{ip: key.ip, uid: key.uid, notReady: true}] {
-			delete(ports, name)
-		}
-		if len(ports) == 0 {
-			delete(byAddress, key)
-		}
-	}
-
-	return groupByPorts(addresses, byAddress)
-}
-
-// groupByPorts makes one subset of all addresses that have the same ports.
-func groupByPorts(addresses map[endpointKey]corev1.EndpointAddress, byAddress map[endpointKey]map[string]corev1.EndpointPort) []corev1.EndpointSubset {
-	grouped := map[string]*corev1.EndpointSubset{}
-	for key, ports := range byAddress {
-		names := make([]string, 0, len(ports))
-		for name := range ports {
-			names = append(names, name)
-		}
-		slices.Sort(names)
-		id := strings.Join(names, "\x00")
-		subset := grouped[id]
-		if subset == nil {
-			subset = &corev1.EndpointSubset{}
-			for _, name := range names {
-				if name != noPorts {
-					subset.Ports = append(subset.Ports, ports[name])
-				}
-			}
-			grouped[id] = subset
-		}
-		if key.notReady {
-			subset.NotReadyAddresses = append(subset.NotReadyAddresses, addresses[key])
-		} else {
-			subset.Addresses = append(subset.Addresses, addresses[key])
-		}
-	}
-	return sortedSubsets(grouped)
-}
-
-// noPorts stands for the port of an address in a subset without any.
-const noPorts = ""
-
-func portKey(p corev1.EndpointPort) string {
-	return fmt.Sprintf("%s/%05d/%s/%s", p.Name, p.Port, p.Protocol, ptr.Deref(p.AppProtocol, ""))
-}
-
-func sortedSubsets(grouped map[string]*corev1.EndpointSubset) []corev1.EndpointSubset {
-	byAddress := func(a, b corev1.EndpointAddress) int {
-		var left, right types.UID
-		if a.TargetRef != nil {
-			left = a.TargetRef.UID
-		}
-		if b.TargetRef != nil {
-			right = b.TargetRef.UID
-		}
-		return cmp.Or(strings.Compare(a.IP, b.IP), strings.Compare(string(left), string(right)))
-	}
-	ids := make([]string, 0, len(grouped))
-	for id := range grouped {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	result := make([]corev1.EndpointSubset, 0, len(ids))
-	for _, id := range ids {
-		slices.SortFunc(grouped[id].Addresses, byAddress)
-		slices.SortFunc(grouped[id].NotReadyAddresses, byAddress)
-		result = append(result, *grouped[id])
-	}
-	return result
 }
 
 // shownEndpoints is how many addresses a cell lists before it only counts.

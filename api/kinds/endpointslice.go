@@ -113,36 +113,40 @@ const (
 	maxHints             = 8
 )
 
-// validateEndpointSlice accepts addresses that old already has, however written.
+// validateEndpointSlice accepts endpoints that are those of old, whatever is
+// wrong with them: earlier versions of Kubernetes were less strict.
 func validateEndpointSlice(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	errs := oneOf(s.AddressType, field.NewPath("addressType"),
 		discoveryv1.AddressTypeFQDN, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6)
-	var known []string
-	if old != nil {
-		for _, e := range old.Endpoints {
-			known = append(known, e.Addresses...)
-		}
+	errs = append(errs, validateSlicePorts(s.Ports, field.NewPath("ports"))...)
+	bad := validateSliceEndpoints(s, field.NewPath("endpoints"))
+	if len(bad) > 0 && old != nil && equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) {
+		return errs
 	}
-	if path := field.NewPath("endpoints"); len(s.Endpoints) > maxSliceEndpoints {
-		errs = append(errs, field.TooMany(path, len(s.Endpoints), maxSliceEndpoints))
-	} else {
-		for i := range s.Endpoints {
-			errs = append(errs, validateSliceEndpoint(&s.Endpoints[i], s.AddressType, known, path.Index(i))...)
-		}
-	}
-	return append(errs, validateSlicePorts(s.Ports, field.NewPath("ports"))...)
+	return append(errs, bad...)
 }
 
-func validateSliceEndpoint(e *discoveryv1.Endpoint, addressType discoveryv1.AddressType, known []string, path *field.Path) field.ErrorList {
+func validateSliceEndpoints(s *discoveryv1.EndpointSlice, path *field.Path) field.ErrorList {
+	if len(s.Endpoints) > maxSliceEndpoints {
+		return field.ErrorList{field.TooMany(path, len(s.Endpoints), maxSliceEndpoints)}
+	}
+	var errs field.ErrorList
+	for i := range s.Endpoints {
+		errs = append(errs, validateSliceEndpoint(&s.Endpoints[i], s.AddressType, path.Index(i))...)
+	}
+	return errs
+}
+
+func validateSliceEndpoint(e *discoveryv1.Endpoint, addressType discoveryv1.AddressType, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	addresses := path.Child("addresses")
 	if len(e.Addresses) == 0 {
-		errs = append(errs, field.Required(addresses, "must contain at least 1 address"))
+		errs = append(errs, field.Required(addresses, ""))
 	} else if len(e.Addresses) > maxEndpointAddresses {
 		errs = append(errs, field.TooMany(addresses, len(e.Addresses), maxEndpointAddresses))
 	}
 	for i, address := range e.Addresses {
-		errs = append(errs, validateSliceAddress(address, addressType, known, addresses.Index(i))...)
+		errs = append(errs, validateSliceAddress(address, addressType, addresses, i)...)
 	}
 	if e.NodeName != nil {
 		errs = append(errs, invalidEach(path.Child("nodeName"), *e.NodeName, apivalidation.NameIsDNSSubdomain(*e.NodeName, false))...)
@@ -162,22 +166,32 @@ func validateSliceEndpoint(e *discoveryv1.Endpoint, addressType discoveryv1.Addr
 }
 
 // validateSliceAddress lets addresses of unknown types pass: the type itself
-// is refused elsewhere.
-func validateSliceAddress(address string, addressType discoveryv1.AddressType, known []string, path *field.Path) field.ErrorList {
+// is refused elsewhere. The wrong family is reported of the whole list, and
+// only IPv6 must be in its canonical form, both as in Kubernetes.
+func validateSliceAddress(address string, addressType discoveryv1.AddressType, list *field.Path, i int) field.ErrorList {
+	path := list.Index(i)
+	var errs field.ErrorList
 	switch addressType {
 	case discoveryv1.AddressTypeFQDN:
 		return validation.IsFullyQualifiedDomainName(path, address)
-	case discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6:
-		errs := validation.IsValidIPForLegacyField(path, address, true, known)
-		if addressType == discoveryv1.AddressTypeIPv4 && netutils.IsIPv6String(address) {
-			errs = append(errs, field.Invalid(path, address, "must be an IPv4 address"))
+	case discoveryv1.AddressTypeIPv4:
+		if errs = validation.IsValidIPForLegacyField(path, address, true, nil); len(errs) > 0 {
+			return errs
 		}
-		if addressType == discoveryv1.AddressTypeIPv6 && netutils.IsIPv4String(address) {
-			errs = append(errs, field.Invalid(path, address, "must be an IPv6 address"))
+		if !netutils.IsIPv4String(address) {
+			errs = append(errs, field.Invalid(list, address, "must be an IPv4 address"))
 		}
-		return append(errs, isRoutableIP(address, path)...)
+	case discoveryv1.AddressTypeIPv6:
+		if errs = validation.IsValidIP(path, address); len(errs) > 0 {
+			return errs
+		}
+		if !netutils.IsIPv6String(address) {
+			errs = append(errs, field.Invalid(list, address, "must be an IPv6 address"))
+		}
+	default:
+		return nil
 	}
-	return nil
+	return append(errs, isRoutableIP(address, path)...)
 }
 
 func validateHints(h *discoveryv1.EndpointHints, path *field.Path) field.ErrorList {
@@ -227,7 +241,11 @@ func validateSlicePorts(ports []discoveryv1.EndpointPort, path *field.Path) fiel
 			errs = append(errs, field.Duplicate(at.Child("name"), name))
 		}
 		names.Insert(name)
-		errs = append(errs, oneOf(ptr.Deref(p.Protocol, ""), at.Child("protocol"), protocols...)...)
+		if p.Protocol != nil && *p.Protocol == "" {
+			errs = append(errs, field.NotSupported(at.Child("protocol"), "", protocols))
+		} else {
+			errs = append(errs, oneOf(ptr.Deref(p.Protocol, ""), at.Child("protocol"), protocols...)...)
+		}
 		if p.AppProtocol != nil {
 			errs = append(errs, isQualifiedName(*p.AppProtocol, at.Child("appProtocol"))...)
 		}

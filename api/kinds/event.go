@@ -38,6 +38,7 @@ func event() *api.Resource {
 		NameRule:                 rbacName,
 		Validate:                 validates(validateEvent),
 		ValidateUpdate:           validatesUpdate(func(e, _ *corev1.Event) field.ErrorList { return validateEvent(e) }),
+		AnyFinalizer:             true,
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

@@ -21,8 +21,11 @@ func lease() *api.Resource {
 		Kind:                "Lease",
 		Namespaced:          true,
 		Prefix:              "leases",
+		PrepareCreate:       on(func(l *coordinationv1.Lease) { dropCoordination(l, &coordinationv1.Lease{}) }),
+		PrepareUpdate:       onUpdate(dropCoordination),
 		Validate:            validates(validateLease),
 		ValidateUpdate:      validatesUpdate(func(l, _ *coordinationv1.Lease) field.ErrorList { return validateLease(l) }),
+		AnyFinalizer:        true,
 		AllowCreateOnUpdate: true,
 		Table: &api.Table{
 			Columns: []metav1.TableColumnDefinition{
@@ -35,6 +38,17 @@ func lease() *api.Resource {
 			}),
 		},
 	})
+}
+
+// dropCoordination removes what is behind the gate CoordinatedLeaderElection,
+// unless the stored object has it.
+func dropCoordination(l, old *coordinationv1.Lease) {
+	if old.Spec.Strategy == nil {
+		l.Spec.Strategy = nil
+	}
+	if old.Spec.PreferredHolder == nil {
+		l.Spec.PreferredHolder = nil
+	}
 }
 
 // leaseStrategies are those without a domain, which are Kubernetes' own.

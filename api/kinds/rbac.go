@@ -26,7 +26,7 @@ func validatePolicyRules(rules []rbacv1.PolicyRule, namespaced bool) field.Error
 func validatePolicyRule(rule *rbacv1.PolicyRule, namespaced bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(rule.Verbs) == 0 {
-		errs = append(errs, field.Required(at.Child("verbs"), "verbs must contain at least one value"))
+		errs = append(errs, field.Required(at.Child("verbs"), ""))
 	}
 	if len(rule.NonResourceURLs) > 0 {
 		urls := at.Child("nonResourceURLs")
@@ -109,13 +109,6 @@ func validateSubject(s *rbacv1.Subject, namespaced bool, at *field.Path) field.E
 		errs = append(errs, field.NotSupported(at.Child("apiGroup"), s.APIGroup, []string{group}))
 	}
 	return errs
-}
-
-func keepsRoleRef(ref, old *rbacv1.RoleRef) field.ErrorList {
-	if *ref == *old {
-		return nil
-	}
-	return field.ErrorList{field.Invalid(field.NewPath("roleRef"), *ref, "cannot change roleRef")}
 }
 
 // bindingColumns are those of both kinds of binding; title is how its kind is

@@ -23,7 +23,7 @@ func roleBinding() *api.Resource {
 		Default:    on(func(b *rbacv1.RoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) }),
 		Validate:   validates(validate),
 		ValidateUpdate: validatesUpdate(func(b, old *rbacv1.RoleBinding) field.ErrorList {
-			return append(validate(b), keepsRoleRef(&b.RoleRef, &old.RoleRef)...)
+			return append(validate(b), unchanged(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
 		}),
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
@@ -49,7 +49,7 @@ func clusterRoleBinding() *api.Resource {
 		Default:  on(func(b *rbacv1.ClusterRoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) }),
 		Validate: validates(validate),
 		ValidateUpdate: validatesUpdate(func(b, old *rbacv1.ClusterRoleBinding) field.ErrorList {
-			return append(validate(b), keepsRoleRef(&b.RoleRef, &old.RoleRef)...)
+			return append(validate(b), unchanged(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
 		}),
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,

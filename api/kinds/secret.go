@@ -3,10 +3,10 @@ package kinds
 import (
 	"crypto/tls"
 	"encoding/json"
+	"reflect"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -121,7 +121,7 @@ func validateSecretUpdate(s, old *corev1.Secret) field.ErrorList {
 	errs := apivalidation.ValidateImmutableField(s.Type, old.Type, field.NewPath("type"))
 	if isTrue(old.Immutable) {
 		errs = append(errs, staysImmutable(s.Immutable)...)
-		if !equality.Semantic.DeepEqual(s.Data, old.Data) {
+		if !reflect.DeepEqual(s.Data, old.Data) {
 			errs = append(errs, field.Forbidden(field.NewPath("data"), immutableData))
 		}
 	}

@@ -312,7 +312,7 @@ func validateTraffic(s *corev1.Service, path *field.Path) field.ErrorList {
 		errs = append(errs, field.Required(internal, ""))
 	}
 	if d := spec.TrafficDistribution; d != nil {
-		known := []string{corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameNode, corev1.ServiceTrafficDistributionPreferSameZone}
+		known := []string{corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone, corev1.ServiceTrafficDistributionPreferSameNode}
 		if !slices.Contains(known, *d) {
 			errs = append(errs, field.NotSupported(path.Child("trafficDistribution"), *d, known))
 		}

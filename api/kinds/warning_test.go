@@ -16,6 +16,8 @@ func TestWarnings(t *testing.T) {
 			Object runtime.RawExtension `json:"object"`
 			Old    runtime.RawExtension `json:"old"`
 			Want   []string             `json:"want"`
+
+			InProcess bool `json:"inProcess"` // for tests through a server
 		}
 		if err := yaml.UnmarshalStrict(doc, &c); err != nil {
 			t.Fatalf("%v\n%s", err, doc)

@@ -142,7 +142,7 @@ func nameRule(r *api.Resource) apivalidation.ValidateNameFunc {
 // validateNew is everything that a new object is checked for.
 func validateNew(r *api.Resource, obj api.Object) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r), metadataPath)
-	errs = append(errs, finalizerDomains(obj)...)
+	errs = append(errs, finalizerDomains(r, obj)...)
 	if r.Validate != nil {
 		errs = append(errs, r.Validate(obj)...)
 	}
@@ -154,14 +154,17 @@ func validateNew(r *api.Resource, obj api.Object) field.ErrorList {
 func validateChange(r *api.Resource, obj, old api.Object, validate func(obj, old api.Object) field.ErrorList) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, pathSegment, metadataPath)
 	errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, metadataPath)...)
-	errs = append(errs, finalizerDomains(obj)...)
+	errs = append(errs, finalizerDomains(r, obj)...)
 	if validate != nil {
 		errs = append(errs, validate(obj, old)...)
 	}
 	return errs
 }
 
-func finalizerDomains(obj metav1.Object) field.ErrorList {
+func finalizerDomains(r *api.Resource, obj metav1.Object) field.ErrorList {
+	if r.AnyFinalizer {
+		return nil
+	}
 	return api.ValidateFinalizerDomains(obj.GetFinalizers(), metadataPath.Child("finalizers").Index)
 }
 
