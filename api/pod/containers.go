@@ -24,7 +24,7 @@ func (c *checker) containers(at *field.Path, s *scope) {
 		}
 		names.Insert(ctr.Name)
 		c.hooksAndProbes(p, ctr, s.spec)
-		c.containerRestart(p, ctr)
+		c.containerRestart(p, ctr, false)
 	}
 	// Regular containers run together, so that a host port serves one of them.
 	c.hostPortsUnique(at, ctrs)
@@ -38,7 +38,7 @@ func (c *checker) initContainers(at *field.Path, s *scope) {
 	for i := range s.spec.InitContainers {
 		ctr, p := &s.spec.InitContainers[i], at.Index(i)
 		c.container(p, ctr, s)
-		c.containerRestart(p, ctr)
+		c.containerRestart(p, ctr, true)
 		if names.Has(ctr.Name) {
 			c.duplicate(p.Child("name"), ctr.Name)
 		}
@@ -169,10 +169,14 @@ const (
 )
 
 // containerRestart checks a restart policy of a container's own, with its rules.
-func (c *checker) containerRestart(at *field.Path, ctr *corev1.Container) {
+// Rules of init containers without a policy are not looked at.
+func (c *checker) containerRestart(at *field.Path, ctr *corev1.Container, init bool) {
 	policy, rules := ctr.RestartPolicy, ctr.RestartPolicyRules
 	if policy == nil && len(rules) > 0 {
 		c.required(at.Child("restartPolicy"), "must specify restartPolicy when restart rules are used")
+		if init {
+			return
+		}
 	}
 	optionalOneOf(c, at.Child("restartPolicy"), policy,
 		corev1.ContainerRestartPolicyAlways, corev1.ContainerRestartPolicyNever, corev1.ContainerRestartPolicyOnFailure)

@@ -18,6 +18,10 @@ func Default(p *corev1.Pod) {
 	defaultRequestsFromLimits(spec.Containers)
 	defaultPodHugePageLimits(spec)
 	defaultPodRequests(spec)
+	// Of pods only: templates keep what they say.
+	if grace := spec.TerminationGracePeriodSeconds; grace != nil && *grace < 0 {
+		spec.TerminationGracePeriodSeconds = ptr(int64(1))
+	}
 	if spec.EnableServiceLinks == nil {
 		spec.EnableServiceLinks = ptr(corev1.DefaultEnableServiceLinks)
 	}

@@ -2,7 +2,6 @@ package pod
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 
@@ -10,6 +9,7 @@ import (
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	netutils "k8s.io/utils/net"
 )
 
 // ValidateStatusUpdate says what is wrong with a new status of a pod. The spec
@@ -214,6 +214,9 @@ func (c *checker) statusAddresses(at *field.Path, s, old *corev1.PodStatus) {
 		return ips
 	}
 	c.onePerFamily(at.Child("podIPs"), podIPs(s), podIPs(old), s.PodIPs)
+	if (s.PodIP != "") != (len(s.PodIPs) > 0) {
+		c.invalid(at.Child("podIPs"), s.PodIPs, "podIP and podIPs must either both be set or both be unset")
+	}
 	hosts := at.Child("hostIPs")
 	if len(s.HostIPs) > 0 && s.HostIPs[0].IP != s.HostIP {
 		c.invalid(hosts.Index(0).Child("ip"), s.HostIPs[0].IP, "must be equal to `hostIP`")
@@ -228,18 +231,11 @@ func (c *checker) onePerFamily(at *field.Path, ips, keep []string, shown any) {
 	if len(ips) < 2 {
 		return
 	}
-	v4, v6 := false, false
-	for i, s := range ips {
-		switch ip := net.ParseIP(s); {
-		case ip == nil:
-			c.add(field.InternalError(at, fmt.Errorf("failed to check for dual stack with error:invalid IP[%d]: %v", i, s)))
-		case ip.To4() != nil:
-			v4 = true
-		default:
-			v6 = true
-		}
+	dual, err := netutils.IsDualStackIPStrings(ips)
+	if err != nil {
+		c.add(field.InternalError(at, fmt.Errorf("failed to check for dual stack with error:%w", err)))
 	}
-	if !v4 || !v6 || len(ips) > 2 {
+	if !dual || len(ips) > 2 {
 		c.invalid(at, shown, "may specify no more than one IP for each IP family")
 	}
 }
