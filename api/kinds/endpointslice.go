@@ -73,7 +73,6 @@ func defaultEndpointSlice(s *discoveryv1.EndpointSlice) {
 // as a new generation.
 func prepareEndpointSlice(s, old *discoveryv1.EndpointSlice) {
 	defaultEndpointSlice(s)
-	dropTopology(s, old)
 	same := s.AddressType == old.AddressType &&
 		equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) &&
 		equality.Semantic.DeepEqual(s.Ports, old.Ports) &&
@@ -81,6 +80,7 @@ func prepareEndpointSlice(s, old *discoveryv1.EndpointSlice) {
 	if !same {
 		s.Generation = old.Generation + 1
 	}
+	dropTopology(s, old)
 }
 
 // dropTopology ignores writes to deprecatedTopology, as its documentation says.
@@ -202,6 +202,9 @@ func validateHints(h *discoveryv1.EndpointHints, path *field.Path) field.ErrorLi
 	nodes := make([]string, 0, len(h.ForNodes))
 	for _, n := range h.ForNodes {
 		nodes = append(nodes, n.Name)
+	}
+	if len(zones) > maxHints {
+		return field.ErrorList{field.TooMany(path.Child("forZones"), len(zones), maxHints)}
 	}
 	return append(validateHintNames(zones, path.Child("forZones"), validation.IsValidLabelValue),
 		validateHintNames(nodes, path.Child("forNodes"), func(name string) []string {

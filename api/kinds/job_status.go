@@ -74,7 +74,7 @@ func (c *jobChange) numbers() {
 		c.uncounted("succeeded", u.Succeeded, nil)
 		c.uncounted("failed", u.Failed, u.Succeeded)
 	}
-	if changed := !ptr.Equal(s.Ready, was.Ready) || s.Active != was.Active; changed && ptr.Deref(s.Ready, 0) > s.Active {
+	if changed := !ptr.Equal(s.Ready, was.Ready) || s.Active != was.Active; changed && s.Ready != nil && *s.Ready > s.Active {
 		c.invalid("ready", *s.Ready, "cannot set more ready pods than active")
 	}
 }

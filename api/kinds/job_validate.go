@@ -27,17 +27,14 @@ const (
 )
 
 func validateJob(j *batchv1.Job) field.ErrorList {
-	errs := validateGeneratedSelector(j, true)
+	errs := validateGeneratedSelector(j)
 	errs = append(errs, validateJobSpec(j, nil)...)
 	return append(errs, validatePodHostname(j)...)
 }
 
 // validateJobUpdate keeps what a running job's bookkeeping depends on.
 func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
-	_, hadName := old.Spec.Template.Labels[batchv1.JobNameLabel]
-	_, hadUID := old.Spec.Template.Labels[batchv1.ControllerUidLabel]
-	errs := validateGeneratedSelector(j, hadName && hadUID)
-	errs = append(errs, validateJobSpec(j, &old.Spec.Template)...)
+	errs := validateJobSpec(j, &old.Spec.Template)
 	errs = append(errs, validatePodHostname(j)...)
 
 	path, spec, was := field.NewPath("spec"), &j.Spec, &old.Spec
@@ -66,8 +63,8 @@ func validatePodHostname(j *batchv1.Job) field.ErrorList {
 }
 
 // validateGeneratedSelector checks what prepareJob made, if the user left it to
-// us. Jobs of old lack the labels with a domain.
-func validateGeneratedSelector(j *batchv1.Job, withDomain bool) field.ErrorList {
+// us.
+func validateGeneratedSelector(j *batchv1.Job) field.ErrorList {
 	if isTrue(j.Spec.ManualSelector) || j.Spec.Selector == nil {
 		return nil
 	}
@@ -76,10 +73,6 @@ func validateGeneratedSelector(j *batchv1.Job, withDomain bool) field.ErrorList 
 		errs = append(errs, field.Required(field.NewPath("metadata", "uid"), ""))
 	}
 	expected := generatedLabels(j)
-	if !withDomain {
-		delete(expected, batchv1.JobNameLabel)
-		delete(expected, batchv1.ControllerUidLabel)
-	}
 	for _, label := range slices.Sorted(maps.Keys(expected)) {
 		want := expected[label]
 		at := field.NewPath("spec", "template", "metadata", "labels").Key(label)
