@@ -174,6 +174,9 @@ func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from s
 		return page(sel, sel.scan(view, from), version, limit,
 			func(e *entry) int64 { return countAfter(view, sel, e.key) }), nil
 	}
+	if revision == 0 { // before the first; to the engine it means the newest
+		return List{}, errTooOld(version, lastOf(revision))
+	}
 	h := &historicList{ctx: ctx, store: s, sel: sel, revision: revision}
 	list := page(sel, h.scan(from), version, limit, h.countAfter)
 	if h.err == nil {

@@ -325,6 +325,18 @@ func eventually(t *testing.T, condition func() bool) {
 	}
 }
 
+// No revision is before the first, and the newest is not in its place.
+func TestListBeforeTheFirstVersion(t *testing.T) {
+	s := open(t, memory.New(memory.Options{}), store.Options{})
+	closing(t, s)
+	create(t, s, "a", "1")
+	list, err := s.List(t.Context(), store.Query{Resource: configmaps},
+		store.ListOptions{ResourceVersion: "1", ResourceVersionMatch: metav1.ResourceVersionMatchExact})
+	if !apierrors.IsResourceExpired(err) {
+		t.Errorf("got %d items and %v, want an expired version", len(list.Items), err)
+	}
+}
+
 // At any time the history of the last five minutes is there, and that of more
 // than ten minutes ago is not.
 func TestCompaction(t *testing.T) {
