@@ -146,7 +146,7 @@ func TestEscalationIsRefused(t *testing.T) {
 	u.want(t, http.StatusCreated, role("b", "secrets"), nil)
 	u.want(t, http.StatusCreated, bind("d", "ClusterRole", "view"), nil)
 	admin.do(t, call{method: "PATCH", path: at("rolebindings", ns, "d"), contentType: mergePatch, body: `{"roleRef":{"name":"edit"}}`}).
-		refused(t, 422, metav1.StatusReasonInvalid, "cannot change roleRef")
+		refused(t, 422, metav1.StatusReasonInvalid, "field is immutable")
 }
 
 // "Checking API access": four reviews, one answer.

@@ -65,7 +65,7 @@ func TestWrongUsage(t *testing.T) {
 		{[]string{"up", "--config", file("bad", "a: [")}, `configuration file .*/bad: .*`},
 		{[]string{"up", "--config", file("unknown", "nonsense: 1")}, `configuration file .*/unknown: "nonsense" is not a setting`},
 		{[]string{"up", "--config", file("twice", "listen: a\nlisten: b")}, `configuration file .*/twice: .*already set.*`},
-		{[]string{"up", "--config", file("map", "listen: {a: b}")}, `configuration file .*/map: listen: a text, number or list is expected`},
+		{[]string{"up", "--config", file("map", "listen: {a: b}")}, `configuration file .*/map: listen: a text, number or list of them is expected`},
 		{[]string{"status", "-o", "xml"}, `output format "xml" is not known; it is json or nothing`},
 		{[]string{"version", "-o", "xml"}, `output format "xml" is not known; it is json or nothing`},
 		{[]string{"image", "imprt"}, `"imprt" is not a command; did you mean "import"\?`},
@@ -76,8 +76,8 @@ func TestWrongUsage(t *testing.T) {
 			refusedRun(t, shared.run(t, c.args...), 2, c.want)
 		})
 	}
-	wrong := shared.hansa(t.Context(), []string{"HANSA_PURGE=maybe"}, "down")
-	refusedRun(t, shared.finish(t, wrong), 2, `HANSA_PURGE: .*`)
+	wrong := shared.hansa(t.Context(), []string{"HANSA_LISTEN=nowhere"}, "up")
+	refusedRun(t, shared.finish(t, wrong), 2, `--listen: "nowhere" is not ADDRESS:PORT`)
 }
 
 // What cannot be done is exit status 1 and one sentence that says why, and how
