@@ -1,5 +1,5 @@
 // Command profiled is `hansa up` with Go's profiles served on a unix socket,
-// DATA_DIR/pprof.sock. hansa itself serves none. The benchmarks build it, with
+// DATA_DIR.pprof.sock. hansa itself serves none. The benchmarks build it, with
 // the carried programs appended, when they are asked for profiles.
 package main
 
@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -42,7 +41,7 @@ func run(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	socket := filepath.Join(dir, "pprof.sock")
+	socket := dir + ".pprof.sock" // not in it: a new data directory must be empty
 	if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
 		return err
 	}

@@ -64,7 +64,7 @@ func (r *Rig) Profile(ctx context.Context, c *Cluster, name, kind string, d time
 		q.Set("gc", "1")
 	}
 	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(c.Dir, "pprof.sock"))
+		return (&net.Dialer{}).DialContext(ctx, "unix", c.Dir+".pprof.sock")
 	}}}
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://hansa"+path+"?"+q.Encode(), nil)
