@@ -224,9 +224,11 @@ func (l *load) lists(ctx context.Context) error {
 		return err
 	}
 	some := &load{Rig: l.Rig, clients: l.clients[:min(together, len(l.clients))]}
-	measure := func(n int64, query string) (took []time.Duration, size int64, all time.Duration, err error) {
+	measure := func(name string, n int64, query string) (took []time.Duration, size int64, all time.Duration, err error) {
 		took = make([]time.Duration, n)
 		var bytes atomic.Int64
+		profile := make(chan error, 1)
+		go func() { profile <- l.Profile(ctx, l.cluster, name, "cpu", time.Second) }()
 		began := time.Now()
 		err = some.each(n, func(c *rig.Client, i int64) error {
 			start := time.Now()
@@ -235,16 +237,17 @@ func (l *load) lists(ctx context.Context) error {
 			bytes.Store(read)
 			return err
 		})
-		return took, bytes.Load(), time.Since(began), err
+		all = time.Since(began)
+		return took, bytes.Load(), all, errors.Join(err, <-profile)
 	}
-	took, size, all, err := measure(together*listRounds, "")
+	took, size, all, err := measure("list", together*listRounds, "")
 	if err != nil {
 		return err
 	}
 	l.Spread("list", took)
 	l.Figure("list_size", float64(size)/(1<<20), "MiB")
 	l.Figure("list_rate", float64(len(took))/all.Seconds(), "1/s")
-	took, _, all, err = measure(together*100, "?labelSelector=group%3Dg7")
+	took, _, all, err = measure("list_label", together*100, "?labelSelector=group%3Dg7")
 	if err != nil {
 		return err
 	}
