@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -233,6 +234,53 @@ func TestBoundTokens(t *testing.T) {
 	if a, _ := bySecret.whoami(t); a.code != http.StatusUnauthorized {
 		t.Errorf("the token outlives secret %s: %d", secret.GetName(), a.code)
 	}
+}
+
+// "Manual Secret management for ServiceAccounts": a secret gets a token without
+// end, good while the secret and the account are there.
+func TestTokensInSecrets(t *testing.T) {
+	ns := namespace(t)
+	create(t, "serviceaccounts", ns, "{apiVersion: v1, kind: ServiceAccount, metadata: {name: robot}, secrets: [{name: listed}]}")
+	account := get(t, "serviceaccounts", ns, "robot")
+	secret := func(name string) *corev1.Secret {
+		t.Helper()
+		create(t, "secrets", ns, "{apiVersion: v1, kind: Secret, type: kubernetes.io/service-account-token, metadata: {name: "+name+", annotations: {kubernetes.io/service-account.name: robot}}}")
+		var s corev1.Secret
+		eventually(t, "the secret has a token", func() bool {
+			s = corev1.Secret{}
+			admin.want(t, http.StatusOK, call{path: at("secrets", ns, name)}, &s)
+			return len(s.Data["token"]) > 0
+		})
+		return &s
+	}
+	s := secret("listed")
+	if string(s.Data["namespace"]) != ns || string(s.Data["ca.crt"]) != string(admin.config.CAData) || s.Annotations["kubernetes.io/service-account.uid"] != string(account.GetUID()) {
+		t.Errorf("the secret was filled with %v, annotations %v", s.Data, s.Annotations)
+	}
+	robot := withToken(t, string(s.Data["token"]))
+	if _, u := robot.whoami(t); u.Username != "system:serviceaccount:"+ns+":robot" || u.UID != string(account.GetUID()) || len(u.Extra) > 0 ||
+		!slices.Equal(u.Groups, []string{"system:serviceaccounts", "system:serviceaccounts:" + ns, "system:authenticated"}) {
+		t.Errorf("the bearer of the secret's token is %+v", u)
+	}
+	day := get(t, "secrets", ns, "listed").GetLabels()["kubernetes.io/legacy-token-last-used"]
+	if _, err := time.Parse(time.DateOnly, day); err != nil {
+		t.Errorf("the secret was last used on %q", day)
+	}
+	admin.want(t, http.StatusOK, call{method: "DELETE", path: at("secrets", ns, "listed")}, nil)
+	robot.do(t, call{path: at("pods", ns)}).refused(t, 401, metav1.StatusReasonUnauthorized, "Unauthorized")
+	eventually(t, "the account lists no secret that is gone", func() bool {
+		var a corev1.ServiceAccount
+		admin.want(t, http.StatusOK, call{path: at("serviceaccounts", ns, "robot")}, &a)
+		return len(a.Secrets) == 0
+	})
+
+	robot = withToken(t, string(secret("second").Data["token"]))
+	if a, _ := robot.whoami(t); a.code != http.StatusCreated {
+		t.Errorf("the bearer of the second token: %d %s", a.code, a.body)
+	}
+	admin.want(t, http.StatusOK, call{method: "DELETE", path: at("serviceaccounts", ns, "robot")}, nil)
+	robot.do(t, call{path: at("pods", ns)}).refused(t, 401, metav1.StatusReasonUnauthorized, "Unauthorized")
+	eventually(t, "the token goes with its account", func() bool { return gone(t, "secrets", ns, "second") })
 }
 
 // "TokenReview" tells others who bears a token, for which audience.

@@ -33,7 +33,9 @@ func TestAllLoopsRest(t *testing.T) {
 		for _, build := range everyLoop {
 			w.run(build)
 		}
+		w.runAs("system:kube-controller-manager", tokenFiller)
 		w.joins("n")
+		create(w, aToken("t", "default", ""))
 		create(w, aDeployment("web", 3))
 		create(w, aService("web"))
 		create(w, indexed(aJob("work", 2, 3)))

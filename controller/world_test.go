@@ -111,11 +111,14 @@ func newWorldIn(t testing.TB, in tester) *world {
 func (w *world) run(build func(client.Interface, events.Recorder) controller.Loop) *driver {
 	w.Helper()
 	name := build(w.api, events.Discard).Name()
-	account := &user.DefaultInfo{
-		Name:   "system:serviceaccount:kube-system:" + name,
-		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", user.AllAuthenticated},
-	}
-	d := &driver{world: w, build: build, client: &flaky{Interface: direct.New(w.h, account, "kube-controller-manager")}, tries: map[api.Key]int{}}
+	return w.runAs("system:serviceaccount:kube-system:"+name, build, "system:serviceaccounts", "system:serviceaccounts:kube-system")
+}
+
+// runAs adds a loop, which acts as a user.
+func (w *world) runAs(name string, build func(client.Interface, events.Recorder) controller.Loop, groups ...string) *driver {
+	w.Helper()
+	who := &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}
+	d := &driver{world: w, build: build, client: &flaky{Interface: direct.New(w.h, who, "kube-controller-manager")}, tries: map[api.Key]int{}}
 	d.restart()
 	w.loops = append(w.loops, d)
 	return d

@@ -10,7 +10,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/clock"
@@ -46,6 +50,7 @@ type controlPlane struct {
 	handler   *request.Handler
 	server    *apihttp.Server
 	metrics   *prometheus.Registry
+	tokens    *token.Tokens
 	authorize auth.Chain
 }
 
@@ -83,10 +88,12 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	l.run("store", p.store.Run)
 
 	view := p.store.View()
-	tokens, err := token.New(token.Options{Issuer: c.issuer(), Keys: p.authority.TokenKeys(), Clock: clk}, p.registry, view)
+	used := func(ctx context.Context, s *corev1.Secret, day string) { p.markUsed(ctx, s, day, log) }
+	tokens, err := token.New(token.Options{Issuer: c.issuer(), Keys: p.authority.TokenKeys(), Clock: clk, Used: used}, p.registry, view)
 	if err != nil {
 		return nil, err
 	}
+	p.tokens = tokens
 	roles := rbac.New(p.registry, view)
 	l.cleanup("rbac", func() error { roles.Close(); return nil })
 	authorizer := auth.Chain{node.New(p.registry, view, bootstrap.NodeRules()), roles}
@@ -144,6 +151,16 @@ func openEngine(ctx context.Context, c Config, a *pki.Authority, log *slog.Logge
 // as is a client of the same process with an identity of its own.
 func (p *controlPlane) as(name, manager string, groups ...string) *direct.Client {
 	return direct.New(p.handler, &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}, manager)
+}
+
+// markUsed writes on a secret the day on which its token was used.
+func (p *controlPlane) markUsed(ctx context.Context, s *corev1.Secret, day string, log *slog.Logger) {
+	patch := fmt.Sprintf(`{"metadata":{"uid":%q,"labels":{%q:%q}}}`, s.UID, token.LastUsedLabel, day)
+	c := p.as(user.APIServerUser, "kube-apiserver", user.SystemPrivilegedGroup)
+	_, err := c.Patch(ctx, api.RefTo(p.registry.Must("", "secrets"), s), types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "")
+	if err != nil && !apierrors.IsNotFound(err) {
+		log.Warn("cannot note the use of a token", "secret", s.Namespace+"/"+s.Name, "error", err)
+	}
 }
 
 // asLoop is a client with the identity of a loop: a service account in

@@ -7,6 +7,7 @@ import (
 
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apiserver/pkg/authentication/user"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
@@ -26,6 +27,7 @@ import (
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/tainteviction"
+	"hansa.dev/hansa/controller/tokens"
 	"hansa.dev/hansa/controller/ttl"
 	"hansa.dev/hansa/scheduler"
 )
@@ -35,12 +37,14 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	clk := clock.RealClock{}
 	metrics := controller.NewMetrics(p.metrics)
 	// queue is the name of the loop's queue in upstream's metrics.
-	run := func(name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
-		c := p.asLoop(name)
+	runAs := func(c client.Interface, name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
 		recorder := events.New(c, clk, name, "", log)
 		l.run(name+" events", recorder.Run)
 		runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers, Metrics: metrics, Queue: queue}
 		l.run(name, runner.Run)
+	}
+	run := func(name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
+		runAs(p.asLoop(name), name, queue, workers, build)
 	}
 	type (
 		door = client.Interface
@@ -50,6 +54,9 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	startScheduler(l, p, log)
 	run("clusterrole-aggregation-controller", "ClusterRoleAggregator", 1, func(c door, _ told) loop { return clusterrole.New(c) })
 	run("service-account-controller", "serviceaccount", 1, func(c door, _ told) loop { return serviceaccount.New(c) })
+	runAs(p.as(user.KubeControllerManager, "kube-controller-manager"), "tokens-controller", "serviceaccount_tokens_service", 5, func(c door, _ told) loop {
+		return tokens.New(c, p.authority.API.PEM(), p.tokens.Legacy)
+	})
 	run("root-ca-cert-publisher", "root_ca_cert_publisher", 1, func(c door, _ told) loop { return rootca.New(c, p.authority.API.PEM()) })
 	run("deployment-controller", "deployment", 5, func(c door, r told) loop { return deployment.New(c, r) })
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })

@@ -79,7 +79,7 @@ func keyID(public crypto.PublicKey) (string, error) {
 	return base64.RawURLEncoding.EncodeToString(sum[:]), nil
 }
 
-func (k *keys) sign(c *claims) (string, error) {
+func (k *keys) sign(c any) (string, error) {
 	return jwt.Signed(k.signer).Claims(c).Serialize()
 }
 

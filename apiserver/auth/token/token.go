@@ -5,7 +5,7 @@
 // names, under "kubernetes.io", the account and what it is bound to (a pod, a
 // secret or a node) with their UIDs. It is good only while all of these exist:
 // the signature is checked once and remembered, the objects are looked at on
-// every use.
+// every use. Tokens that live in secrets are older in form: see legacy.go.
 package token
 
 import (
@@ -51,6 +51,9 @@ type Options struct {
 	// Clock and NewID (for the claim "jti") are the real ones when nil.
 	Clock clock.PassiveClock
 	NewID func() string
+	// Used, unless nil, is told of a secret whose token was used for the first
+	// time on a day. The secret is frozen; day is for its label LastUsedLabel.
+	Used func(ctx context.Context, secret *corev1.Secret, day string)
 }
 
 // View is what tokens need of the store's view.
@@ -110,6 +113,8 @@ type claims struct {
 	// string; Kubernetes' tokens always have a list.
 	Audience   []string         `json:"aud,omitempty"`
 	Kubernetes kubernetesClaims `json:"kubernetes.io"`
+	// legacyClaims are there instead in the token of a secret.
+	legacyClaims
 }
 
 type kubernetesClaims struct {
@@ -137,7 +142,12 @@ func (t *Tokens) AuthenticateToken(ctx context.Context, token string) (*authenti
 	if err != nil {
 		return nil, false, err
 	}
-	info, err := t.validate(c)
+	var info *serviceaccount.ServiceAccountInfo
+	if c.Issuer == legacyIssuer {
+		info, err = t.validateLegacy(ctx, c, token)
+	} else {
+		info, err = t.validate(c)
+	}
 	if err != nil {
 		return nil, false, err
 	}
@@ -158,14 +168,15 @@ func (t *Tokens) verify(token string) (*claims, error) {
 	if known != nil {
 		return known, nil
 	}
-	if unverifiedIssuer(token) != t.o.Issuer {
+	issuer := unverifiedIssuer(token)
+	if issuer != t.o.Issuer && issuer != legacyIssuer {
 		return nil, nil
 	}
 	c, err := t.keys.verify(token)
 	if c == nil || err != nil {
 		return nil, err
 	}
-	if c.Issuer != t.o.Issuer {
+	if c.Issuer != issuer {
 		return nil, fmt.Errorf("token issuer %q is invalid", c.Issuer)
 	}
 	t.mu.Lock()
@@ -203,9 +214,13 @@ func (t *Tokens) audiences(ctx context.Context, c *claims) (authenticator.Audien
 	if !ok {
 		wanted = t.o.Audiences
 	}
-	shared := authenticator.Audiences(c.Audience).Intersect(wanted)
+	has := authenticator.Audiences(c.Audience)
+	if len(has) == 0 {
+		has = t.o.Audiences // tokens of secrets have none
+	}
+	shared := has.Intersect(wanted)
 	if len(shared) == 0 {
-		return nil, fmt.Errorf("token audiences %q is invalid for the target audiences %q", c.Audience, wanted)
+		return nil, fmt.Errorf("token audiences %q is invalid for the target audiences %q", has, wanted)
 	}
 	return shared, nil
 }
