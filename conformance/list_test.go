@@ -97,9 +97,61 @@ func TestFieldSelectors(t *testing.T) {
 	}
 	admin.do(t, call{path: at("pods", ns) + "?" + selector("field", "spec.containers=c")}).
 		refused(t, 400, metav1.StatusReasonBadRequest, "field label not supported: spec.containers")
+	for _, r := range []string{"nodes", "namespaces"} {
+		admin.do(t, call{path: at(r, "") + "?" + selector("field", "metadata.namespace=x")}).
+			refused(t, 400, metav1.StatusReasonBadRequest, "field label not supported: metadata.namespace")
+	}
+	if got, _ := list(t, "priorityclasses", "", selector("field", "metadata.namespace=x")); len(got) > 0 {
+		t.Errorf("priority classes of a namespace: %v", got)
+	}
 	admin.do(t, call{path: at("leases", ns) + "?" + selector("field", "spec.holderIdentity=x")}).
 		refused(t, 400, metav1.StatusReasonBadRequest, `"spec.holderIdentity" is not a known field selector: only "metadata.name", "metadata.namespace"`)
 	admin.do(t, call{path: at("secrets", ns) + "?" + selector("field", "metadata.name>x")}).refused(t, 400, metav1.StatusReasonBadRequest, "invalid selector")
+}
+
+// Selectors that name nothing, and those that are none: what
+// k8s.io/apimachinery/pkg/fields makes of them, in all verbs that take them.
+func TestMalformedFieldSelectors(t *testing.T) {
+	ns := namespace(t)
+	create(t, "secrets", ns, "metadata: {name: a}")
+	create(t, "secrets", ns, "metadata: {name: b}")
+	for _, c := range []struct{ text, want string }{
+		{"=", "a b"},
+		{"==", "a b"},
+		{",,", "a b"},
+		{"==,metadata.name=a", "a"},
+		{"metadata.name=", ""},
+		{"metadata.namespace==", ""},
+		{"metadata.name!=", "a b"},
+		{"metadata.name==a,", "a"},
+		{"metadata.name=a,metadata.name=b", ""},
+		{"===", "invalid field selector: unescaped character in value: 61"},
+		{"metadata.name===a", "invalid field selector: unescaped character in value: 61"},
+		{"metadata.name=a=b", "invalid field selector: unescaped character in value: 61"},
+		{"metadata.name", "invalid selector: 'metadata.name'; can't understand 'metadata.name'"},
+		{"metadata.name in (a)", "invalid selector: 'metadata.name in (a)'; can't understand 'metadata.name in (a)'"},
+		{`metadata.name=a\`, `invalid field selector: invalid escape sequence: \`},
+		{`metadata.name=\a`, `invalid field selector: invalid escape sequence: \a`},
+		{"=a", "field label not supported: "},
+		{"metadata.name =a", "field label not supported: metadata.name "},
+		{"Metadata.Name=a", "field label not supported: Metadata.Name"},
+	} {
+		path := at("secrets", ns) + "?" + selector("field", c.text)
+		if !strings.Contains(c.want, ": ") {
+			if got, _ := list(t, "secrets", ns, selector("field", c.text)); strings.Join(got, " ") != c.want {
+				t.Errorf("%q selects %v, want %s", c.text, got, c.want)
+			}
+			if got, _ := list(t, "secrets", "", selector("field", c.text+",metadata.namespace="+ns)); strings.Join(got, " ") != c.want && !strings.HasPrefix(c.text, "=") {
+				t.Errorf("%q selects %v in all namespaces, want %s", c.text, got, c.want)
+			}
+			continue
+		}
+		for _, call := range []call{{path: path}, {path: path + "&watch=1"}, {method: "DELETE", path: path}} {
+			if s := admin.do(t, call).refused(t, 400, metav1.StatusReasonBadRequest, c.want); s.Message != c.want {
+				t.Errorf("%s %q is refused with %q, want %q", call.method, c.text, s.Message, c.want)
+			}
+		}
+	}
 }
 
 // API concepts, "Retrieving large results sets in chunks": pages of one state,

@@ -140,13 +140,14 @@ func narrow(q *store.Query, served *api.Served, selector fields.Selector) (rest 
 	for _, r := range selector.Requirements() {
 		exact := r.Operator == selection.Equals || r.Operator == selection.DoubleEquals
 		switch {
+		case r.Value == "": // names nothing
 		case r.Field == "metadata.name" && exact && (q.Name == "" || q.Name == r.Value):
 			q.Name = r.Value
 			continue
 		case r.Field == "metadata.namespace" && exact && row.Namespaced && (q.Namespace == "" || q.Namespace == r.Value):
 			q.Namespace = r.Value
 			continue
-		case r.Field == nodeField && exact && indexed && r.Value != "" && q.Index == "":
+		case r.Field == nodeField && exact && indexed && q.Index == "":
 			q.Index, q.Value = api.IndexNode, r.Value
 			continue
 		}
@@ -168,7 +169,8 @@ func narrow(q *store.Query, served *api.Served, selector fields.Selector) (rest 
 
 // fieldLabel is the row's name of a label that the client may select by.
 func fieldLabel(served *api.Served, label string) (string, error) {
-	if label == "metadata.name" || label == "metadata.namespace" {
+	// Kinds outside of namespaces that name their labels do not name this one.
+	if label == "metadata.name" || label == "metadata.namespace" && (served.Namespaced || len(served.FieldLabels) == 0) {
 		return label, nil
 	}
 	if names := served.Version.FieldLabels; names != nil {
