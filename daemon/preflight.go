@@ -19,7 +19,7 @@ import (
 type host struct {
 	uid         int
 	filesystems string // /proc/filesystems
-	controllers []string
+	controllers []string // nil: no hierarchy is mounted
 	veth        func() error
 	nftables    func() error
 }
@@ -51,6 +51,9 @@ func preflight(h host) error {
 	if !strings.Contains(h.filesystems, "\toverlay\n") {
 		return errors.New("the kernel lacks overlayfs, on which images are unpacked: load the module overlay or use a kernel with CONFIG_OVERLAY_FS")
 	}
+	if h.controllers == nil {
+		return errors.New("no cgroup hierarchy is mounted at /sys/fs/cgroup, without which pods cannot be limited: mount it, or, since ip netns exec mounts /sys anew without it, enter the network namespace with nsenter --net=/run/netns/NAME")
+	}
 	for _, c := range neededControllers {
 		if !slices.Contains(h.controllers, c) {
 			return fmt.Errorf("the cgroup controller %s is missing, without which pods cannot be limited: enable it on the kernel command line (cgroup_enable=%s)", c, c)
@@ -66,7 +69,7 @@ func preflight(h host) error {
 }
 
 // cgroupControllers are those of the v2 hierarchy, or of the v1 ones that are
-// mounted.
+// mounted; nil when there is no hierarchy.
 func cgroupControllers() []string {
 	if b, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		return strings.Fields(string(b))

@@ -19,9 +19,10 @@ func TestPreflightNamesWhatIsMissing(t *testing.T) {
 		"root":                     func(h *host) { h.uid = 1000 },
 		"overlayfs":                func(h *host) { h.filesystems = "nodev\tproc\n\text4\n" },
 		"cgroup controller memory": func(h *host) { h.controllers = []string{"cpu", "pids"} },
-		"cgroup controller cpu":    func(h *host) { h.controllers = nil },
-		"veth":                     func(h *host) { h.veth = func() error { return broken } },
-		"nftables":                 func(h *host) { h.nftables = func() error { return broken } },
+		"cgroup controller cpu":    func(h *host) { h.controllers = []string{} },
+		"no cgroup hierarchy is mounted at /sys/fs/cgroup": func(h *host) { h.controllers = nil },
+		"veth":     func(h *host) { h.veth = func() error { return broken } },
+		"nftables": func(h *host) { h.nftables = func() error { return broken } },
 	} {
 		h := goodHost()
 		spoil(&h)
