@@ -32,6 +32,7 @@ func TestNetwork(t *testing.T) {
 		{"service without endpoints", noEndpoints},
 		{"endpoints follow readiness", endpointsFollow},
 		{"service with endpoints of one's own", ownEndpoints},
+		{"service with Endpoints of one's own, mirrored", mirroredEndpoints},
 		{"host port", hostPort},
 	} {
 		t.Run(r.noun, func(t *testing.T) {
@@ -323,6 +324,29 @@ endpoints: [{addresses: [%s]}]
 ports: [{port: 80}]
 `, outsideIP))
 	s.seen(s.from(p), "http://"+v.Spec.ClusterIP+":8000/", nodeIP)
+}
+
+func mirroredEndpoints(s *space) {
+	p := s.server("p", "p", "")
+	v := s.service("world", "ports: [{name: web, port: 8000, targetPort: 80}]")
+	s.apply(fmt.Sprintf(`
+apiVersion: v1
+kind: Endpoints
+metadata: {name: world}
+subsets: [{addresses: [{ip: %s}], ports: [{name: web, port: 80}]}]
+`, outsideIP))
+	s.seen(s.from(p), "http://"+v.Spec.ClusterIP+":8000/", nodeIP)
+	list, err := s.client.DiscoveryV1().EndpointSlices(s.name).List(s.t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=world"})
+	if err != nil || len(list.Items) != 1 || list.Items[0].Labels[discoveryv1.LabelManagedBy] != "endpointslicemirroring-controller.k8s.io" {
+		s.t.Errorf("slices %v, %v", list, err)
+	}
+	s.kubectl("delete", "endpoints", "world")
+	await(s.t, "the service is closed", func() error {
+		if got, err := s.from(p)("http://" + v.Spec.ClusterIP + ":8000/"); err == nil {
+			return fmt.Errorf("%q answers", got)
+		}
+		return nil
+	})
 }
 
 func hostPort(s *space) {
