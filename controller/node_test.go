@@ -152,6 +152,42 @@ func TestTolerationChanges(t *testing.T) {
 	}
 }
 
+// A pod that was to go stays when the taint goes, or when it tolerates it.
+func TestEvictionIsCancelled(t *testing.T) {
+	w := fleet(t)
+	w.joins("a")
+	w.joins("b")
+	brief := corev1.Toleration{Key: "own", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: ptr.To[int64](300)}
+	w.on("b", "first", brief)
+	second := w.on("b", "second", brief)
+	now := w.stamp()
+	update(w, w.node("b"), "", func(n *corev1.Node) {
+		n.Spec.Taints = []corev1.Taint{{Key: "own", Effect: corev1.TaintEffectNoExecute, TimeAdded: &now}}
+	})
+	w.time(time.Minute, "a", "b")
+	update(w, second, "", func(p *corev1.Pod) {
+		p.Spec.Tolerations = append(p.Spec.Tolerations, corev1.Toleration{Key: "own", Operator: corev1.TolerationOpExists})
+		p.Spec.Tolerations[0], p.Spec.Tolerations[1] = p.Spec.Tolerations[1], p.Spec.Tolerations[0]
+	})
+	w.events = nil
+	w.settle()
+	if len(w.events) != 1 {
+		t.Errorf("told %q", w.events)
+	}
+	w.said("Normal TaintManagerEviction Cancelling deletion of Pod default/second")
+	update(w, w.node("b"), "", func(n *corev1.Node) { n.Spec.Taints = nil })
+	w.settle()
+	if len(w.events) != 1 {
+		t.Errorf("told %q", w.events)
+	}
+	w.said("Normal TaintManagerEviction Cancelling deletion of Pod default/first")
+	w.time(time.Hour, "a", "b")
+	if w.pod("first").DeletionTimestamp != nil || w.pod("second").DeletionTimestamp != nil || len(w.events) > 0 {
+		t.Errorf("a pod was evicted; told %q", w.events)
+	}
+	w.rests()
+}
+
 // Where no node is ready, none is to be fled from: the only node of a cluster
 // keeps its pods.
 func TestOnlyNodeKeepsItsPods(t *testing.T) {

@@ -1,15 +1,19 @@
 package controller_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -18,10 +22,10 @@ import (
 	"hansa.dev/hansa/controller/mirroring"
 )
 
-func endpointSlices(c client.Interface, _ events.Recorder) controller.Loop {
-	return endpointslice.New(c)
+func endpointSlices(c client.Interface, r events.Recorder) controller.Loop {
+	return endpointslice.New(c, r)
 }
-func endpointsOf(c client.Interface, _ events.Recorder) controller.Loop { return endpoints.New(c) }
+func endpointsOf(c client.Interface, r events.Recorder) controller.Loop { return endpoints.New(c, r) }
 func mirrors(c client.Interface, r events.Recorder) controller.Loop     { return mirroring.New(c, r) }
 
 func aService(name string) *corev1.Service {
@@ -255,4 +259,62 @@ func TestManyEndpoints(t *testing.T) {
 		t.Errorf("%d endpoints in %d slices", n, len(w.slices()))
 	}
 	w.rests()
+}
+
+// refusing is a client whose first writes are refused.
+type refusing struct {
+	client.Interface
+	left int
+}
+
+func (r *refusing) refusal() error {
+	if r.left--; r.left >= 0 {
+		return apierrors.NewForbidden(corev1.Resource("things"), "web", errors.New("no"))
+	}
+	return nil
+}
+
+func (r *refusing) Create(ctx context.Context, row *api.Resource, obj api.Object, opts metav1.CreateOptions) (api.Object, error) {
+	if err := r.refusal(); err != nil {
+		return nil, err
+	}
+	return r.Interface.Create(ctx, row, obj, opts)
+}
+
+func (r *refusing) Update(ctx context.Context, row *api.Resource, obj api.Object, subresource string) (api.Object, error) {
+	if err := r.refusal(); err != nil {
+		return nil, err
+	}
+	return r.Interface.Update(ctx, row, obj, subresource)
+}
+
+// Endpoints that cannot be written are told of, and tried again.
+func TestEndpointsThatAreRefused(t *testing.T) {
+	w := newWorld(t)
+	door := &refusing{left: 1}
+	with := func(build func(client.Interface, events.Recorder) controller.Loop) func(client.Interface, events.Recorder) controller.Loop {
+		return func(c client.Interface, r events.Recorder) controller.Loop {
+			door.Interface = c
+			return build(door, r)
+		}
+	}
+	w.run(with(endpointsOf))
+	create(w, aService("web"))
+	w.settle()
+	w.said(`Warning FailedToCreateEndpoint Failed to create endpoint for service default/web: things "web" is forbidden: no`)
+	w.backend("web", "a", "10.42.0.1")
+	door.left = 1
+	w.settle()
+	w.said(`Warning FailedToUpdateEndpoint Failed to update endpoint default/web: things "web" is forbidden: no`)
+	w.rests()
+
+	w = newWorld(t)
+	door.left = 1
+	w.run(with(endpointSlices))
+	create(w, aService("web"))
+	w.settle()
+	w.said(`Warning FailedToUpdateEndpointSlices Error updating Endpoint Slices for Service default/web: create endpoint slice of service default/web: things "web" is forbidden: no`)
+	if len(w.slices()) != 1 {
+		t.Errorf("%d slices", len(w.slices()))
+	}
 }

@@ -18,6 +18,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
@@ -35,13 +36,14 @@ const (
 // Loop is the Endpoints controller.
 type Loop struct {
 	client                    client.Interface
+	events                    events.Recorder
 	services, pods, endpoints *api.Resource
 }
 
 // New makes the loop; it acts as the client's identity.
-func New(c client.Interface) *Loop {
+func New(c client.Interface, recorder events.Recorder) *Loop {
 	r := c.Registry()
-	return &Loop{client: c, services: r.Must("", "services"), pods: r.Must("", "pods"), endpoints: r.Must("", "endpoints")}
+	return &Loop{client: c, events: recorder, services: r.Must("", "services"), pods: r.Must("", "pods"), endpoints: r.Must("", "endpoints")}
 }
 
 // Name is the loop's identity.
@@ -92,16 +94,25 @@ func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duratio
 	want := plan(s, controller.ServicePods(view, l.pods, s), have)
 	switch {
 	case have == nil:
+		about := l.about(want)
 		_, err := l.client.Create(ctx, l.endpoints, want, metav1.CreateOptions{})
 		if err != nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+			l.events.Event(about, corev1.EventTypeWarning, "FailedToCreateEndpoint", fmt.Sprintf("Failed to create endpoint for service %s: %v", key, err))
 			return 0, fmt.Errorf("create endpoints of service %s: %w", key, err)
 		}
 	case !equality.Semantic.DeepEqual(want, have):
 		if _, err := l.client.Update(ctx, l.endpoints, want, ""); err != nil && !apierrors.IsNotFound(err) {
+			if !apierrors.IsConflict(err) {
+				l.events.Event(l.about(have), corev1.EventTypeWarning, "FailedToUpdateEndpoint", fmt.Sprintf("Failed to update endpoint %s: %v", key, err))
+			}
 			return 0, fmt.Errorf("update endpoints of service %s: %w", key, err)
 		}
 	}
 	return 0, nil
+}
+
+func (l *Loop) about(e *corev1.Endpoints) corev1.ObjectReference {
+	return events.About(corev1.SchemeGroupVersion.WithKind("Endpoints"), e, "")
 }
 
 // plan is the object as it should be; what it has beyond that stays.

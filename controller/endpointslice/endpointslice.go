@@ -14,20 +14,22 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
 )
 
 // Loop is the EndpointSlice controller.
 type Loop struct {
 	client                        client.Interface
+	events                        events.Recorder
 	services, pods, nodes, slices *api.Resource
 }
 
 // New makes the loop; it acts as the client's identity.
-func New(c client.Interface) *Loop {
+func New(c client.Interface, recorder events.Recorder) *Loop {
 	r := c.Registry()
 	return &Loop{
-		client: c, services: r.Must("", "services"), pods: r.Must("", "pods"),
+		client: c, events: recorder, services: r.Must("", "services"), pods: r.Must("", "pods"),
 		nodes: r.Must("", "nodes"), slices: r.Must("discovery.k8s.io", "endpointslices"),
 	}
 }
@@ -63,7 +65,12 @@ func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duratio
 		return ""
 	}
 	a := plan(s, desired(s, controller.ServicePods(view, l.pods, s), zone), controller.SlicesOf(view, l.slices, key, managedBy))
-	return 0, l.act(ctx, key, a)
+	err := l.act(ctx, key, a)
+	if err != nil && !apierrors.IsConflict(err) {
+		l.events.Event(events.About(corev1.SchemeGroupVersion.WithKind("Service"), s, ""), corev1.EventTypeWarning, "FailedToUpdateEndpointSlices",
+			fmt.Sprintf("Error updating Endpoint Slices for Service %s: %v", key, err))
+	}
+	return 0, err
 }
 
 // act writes new and changed slices before it deletes any, so that an endpoint

@@ -5,12 +5,14 @@ package tainteviction
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
 	"hansa.dev/hansa/api"
@@ -25,11 +27,16 @@ type Loop struct {
 	client      client.Interface
 	events      events.Recorder
 	nodes, pods *api.Resource
+
+	// waiting are, by node, the pods that stay a while only; kept just to tell
+	// when one may stay after all.
+	mu      sync.Mutex
+	waiting map[string]map[types.UID]bool
 }
 
 // New makes the loop; it acts as the client's identity.
 func New(c client.Interface, recorder events.Recorder) *Loop {
-	return &Loop{client: c, events: recorder, nodes: c.Registry().Must("", "nodes"), pods: c.Registry().Must("", "pods")}
+	return &Loop{client: c, events: recorder, nodes: c.Registry().Must("", "nodes"), pods: c.Registry().Must("", "pods"), waiting: map[string]map[types.UID]bool{}}
 }
 
 // Name is the loop's identity.
@@ -60,13 +67,16 @@ func (l *Loop) Sources() []controller.Source {
 func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
 	n, ok := l.client.View().Get(l.nodes, key).(*corev1.Node)
 	if !ok {
+		l.wait(key.Name, nil)
 		return 0, nil
 	}
 	taints := noExecute(n.Spec.Taints)
-	if len(taints) == 0 {
+	was := l.waited(n.Name)
+	if len(taints) == 0 && len(was) == 0 {
 		return 0, nil
 	}
 	var after time.Duration
+	is := map[types.UID]bool{}
 	for o := range l.client.View().ByIndex(l.pods, api.IndexNode, n.Name) {
 		p := o.(*corev1.Pod)
 		if p.DeletionTimestamp != nil {
@@ -74,9 +84,13 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		}
 		stays, left := stay(p, taints, now)
 		if stays {
+			if was[p.UID] {
+				l.event(p, "Cancelling deletion of")
+			}
 			continue
 		}
 		if left > 0 {
+			is[p.UID] = true
 			if after == 0 || left < after {
 				after = left
 			}
@@ -86,7 +100,28 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 			return 0, err
 		}
 	}
+	l.wait(n.Name, is)
 	return after, nil
+}
+
+func (l *Loop) waited(node string) map[types.UID]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting[node]
+}
+
+func (l *Loop) wait(node string, pods map[types.UID]bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(pods) == 0 {
+		delete(l.waiting, node)
+	} else {
+		l.waiting[node] = pods
+	}
+}
+
+func (l *Loop) event(p *corev1.Pod, what string) {
+	l.events.Event(events.About(corev1.SchemeGroupVersion.WithKind("Pod"), p, ""), corev1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("%s Pod %s/%s", what, p.Namespace, p.Name))
 }
 
 func noExecute(taints []corev1.Taint) []corev1.Taint {
@@ -136,7 +171,7 @@ func tolerates(list []corev1.Toleration, t *corev1.Taint, now time.Time) (tolera
 
 // evict says in the pod's status why it goes, and deletes it.
 func (l *Loop) evict(ctx context.Context, p *corev1.Pod, now time.Time) error {
-	l.events.Event(events.About(corev1.SchemeGroupVersion.WithKind("Pod"), p, ""), corev1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("Marking for deletion Pod %s/%s", p.Namespace, p.Name))
+	l.event(p, "Marking for deletion")
 	changed := p.DeepCopy()
 	c := corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now),
