@@ -47,6 +47,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\b\d+[smhd](\d+[smh])?\b`), "AGE"},
 	{regexp.MustCompile(`resourceVersion: "\d+"`), "resourceVersion: VERSION"},
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
+	{regexp.MustCompile(`(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d \+0000`), "TIME"},
 	{regexp.MustCompile(`<unknown>`), "AGE"},
 }
 

@@ -134,11 +134,7 @@ func bindingCells(name, age string, ref *rbacv1.RoleRef, subjects []rbacv1.Subje
 		case rbacv1.GroupKind:
 			groups = append(groups, s.Name)
 		case rbacv1.ServiceAccountKind:
-			if s.Namespace != "" {
-				accounts = append(accounts, s.Namespace+"/"+s.Name)
-			} else {
-				accounts = append(accounts, s.Name)
-			}
+			accounts = append(accounts, s.Namespace+"/"+s.Name)
 		}
 	}
 	return []any{name, ref.Kind + "/" + ref.Name, age,
