@@ -18,7 +18,7 @@ import (
 // host is what preflight looks at, so that tests can show it other hosts.
 type host struct {
 	uid         int
-	filesystems string // /proc/filesystems
+	filesystems string   // /proc/filesystems
 	controllers []string // nil: no hierarchy is mounted
 	veth        func() error
 	nftables    func() error
