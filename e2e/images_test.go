@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
@@ -44,6 +45,21 @@ func buildImages() error {
 		files += string(filepath.ListSeparator) + file
 	}
 	return os.Setenv(imagesVariable, files[1:])
+}
+
+// placeImages puts the files of the images into the folder that becomes a
+// machine's /tmp, which may cover the checkout, and says what they are called in
+// there.
+func placeImages(dir string) (string, error) {
+	var files []string
+	for _, file := range filepath.SplitList(os.Getenv(imagesVariable)) {
+		name := filepath.Base(file)
+		if err := place(file, filepath.Join(dir, name)); err != nil {
+			return "", fmt.Errorf("give the machine %s: %w", name, err)
+		}
+		files = append(files, filepath.Join("/tmp", name))
+	}
+	return strings.Join(files, string(filepath.ListSeparator)), nil
 }
 
 // hansaBinary is the binary under test: the machine's, once there is one.

@@ -49,10 +49,14 @@ func runMachine(role string, args []string, stdout, stderr io.Writer) (code int,
 	if err := place(hansaBinary(), filepath.Join(dir, "hansa")); err != nil {
 		return 1, err
 	}
+	images, err := placeImages(dir)
+	if err != nil {
+		return 1, err
+	}
 	// Where go test notes what a test read is not visible in there.
 	args = slices.DeleteFunc(slices.Clone(args), func(a string) bool { return strings.HasPrefix(a, "-test.testlogfile") })
 	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, machineVariable+"="+dir, "HANSA_E2E_NEXT="+role, "TMPDIR=/tmp")
+	cmd.Env = append(os.Environ(), roleVariable+"="+roleInit, machineVariable+"="+dir, "HANSA_E2E_NEXT="+role, "TMPDIR=/tmp", imagesVariable+"="+images)
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC,
