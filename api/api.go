@@ -7,6 +7,7 @@
 package api
 
 import (
+	"fmt"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -101,6 +102,10 @@ type Resource struct {
 	// Warnings are sentences for the client's Warning header. old is nil on
 	// create.
 	Warnings func(obj, old Object) []string
+	// Inert says what is missing for objects of this kind to have an effect, as
+	// the end of a sentence: "no controller acts on it". Whoever writes one is
+	// warned of it. Empty for kinds that work.
+	Inert string
 	// NameRule answers with the reasons why a name is not allowed; prefix says
 	// that it is a generateName. Nil means a DNS-1123 subdomain.
 	NameRule func(name string, prefix bool) []string
@@ -237,6 +242,19 @@ func (r *Resource) GVK() schema.GroupVersionKind { return r.Storage.WithKind(r.K
 // GroupResource is the name used in authorization and in error texts.
 func (r *Resource) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: r.Group, Resource: r.Plural}
+}
+
+// Warn gives the sentences for the Warning header of a write to the resource
+// itself. old is nil on create.
+func (r *Resource) Warn(obj, old Object) []string {
+	var warnings []string
+	if r.Inert != "" {
+		warnings = append(warnings, fmt.Sprintf("%s is stored without effect in this version of Hansa: %s", r.GroupResource(), r.Inert))
+	}
+	if r.Warnings != nil {
+		warnings = append(warnings, r.Warnings(obj, old)...)
+	}
+	return warnings
 }
 
 // Offers says whether the resource itself has a verb.

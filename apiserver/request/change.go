@@ -172,7 +172,7 @@ func (c *change) update(ctx context.Context, obj, cur api.Object) (store.Outcome
 	if errs := c.validate(obj, cur); len(errs) > 0 {
 		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
-	warnings := row.Warnings
+	warnings := row.Warn
 	if sub := info.sub(); sub != nil {
 		warnings = sub.Warnings
 	}

@@ -229,10 +229,8 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
-	if row.Warnings != nil {
-		for _, w := range row.Warnings(obj, nil) {
-			info.warn(w)
-		}
+	for _, w := range row.Warn(obj, nil) {
+		info.warn(w)
 	}
 	if row.Canonicalize != nil {
 		row.Canonicalize(obj)
