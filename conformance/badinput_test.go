@@ -114,7 +114,7 @@ var badInput = []struct {
 	},
 	{
 		"accept", call{path: "NS/configmaps", accept: "text/html"},
-		406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf", nil,
+		406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
 	},
 	{
 		"stale version", call{method: "PUT", path: "NS/configmaps/have", body: `{"metadata":{"name":"have","resourceVersion":"1"}}`},

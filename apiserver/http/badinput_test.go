@@ -63,15 +63,15 @@ var badInput = []struct {
 	},
 	{
 		"content type", call{method: "POST", path: configMaps, body: "x", contentType: "text/plain"},
-		415, metav1.StatusReasonUnsupportedMediaType, "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf", nil,
+		415, metav1.StatusReasonUnsupportedMediaType, "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
 	},
 	{
 		"content type of a patch", call{method: "PATCH", path: configMaps + "/have", body: "{}", contentType: "application/json"},
-		415, metav1.StatusReasonUnsupportedMediaType, "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml", nil,
+		415, metav1.StatusReasonUnsupportedMediaType, "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor", nil,
 	},
 	{
 		"accept", call{path: configMaps, accept: "text/html"},
-		406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf", nil,
+		406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
 	},
 	{
 		"stale version", call{method: "PUT", path: configMaps + "/have", body: `{"metadata":{"name":"have","resourceVersion":"1"}}`},

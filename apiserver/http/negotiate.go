@@ -101,7 +101,7 @@ func (o offer) allows(a accepted) bool {
 	}
 	switch a.as.Kind {
 	case "Table":
-		return a.media == codec.JSON || a.media == codec.YAML
+		return a.media != codec.Protobuf
 	case "PartialObjectMetadata", "PartialObjectMetadataList":
 		return true
 	}

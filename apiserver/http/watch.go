@@ -32,7 +32,7 @@ const (
 )
 
 // watchMedia is what watches can be streamed in.
-var watchMedia = []codec.MediaType{codec.JSON, codec.Protobuf}
+var watchMedia = []codec.MediaType{codec.JSON, codec.Protobuf, codec.CBOR}
 
 // stream writes the events of one watch. It belongs to one goroutine.
 type stream struct {
@@ -95,11 +95,7 @@ func (c *call) watch() error {
 func outOfReach(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsTimeout(err) }
 
 func (s *stream) overHTTP(serve func()) {
-	contentType := string(s.out.media)
-	if s.out.media != codec.JSON {
-		contentType += ";stream=watch"
-	}
-	s.w.Header().Set("Content-Type", contentType)
+	s.w.Header().Set("Content-Type", streamType(s.out.media))
 	s.w.WriteHeader(http.StatusOK)
 	s.w.Flush()
 	s.send = func(b []byte) error {
@@ -108,6 +104,17 @@ func (s *stream) overHTTP(serve func()) {
 	}
 	s.flush = s.w.Flush
 	serve()
+}
+
+// streamType is the media type of a stream of events.
+func streamType(media codec.MediaType) string {
+	switch media {
+	case codec.JSON:
+		return string(media)
+	case codec.CBOR:
+		return runtime.ContentTypeCBORSequence
+	}
+	return string(media) + ";stream=watch"
 }
 
 func isWebSocket(r *http.Request) bool {
@@ -265,10 +272,13 @@ func (s *stream) object(obj api.Object) ([]byte, error) {
 	return s.buf, err
 }
 
-// appendFrame wraps an encoded object as a watch event: a line of JSON, or a
-// length and a protobuf message.
+// appendFrame wraps an encoded object as a watch event: a line of JSON, a
+// length and a protobuf message, or an item of CBOR.
 func appendFrame(b []byte, event string, object []byte, media codec.MediaType) ([]byte, error) {
-	if media == codec.Protobuf {
+	switch media {
+	case codec.CBOR:
+		return codec.AppendCBOREvent(b, event, object), nil
+	case codec.Protobuf:
 		e := &metav1.WatchEvent{Type: event, Object: runtime.RawExtension{Raw: object}}
 		data, err := e.Marshal()
 		if err != nil {

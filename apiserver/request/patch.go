@@ -26,7 +26,7 @@ import (
 
 // PatchTypes are the media types of patches, as error texts list them.
 var PatchTypes = []types.PatchType{
-	types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType,
+	types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType, types.ApplyCBORPatchType,
 }
 
 // maxJSONPatchOperations bounds what one JSON patch may ask for.
@@ -45,7 +45,13 @@ func (h *Handler) Patch(ctx context.Context, info *Info, kind types.PatchType, d
 	if errs := validation.ValidatePatchOptions(opts, kind); len(errs) > 0 {
 		return nil, false, invalidOptions("PatchOptions", errs)
 	}
-	if err := wellFormed(bytes, kind); err != nil {
+	if kind == types.ApplyCBORPatchType {
+		kind = types.ApplyYAMLPatchType
+		bytes, err = codec.CBORToJSON(bytes)
+	} else {
+		err = wellFormed(bytes, kind)
+	}
+	if err != nil {
 		return nil, false, err
 	}
 	c := &change{h: h, info: info, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}

@@ -13,6 +13,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 
@@ -27,10 +28,11 @@ const (
 	JSON     MediaType = MediaType(runtime.ContentTypeJSON)
 	YAML     MediaType = MediaType(runtime.ContentTypeYAML)
 	Protobuf MediaType = MediaType(runtime.ContentTypeProtobuf)
+	CBOR     MediaType = MediaType(runtime.ContentTypeCBOR)
 )
 
 // MediaTypes are all of them, the preferred one first, as error texts list them.
-var MediaTypes = []MediaType{JSON, YAML, Protobuf}
+var MediaTypes = []MediaType{JSON, YAML, Protobuf, CBOR}
 
 // Codec decodes and encodes the objects of one registry. Its methods may be
 // called from any goroutine.
@@ -48,12 +50,13 @@ func New(registry *api.Registry, cacheBytes int) *Codec {
 	text := func(yaml, strict bool) runtime.Serializer {
 		return json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: yaml, Strict: strict})
 	}
+	binary := func(strict bool) runtime.Serializer { return cbor.NewSerializer(s, s, cbor.Strict(strict)) }
 	proto := protobuf.NewSerializer(s, s)
 	return &Codec{
 		registry: registry,
 		scheme:   s,
-		lenient:  map[MediaType]runtime.Serializer{JSON: text(false, false), YAML: text(true, false), Protobuf: proto},
-		strict:   map[MediaType]runtime.Serializer{JSON: text(false, true), YAML: text(true, true), Protobuf: proto},
+		lenient:  map[MediaType]runtime.Serializer{JSON: text(false, false), YAML: text(true, false), Protobuf: proto, CBOR: binary(false)},
+		strict:   map[MediaType]runtime.Serializer{JSON: text(false, true), YAML: text(true, true), Protobuf: proto, CBOR: binary(true)},
 		cache:    newCache(cacheBytes),
 	}
 }

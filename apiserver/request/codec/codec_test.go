@@ -10,10 +10,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor/direct"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"sigs.k8s.io/yaml"
 
@@ -84,12 +88,38 @@ func TestRoundTrip(t *testing.T) {
 				}
 				if media == codec.JSON {
 					got, want = canonical(t, got), canonical(t, want)
+					roundTripCBOR(t, c, obj, form)
 				}
 				if !bytes.Equal(got, want) {
 					t.Errorf("%s is\n%s\nwant\n%s", ext, got, want)
 				}
 			}
 		})
+	}
+}
+
+// roundTripCBOR encodes obj as CBOR, for which there are no files, and decodes
+// it again, both itself and as Kubernetes does.
+func roundTripCBOR(t *testing.T, c *codec.Codec, obj runtime.Object, form codec.Form) {
+	t.Helper()
+	data, err := c.AppendValue(nil, obj, form.GroupVersionKind, codec.CBOR)
+	if err != nil {
+		t.Fatalf("encode cbor: %v", err)
+	}
+	back, problems, err := c.Decode(data, codec.CBOR, form, true)
+	if err != nil || len(problems) > 0 {
+		t.Fatalf("decode cbor: %v %v", err, problems)
+	}
+	if diff := cmp.Diff(obj, back, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("cbor (-want +got):\n%s", diff)
+	}
+	theirs, gvk, err := cbor.NewSerializer(kinds.Scheme(), kinds.Scheme()).Decode(data, nil, nil)
+	if err != nil || *gvk != form.GroupVersionKind {
+		t.Fatalf("as Kubernetes decodes it, cbor is a %v: %v", gvk, err)
+	}
+	theirs.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	if diff := cmp.Diff(obj, theirs, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("cbor as Kubernetes decodes it (-want +got):\n%s", diff)
 	}
 }
 
@@ -134,6 +164,7 @@ func TestListsAreWhatTheirTypesEncode(t *testing.T) {
 				codec.JSON:     func(o runtime.Object) ([]byte, error) { return json.Marshal(o) },
 				codec.YAML:     func(o runtime.Object) ([]byte, error) { return yaml.Marshal(o) },
 				codec.Protobuf: func(o runtime.Object) ([]byte, error) { return runtime.Encode(protobuf.NewSerializer(nil, nil), o) },
+				codec.CBOR:     func(o runtime.Object) ([]byte, error) { return runtime.Encode(cbor.NewSerializer(nil, nil), o) },
 			} {
 				var got bytes.Buffer
 				if err := c.WriteList(&got, list, media); err != nil {
@@ -143,12 +174,35 @@ func TestListsAreWhatTheirTypesEncode(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if !bytes.Equal(got.Bytes(), want) {
-					t.Errorf("%s as %s is\n%q\nwant\n%q", list.Kind, media, got.Bytes(), want)
+				have := got.Bytes()
+				if media == codec.CBOR {
+					have, want = diagnosed(t, have), diagnosed(t, want)
+				}
+				if !bytes.Equal(have, want) {
+					t.Errorf("%s as %s is\n%q\nwant\n%q", list.Kind, media, have, want)
 				}
 			}
 		}
 	}
+}
+
+// diagnosed is CBOR in words with the keys of its maps in order: their order
+// says nothing.
+func diagnosed(t *testing.T, data []byte) []byte {
+	t.Helper()
+	var v any
+	if err := direct.Unmarshal(data, &v); err != nil {
+		t.Fatal(err)
+	}
+	sorted, err := direct.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := direct.Diagnose(sorted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []byte(text)
 }
 
 // fill puts items into a list of their type, through JSON.

@@ -54,7 +54,10 @@ func (c *Codec) Body(obj api.Object, form Form, media MediaType) (Body, error) {
 
 // bare encodes an object without its kind.
 func bare(obj runtime.Object, media MediaType) (Body, error) {
-	if media == Protobuf {
+	switch media {
+	case CBOR:
+		return cborBody(obj)
+	case Protobuf:
 		m, ok := obj.(interface{ Marshal() ([]byte, error) })
 		if !ok {
 			return nil, &NotEncodable{Type: typeName(obj), Media: media}
@@ -112,6 +115,8 @@ func appendFull(dst []byte, body Body, kind schema.GroupVersionKind, media Media
 	switch media {
 	case Protobuf:
 		return envelopeOf(kind).Append(dst, body), nil
+	case CBOR:
+		return appendCBOR(dst, body, kind)
 	case YAML:
 		text, err := yaml.JSONToYAML(appendJSON(nil, body, kind))
 		return append(dst, text...), err

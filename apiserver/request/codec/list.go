@@ -31,6 +31,8 @@ func (c *Codec) WriteList(w io.Writer, list *List, media MediaType) error {
 	switch media {
 	case Protobuf:
 		return c.writeProtoList(w, list)
+	case CBOR:
+		return c.writeCBORList(w, list)
 	case YAML:
 		var whole bytes.Buffer
 		if err := c.WriteList(&whole, list, JSON); err != nil {
