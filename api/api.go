@@ -80,10 +80,17 @@ type Resource struct {
 	// storage (access reviews): its Create hook computes the answer.
 	Storage schema.GroupVersion
 	Prefix  string
+	// StoredAs is the version of Storage where that is not served: a beta that
+	// the last release stored, and still has to understand. Nil: Storage is one
+	// of Versions. The registry finds it by its kind, not by its resource.
+	StoredAs *Version
 
 	New     func() Object
 	NewList func() runtime.Object
 
+	// Stamp fills in the times that the client leaves to the server, which are
+	// now. It runs before Prepare…; old is nil on create.
+	Stamp func(obj, old Object, now time.Time)
 	// Default fills in what the client left out. Idempotent.
 	Default func(Object)
 	// PrepareCreate and PrepareUpdate take away what the writer may not set
@@ -189,6 +196,8 @@ type Subresource struct {
 	// the result is validated.
 	PrepareUpdate  func(obj, old Object)
 	ValidateUpdate func(obj, old Object) field.ErrorList
+	// Stamp is as the resource's, which does not run for a view.
+	Stamp func(obj, old Object, now time.Time)
 	// Warnings are as those of the resource, for writes of this part of it.
 	Warnings    func(obj, old Object) []string
 	ResetFields map[schema.GroupVersion]fieldpath.Filter

@@ -17,7 +17,7 @@ type Registry struct {
 	byStorage map[string]*Resource // by storage prefix
 }
 
-// Served is one version of one row.
+// Served is one version of one row, which may also be the one it is stored in.
 type Served struct {
 	*Resource
 	Version *Version
@@ -50,6 +50,9 @@ func NewRegistry(scheme *runtime.Scheme, rows []*Resource) (*Registry, error) {
 			r.byGVR[gvr] = served
 			r.byGVK[v.WithKind(row.Kind)] = served
 		}
+		if v := row.StoredAs; v != nil {
+			r.byGVK[v.WithKind(row.Kind)] = &Served{Resource: row, Version: v}
+		}
 	}
 	return r, nil
 }
@@ -63,7 +66,8 @@ func (r *Registry) Resources() []*Resource { return r.rows }
 // ByGVR finds a served version by its resource name, or nil.
 func (r *Registry) ByGVR(gvr schema.GroupVersionResource) *Served { return r.byGVR[gvr] }
 
-// ByGVK finds a served version by its kind, or nil.
+// ByGVK finds a version by its kind, or nil: a served one, or the one in which
+// a row is stored.
 func (r *Registry) ByGVK(gvk schema.GroupVersionKind) *Served { return r.byGVK[gvk] }
 
 // ByPrefix finds the row stored below a prefix, or nil.

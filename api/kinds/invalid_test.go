@@ -168,6 +168,9 @@ func (w *write) create(obj api.Object) field.ErrorList {
 		obj.SetUID("a-uid")
 		obj.SetCreationTimestamp(metav1.NewTime(now))
 	}
+	if w.row.Stamp != nil {
+		w.row.Stamp(obj, nil, now)
+	}
 	w.defaults(obj)
 	if w.row.PrepareCreate != nil {
 		w.row.PrepareCreate(obj)
@@ -196,6 +199,9 @@ func (w *write) create(obj api.Object) field.ErrorList {
 func (w *write) change(old api.Object, subresource string) field.ErrorList {
 	if subresource == "" {
 		obj := w.hub(w.obj)
+		if w.row.Stamp != nil {
+			w.row.Stamp(obj, old, now)
+		}
 		if w.row.PrepareUpdate != nil {
 			w.row.PrepareUpdate(obj, old)
 		}
@@ -218,6 +224,9 @@ func (w *write) change(old api.Object, subresource string) field.ErrorList {
 		return asCauses(w.t, sub.Put(obj, w.obj, now))
 	}
 	obj := w.hub(w.obj)
+	if sub.Stamp != nil {
+		sub.Stamp(obj, old, now)
+	}
 	sub.PrepareUpdate(obj, old)
 	w.defaults(obj)
 	return sub.ValidateUpdate(obj, old)

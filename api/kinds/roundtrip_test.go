@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -53,13 +54,16 @@ func encodings() map[string]runtime.Serializer {
 	}
 }
 
-// servedKinds are all kinds that rows or subresources speak, with the row's
-// version, or nil for bodies of subresources.
+// servedKinds are all kinds that rows or subresources speak, on the wire or in
+// etcd, with the row's version, or nil for bodies of subresources.
 func servedKinds() map[schema.GroupVersionKind]*api.Version {
 	served := map[schema.GroupVersionKind]*api.Version{}
 	for _, row := range kinds.Registry().Resources() {
 		for i := range row.Versions {
 			served[row.Versions[i].WithKind(row.Kind)] = &row.Versions[i]
+		}
+		if row.StoredAs != nil {
+			served[row.GVK()] = row.StoredAs
 		}
 		for _, sub := range row.Subresources {
 			if _, known := served[sub.Kind]; !known && !sub.Kind.Empty() {
@@ -126,8 +130,11 @@ func throughHub(t *testing.T, obj runtime.Object, version *api.Version) runtime.
 // finds the argument untouched.
 func TestConversionSharesNothing(t *testing.T) {
 	for _, row := range kinds.Registry().Resources() {
-		for i := range row.Versions {
-			version := &row.Versions[i]
+		versions := slices.Clone(row.Versions)
+		if row.StoredAs != nil {
+			versions = append(versions, *row.StoredAs)
+		}
+		for _, version := range versions {
 			if version.ToHub == nil {
 				continue
 			}

@@ -48,6 +48,13 @@ func (c *checker) weight(at *field.Path, w int32) {
 	}
 }
 
+// ValidateNodeSelector checks a selector of nodes outside of a pod.
+func ValidateNodeSelector(s *corev1.NodeSelector, path *field.Path) field.ErrorList {
+	var c checker
+	c.nodeSelector(path, s)
+	return c.errs
+}
+
 func (c *checker) nodeSelector(at *field.Path, s *corev1.NodeSelector) {
 	terms := at.Child("nodeSelectorTerms")
 	if len(s.NodeSelectorTerms) == 0 {

@@ -175,7 +175,7 @@ func (p *projection) certificate(at *field.Path, s *corev1.PodCertificateProject
 			c.invalid(lifetime, *seconds, fmt.Sprintf("if provided, maxExpirationSeconds must be >= %d", minCertificateLifetime))
 		}
 		limit := int32(maxCertificateLifetime)
-		if isKubernetesSigner(s.SignerName) {
+		if IsKubernetesSigner(s.SignerName) {
 			limit = maxOwnSignerCertificateLimit
 		}
 		if *seconds > limit {
@@ -199,7 +199,8 @@ func (p *projection) certificate(at *field.Path, s *corev1.PodCertificateProject
 	}
 }
 
-func isKubernetesSigner(name string) bool {
+// IsKubernetesSigner says whether a signer's name is in a domain of Kubernetes.
+func IsKubernetesSigner(name string) bool {
 	host, _, _ := strings.Cut(name, "/")
 	return host == "kubernetes.io" || strings.HasSuffix(host, ".kubernetes.io")
 }
@@ -211,7 +212,13 @@ const (
 	maxSignerName   = maxSignerDomain + 1 + validation.DNS1123LabelMaxLength + 1 + validation.DNS1123SubdomainMaxLength
 )
 
-// signerName checks names like example.com/signer.
+// ValidateSignerName checks names like example.com/signer.
+func ValidateSignerName(name string, path *field.Path) field.ErrorList {
+	var c checker
+	c.signerName(path, name)
+	return c.errs
+}
+
 func (c *checker) signerName(at *field.Path, name string) {
 	if !c.nonEmpty(at, name) {
 		return
