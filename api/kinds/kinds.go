@@ -43,6 +43,8 @@ func All() []*api.Resource {
 		job(),
 		lease(),
 		endpointSlice(),
+		flowSchema(),
+		priorityLevelConfiguration(),
 		clusterRole(),
 		clusterRoleBinding(),
 		role(),

@@ -1,0 +1,253 @@
+package kinds
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/apis/flowcontrol/bootstrap"
+	"k8s.io/apiserver/pkg/util/shufflesharding"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/api"
+)
+
+func priorityLevelConfiguration() *api.Resource {
+	gv := flowcontrolv1.SchemeGroupVersion
+	queuing := flowcontrolv1.QueuingConfiguration{}.SwaggerDoc()
+	return stored[flowcontrolv1.PriorityLevelConfiguration, *flowcontrolv1.PriorityLevelConfiguration, flowcontrolv1.PriorityLevelConfigurationList](gv, &api.Resource{
+		Plural:   "prioritylevelconfigurations",
+		Singular: "prioritylevelconfiguration",
+		Kind:     "PriorityLevelConfiguration",
+		Prefix:   "prioritylevelconfigurations",
+		Inert:    unfair,
+		Default:  on(defaultPriorityLevel),
+		PrepareCreate: on(func(p *flowcontrolv1.PriorityLevelConfiguration) {
+			p.Status = flowcontrolv1.PriorityLevelConfigurationStatus{}
+			p.Generation = 1
+		}),
+		PrepareUpdate: onUpdate(func(p, old *flowcontrolv1.PriorityLevelConfiguration) {
+			defaultPriorityLevel(p)
+			p.Status = *old.Status.DeepCopy()
+			if !equality.Semantic.DeepEqual(p.Spec, old.Spec) {
+				p.Generation = old.Generation + 1
+			}
+		}),
+		Validate: validates(validatePriorityLevel),
+		ValidateUpdate: validatesUpdate(func(p, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+			return validatePriorityLevel(p)
+		}),
+		ResetFields:              resets(gv, "status"),
+		AllowUnconditionalUpdate: true,
+		Table: &api.Table{
+			Columns: []metav1.TableColumnDefinition{
+				nameColumn(),
+				column("Type", "string", flowcontrolv1.PriorityLevelConfigurationSpec{}.SwaggerDoc()["type"]),
+				column("NominalConcurrencyShares", "string", flowcontrolv1.LimitedPriorityLevelConfiguration{}.SwaggerDoc()["nominalConcurrencyShares"]),
+				column("Queues", "string", queuing["queues"]),
+				column("HandSize", "string", queuing["handSize"]),
+				column("QueueLengthLimit", "string", queuing["queueLengthLimit"]),
+				ageColumn(),
+			},
+			Row: cells(priorityLevelCells),
+		},
+		Subresources: map[string]*api.Subresource{
+			"status": {
+				Verbs: updateVerbs,
+				PrepareUpdate: onUpdate(func(p, old *flowcontrolv1.PriorityLevelConfiguration) {
+					p.Spec = *old.Spec.DeepCopy()
+					keepMeta(p, old)
+				}),
+				ValidateUpdate: validatesUpdate(func(p, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+					return validatePriorityLevelStatus(p)
+				}),
+				ResetFields: resets(gv, "metadata", "spec"),
+			},
+		},
+	})
+}
+
+// What a priority level has unless it says otherwise.
+const (
+	defaultShares      = 30
+	defaultHandSize    = 8
+	defaultQueues      = 64
+	defaultQueueLength = 50
+
+	maxQueues = 10_000_000
+)
+
+func defaultPriorityLevel(p *flowcontrolv1.PriorityLevelConfiguration) {
+	fill := func(field **int32, value int32) {
+		if *field == nil {
+			*field = ptr.To(value)
+		}
+	}
+	if e := p.Spec.Exempt; e != nil {
+		fill(&e.NominalConcurrencyShares, 0)
+		fill(&e.LendablePercent, 0)
+	}
+	limited := p.Spec.Limited
+	if limited == nil {
+		return
+	}
+	fill(&limited.NominalConcurrencyShares, defaultShares)
+	fill(&limited.LendablePercent, 0)
+	if q := limited.LimitResponse.Queuing; q != nil {
+		q.HandSize = orNumber(q.HandSize, defaultHandSize)
+		q.Queues = orNumber(q.Queues, defaultQueues)
+		q.QueueLengthLimit = orNumber(q.QueueLengthLimit, defaultQueueLength)
+	}
+}
+
+func orNumber(n, otherwise int32) int32 {
+	if n == 0 {
+		return otherwise
+	}
+	return n
+}
+
+func priorityLevelCells(p *flowcontrolv1.PriorityLevelConfiguration, now time.Time) []any {
+	shares, queues, hand, length := any(unset), any(unset), any(unset), any(unset)
+	if l := p.Spec.Limited; l != nil {
+		shares = int64(ptr.Deref(l.NominalConcurrencyShares, 0))
+		if q := l.LimitResponse.Queuing; q != nil {
+			queues, hand, length = int64(q.Queues), int64(q.HandSize), int64(q.QueueLengthLimit)
+		}
+	}
+	return []any{p.Name, string(p.Spec.Type), shares, queues, hand, length, age(p.CreationTimestamp, now)}
+}
+
+// preservesZeroShares is how a beta that had no pointer told zero from nothing.
+const preservesZeroShares = "flowcontrol.k8s.io/v1beta3-preserve-zero-concurrency-shares"
+
+func validatePriorityLevel(p *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	if _, ok := p.Annotations[preservesZeroShares]; ok {
+		errs = append(errs, field.Forbidden(field.NewPath("metadata", "annotations"), fmt.Sprintf("annotation '%s' is forbidden", preservesZeroShares)))
+	}
+	path := field.NewPath("spec")
+	errs = append(errs, validatePriorityLevelSpec(p, path)...)
+	errs = append(errs, isFixedPriorityLevel(p, path)...)
+	return append(errs, validatePriorityLevelStatus(p)...)
+}
+
+// isFixedPriorityLevel keeps the levels that a cluster cannot do without as they
+// are. How much of the server the exempt one takes may be tuned.
+func isFixedPriorityLevel(p *flowcontrolv1.PriorityLevelConfiguration, path *field.Path) field.ErrorList {
+	for _, fixed := range bootstrap.MandatoryPriorityLevelConfigurations {
+		if fixed.Name != p.Name {
+			continue
+		}
+		have, except := p.Spec.DeepCopy(), ""
+		if p.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt {
+			have.Exempt, except = fixed.Spec.Exempt, " except the 'spec.exempt' field"
+		}
+		if !equality.Semantic.DeepEqual(*have, fixed.Spec) {
+			return field.ErrorList{field.Invalid(path, p.Spec, fmt.Sprintf("spec of '%s'%s must equal the fixed value", p.Name, except))}
+		}
+	}
+	return nil
+}
+
+func validatePriorityLevelSpec(p *flowcontrolv1.PriorityLevelConfiguration, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	spec := &p.Spec
+	exempt, limited := path.Child("exempt"), path.Child("limited")
+	types := []flowcontrolv1.PriorityLevelEnablement{flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited}
+	if (p.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != (spec.Type == flowcontrolv1.PriorityLevelEnablementExempt) {
+		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "must be 'Exempt' if and only if `name` is 'exempt'"))
+	}
+	errs = append(errs, oneOf(spec.Type, path.Child("type"), types...)...)
+	if e := spec.Exempt; e != nil {
+		if spec.Type == flowcontrolv1.PriorityLevelEnablementExempt {
+			errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, exempt)...)
+		} else {
+			errs = append(errs, field.Forbidden(exempt, ""))
+		}
+	}
+	switch l := spec.Limited; {
+	case l != nil:
+		isLimited := spec.Type == flowcontrolv1.PriorityLevelEnablementLimited
+		if isLimited {
+			errs = append(errs, validateShares(l.NominalConcurrencyShares, l.LendablePercent, limited)...)
+			if n := l.BorrowingLimitPercent; n != nil && *n < 0 {
+				errs = append(errs, field.Invalid(limited.Child("borrowingLimitPercent"), *n, "if specified, must be a non-negative integer"))
+			}
+		} else {
+			errs = append(errs, field.Forbidden(limited, ""))
+		}
+		errs = append(errs, validateLimitResponse(&l.LimitResponse, limited.Child("limitResponse"), isLimited)...)
+	case spec.Type == flowcontrolv1.PriorityLevelEnablementLimited:
+		errs = append(errs, field.Required(limited, ""))
+	}
+	return errs
+}
+
+func validateShares(nominal, lendable *int32, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if nominal != nil && *nominal < 0 {
+		errs = append(errs, field.Invalid(path.Child("nominalConcurrencyShares"), *nominal, "must be a non-negative integer"))
+	}
+	if lendable != nil && (*lendable < 0 || *lendable > 100) {
+		errs = append(errs, field.Invalid(path.Child("lendablePercent"), *lendable, "must be between 0 and 100, inclusive"))
+	}
+	return errs
+}
+
+// validateLimitResponse checks what happens to requests that cannot be served at
+// once. Of a level that is not limited, only the shape counts.
+func validateLimitResponse(r *flowcontrolv1.LimitResponse, path *field.Path, isLimited bool) field.ErrorList {
+	errs := named(string(r.Type), path.Child("type"))
+	types := []flowcontrolv1.LimitResponseType{flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject}
+	if isLimited && r.Type != "" && !slices.Contains(types, r.Type) {
+		errs = append(errs, field.NotSupported(path.Child("type"), r.Type, types))
+	}
+	queues := r.Type == flowcontrolv1.LimitResponseTypeQueue
+	switch at := path.Child("queuing"); {
+	case queues && r.Queuing == nil:
+		errs = append(errs, field.Required(at, ""))
+	case queues && isLimited:
+		errs = append(errs, validateQueuing(r.Queuing, at)...)
+	case !queues && r.Queuing != nil:
+		errs = append(errs, field.Forbidden(at, ""))
+	}
+	return errs
+}
+
+func validateQueuing(q *flowcontrolv1.QueuingConfiguration, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if q.QueueLengthLimit <= 0 {
+		errs = append(errs, field.Invalid(path.Child("queueLengthLimit"), q.QueueLengthLimit, "must be positive"))
+	}
+	switch at := path.Child("queues"); {
+	case q.Queues <= 0:
+		errs = append(errs, field.Invalid(at, q.Queues, "must be positive"))
+	case q.Queues > maxQueues:
+		errs = append(errs, field.Invalid(at, q.Queues, fmt.Sprintf("must not be greater than %d", maxQueues)))
+	}
+	hand := path.Child("handSize")
+	switch {
+	case q.HandSize <= 0:
+		return append(errs, field.Invalid(hand, q.HandSize, "must be positive"))
+	case q.HandSize > q.Queues:
+		return append(errs, field.Invalid(hand, q.HandSize, fmt.Sprintf("should not be greater than queues (%d)", q.Queues)))
+	}
+	if shufflesharding.RequiredEntropyBits(int(q.Queues), int(q.HandSize)) > shufflesharding.MaxHashBits {
+		errs = append(errs, field.Invalid(hand, q.HandSize, fmt.Sprintf(
+			"required entropy bits of deckSize %d and handSize %d should not be greater than %d", q.Queues, q.HandSize, shufflesharding.MaxHashBits)))
+	}
+	return errs
+}
+
+func validatePriorityLevelStatus(p *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {
+	types := make([]string, 0, len(p.Status.Conditions))
+	for _, c := range p.Status.Conditions {
+		types = append(types, string(c.Type))
+	}
+	return validateConditionTypes(types, field.NewPath("status", "conditions"))
+}
