@@ -23,6 +23,7 @@ import (
 func All() []*api.Resource {
 	return []*api.Resource{
 		binding(),
+		componentStatus(),
 		configMap(),
 		endpoints(),
 		event(),
@@ -41,6 +42,9 @@ func All() []*api.Resource {
 		deployment(),
 		replicaSet(),
 		job(),
+		certificateSigningRequest(),
+		clusterTrustBundle(),
+		podCertificateRequest(),
 		lease(),
 		endpointSlice(),
 		flowSchema(),
@@ -50,6 +54,7 @@ func All() []*api.Resource {
 		role(),
 		roleBinding(),
 		priorityClass(),
+		storageVersionMigration(),
 	}
 }
 
