@@ -53,6 +53,11 @@ func All() []*api.Resource {
 		clusterRoleBinding(),
 		role(),
 		roleBinding(),
+		deviceClass(),
+		deviceTaintRule(),
+		resourceClaim(),
+		resourceClaimTemplate(),
+		resourceSlice(),
 		priorityClass(),
 		storageVersionMigration(),
 	}

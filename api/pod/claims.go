@@ -21,6 +21,14 @@ func (c *checker) ephemeralVolume(at *field.Path, s *corev1.EphemeralVolumeSourc
 	c.claimSpec(p.Child("spec"), &s.VolumeClaimTemplate.Spec)
 }
 
+// ValidateTemplateMeta checks the metadata of objects to be made from a template
+// outside of a pod.
+func ValidateTemplateMeta(m *metav1.ObjectMeta, path *field.Path) field.ErrorList {
+	var c checker
+	c.templateMeta(path, m)
+	return c.errs
+}
+
 // templateMeta allows labels and annotations, and nothing else.
 func (c *checker) templateMeta(at *field.Path, m *metav1.ObjectMeta) {
 	c.add(apivalidation.ValidateAnnotations(m.Annotations, at.Child("annotations"))...)
