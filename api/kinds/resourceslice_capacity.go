@@ -50,15 +50,15 @@ func validateAmounts(amounts []resource.Quantity, standard, most resource.Quanti
 	if tooMany := atMost(amounts, maxAmounts, path); len(tooMany) > 0 {
 		errs = append(errs, tooMany...)
 	} else {
-		digits := make([]string, 0, len(amounts))
+		numbers := make([]int64, 0, len(amounts))
 		for i, a := range amounts {
 			if a.Cmp(most) > 0 {
 				errs = append(errs, field.Invalid(path.Index(i), a.String(), fmt.Sprintf("option is larger than capacity value: %s", most.String())))
 			}
 			found = found || a.Cmp(standard) == 0
-			digits = append(digits, a.AsDec().String())
+			numbers = append(numbers, a.Value())
 		}
-		errs = append(errs, repeated(digits, path.Index)...)
+		errs = append(errs, repeated(numbers, path.Index)...)
 	}
 	if !found {
 		errs = append(errs, field.Invalid(path, standard.String(), "default value is not valid according to the requestPolicy"))
@@ -84,24 +84,10 @@ func (r *amountRange) validate() field.ErrorList {
 		return field.ErrorList{field.Required(r.path.Child("min"), "required when validRange is defined")}
 	}
 	errs := r.validateOrder()
-	milli := false
-	for _, q := range []*resource.Quantity{r.standard, r.Min, r.Max, r.Step} {
-		milli = milli || q != nil && isFraction(*q)
+	if r.Step != nil {
+		errs = append(errs, r.validateStep()...)
 	}
-	if milli {
-		if flaws := r.each(func(name string, q *resource.Quantity) *field.Error {
-			if q.Cmp(*resource.NewMilliQuantity(q.MilliValue(), q.Format)) != 0 {
-				return r.flaw(name, q, "value cannot be represented as a milli value")
-			}
-			return nil
-		}); len(flaws) > 0 {
-			return append(errs, flaws...)
-		}
-	}
-	if r.Step == nil {
-		return errs
-	}
-	return append(errs, r.validateStep(milli)...)
+	return errs
 }
 
 // validateOrder compares the ends, the standard and the capacity.
@@ -128,9 +114,10 @@ func (r *amountRange) validateOrder() field.ErrorList {
 	return errs
 }
 
-// validateStep demands that standard and max are whole steps from min. milli
-// says in which unit that is counted.
-func (r *amountRange) validateStep(milli bool) field.ErrorList {
+// validateStep demands that standard and max are whole steps from min. Parts of
+// one are rounded up: to count in them is a feature that is off unless a server
+// need not be compatible with 1.36.
+func (r *amountRange) validateStep() field.ErrorList {
 	if r.Step.Sign() <= 0 {
 		return field.ErrorList{r.flaw("step", r.Step, "must be greater than zero")}
 	}
@@ -140,49 +127,31 @@ func (r *amountRange) validateStep(milli bool) field.ErrorList {
 	if next.Cmp(r.most) > 0 {
 		errs = append(errs, r.flaw("step", r.Step, "one step %s is larger than capacity value: %s", next.String(), r.most.String()))
 	}
-	if !milli {
-		if flaws := r.each(func(name string, q *resource.Quantity) *field.Error {
-			if q.Sign() < 0 {
-				return r.flaw(name, q, apivalidation.IsNegativeErrorMsg)
-			}
-			if q.CmpInt64(math.MaxInt64) > 0 {
-				return r.flaw(name, q, "must not be larger than %d", int64(math.MaxInt64))
-			}
-			return nil
-		}); len(flaws) > 0 {
-			return append(errs, flaws...)
-		}
-	}
-	number := (*resource.Quantity).Value
-	if milli {
-		number = (*resource.Quantity).MilliValue
+	if flaws := r.validateSize(); len(flaws) > 0 {
+		return append(errs, flaws...)
 	}
 	for _, q := range []*resource.Quantity{r.standard, r.Max} {
-		if q != nil && (number(q)-number(r.Min))%number(r.Step) != 0 {
+		if q != nil && (q.Value()-r.Min.Value())%r.Step.Value() != 0 {
 			errs = append(errs, r.flaw("step", q, "value is not a multiple of a given step (%s) from (%s)", r.Step.String(), r.Min.String()))
 		}
 	}
 	return errs
 }
 
-// each applies a check to all quantities that are set.
-func (r *amountRange) each(check func(name string, q *resource.Quantity) *field.Error) field.ErrorList {
+// validateSize refuses what is no int64, or below zero.
+func (r *amountRange) validateSize() field.ErrorList {
 	var errs field.ErrorList
 	for _, part := range []struct {
 		name string
 		q    *resource.Quantity
 	}{{"default", r.standard}, {"min", r.Min}, {"max", r.Max}, {"step", r.Step}} {
-		if part.q == nil {
-			continue
-		}
-		if err := check(part.name, part.q); err != nil {
-			errs = append(errs, err)
+		switch {
+		case part.q == nil:
+		case part.q.Sign() < 0:
+			errs = append(errs, r.flaw(part.name, part.q, apivalidation.IsNegativeErrorMsg))
+		case part.q.CmpInt64(math.MaxInt64) > 0:
+			errs = append(errs, r.flaw(part.name, part.q, "must not be larger than %d", int64(math.MaxInt64)))
 		}
 	}
 	return errs
-}
-
-func isFraction(q resource.Quantity) bool {
-	whole := q.DeepCopy()
-	return !whole.RoundUp(0)
 }
