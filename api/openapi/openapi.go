@@ -6,7 +6,7 @@
 // takes them.
 package openapi
 
-//go:generate go tool openapi-gen --output-dir ../../hack/openapi/definitions --output-pkg hansa.dev/hansa/hack/openapi/definitions --output-file zz_generated.go --report-filename /dev/null --go-header-file /dev/null k8s.io/api/core/v1 k8s.io/api/apps/v1 k8s.io/api/batch/v1 k8s.io/api/coordination/v1 k8s.io/api/discovery/v1 k8s.io/api/events/v1 k8s.io/api/scheduling/v1 k8s.io/api/rbac/v1 k8s.io/api/authentication/v1 k8s.io/api/authorization/v1 k8s.io/api/autoscaling/v1 k8s.io/api/policy/v1 k8s.io/api/scheduling/v1alpha3 k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version
+//go:generate go tool openapi-gen --output-dir ../../hack/openapi/definitions --output-pkg hansa.dev/hansa/hack/openapi/definitions --output-file zz_generated.go --report-filename /dev/null --go-header-file /dev/null k8s.io/api/core/v1 k8s.io/api/apps/v1 k8s.io/api/batch/v1 k8s.io/api/certificates/v1 k8s.io/api/coordination/v1 k8s.io/api/discovery/v1 k8s.io/api/events/v1 k8s.io/api/flowcontrol/v1 k8s.io/api/resource/v1 k8s.io/api/storagemigration/v1 k8s.io/api/scheduling/v1 k8s.io/api/rbac/v1 k8s.io/api/authentication/v1 k8s.io/api/authorization/v1 k8s.io/api/autoscaling/v1 k8s.io/api/policy/v1 k8s.io/api/scheduling/v1alpha3 k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version
 //go:generate go run -tags generate hansa.dev/hansa/hack/openapi -out data
 
 import (
