@@ -10,6 +10,22 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// ValidateClaimSpec says what is wrong with the spec of a new, defaulted claim
+// for a volume, in a template as on its own.
+func ValidateClaimSpec(s *corev1.PersistentVolumeClaimSpec, path *field.Path) field.ErrorList {
+	c := &checker{}
+	c.claimSpec(path, s)
+	return c.errs
+}
+
+// ClaimSpecWarnings are sentences about a valid claim that is probably not what
+// was meant.
+func ClaimSpecWarnings(s *corev1.PersistentVolumeClaimSpec, path *field.Path) []string {
+	w := &warner{}
+	w.claimSpec(path, s)
+	return w.list
+}
+
 // ephemeralVolume checks the template of a claim that lives as long as its pod.
 func (c *checker) ephemeralVolume(at *field.Path, s *corev1.EphemeralVolumeSource) {
 	p := at.Child("volumeClaimTemplate")

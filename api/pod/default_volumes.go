@@ -36,12 +36,16 @@ func defaultVolume(v *corev1.Volume) {
 		defaultProjected(s)
 	}
 	if s := v.Ephemeral; s != nil && s.VolumeClaimTemplate != nil {
-		claim := &s.VolumeClaimTemplate.Spec
-		setIfNil(&claim.VolumeMode, corev1.PersistentVolumeFilesystem)
-		roundUp(claim.Resources.Limits)
-		roundUp(claim.Resources.Requests)
+		DefaultClaimSpec(&s.VolumeClaimTemplate.Spec)
 	}
 	defaultBlockVolume(&v.VolumeSource)
+}
+
+// DefaultClaimSpec fills in what the spec of a claim for a volume leaves out.
+func DefaultClaimSpec(s *corev1.PersistentVolumeClaimSpec) {
+	setIfNil(&s.VolumeMode, corev1.PersistentVolumeFilesystem)
+	roundUp(s.Resources.Limits)
+	roundUp(s.Resources.Requests)
 }
 
 func defaultDownwardFiles(files []corev1.DownwardAPIVolumeFile) {

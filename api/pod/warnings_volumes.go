@@ -33,15 +33,17 @@ func (w *warner) volumes(at *field.Path, volumes []corev1.Volume) {
 			}
 		}
 		if e := v.Ephemeral; e != nil && e.VolumeClaimTemplate != nil {
-			r := &e.VolumeClaimTemplate.Spec.Resources
-			claim := p.Child("ephemeral", "volumeClaimTemplate", "spec", "resources")
-			w.fraction(claim.Child("requests"), r.Requests, corev1.ResourceStorage)
-			w.fraction(claim.Child("limits"), r.Limits, corev1.ResourceStorage)
+			w.claimSpec(p.Child("ephemeral", "volumeClaimTemplate", "spec"), &e.VolumeClaimTemplate.Spec)
 		}
 	}
 	for i := range volumes {
 		w.overlappingFiles(&volumes[i])
 	}
+}
+
+func (w *warner) claimSpec(at *field.Path, s *corev1.PersistentVolumeClaimSpec) {
+	w.fraction(at.Child("resources", "requests"), s.Resources.Requests, corev1.ResourceStorage)
+	w.fraction(at.Child("resources", "limits"), s.Resources.Limits, corev1.ResourceStorage)
 }
 
 // volumeFile is a file that a volume consists of; source says which part of a
