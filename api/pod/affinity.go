@@ -55,6 +55,22 @@ func ValidateNodeSelector(s *corev1.NodeSelector, path *field.Path) field.ErrorL
 	return c.errs
 }
 
+// ValidateNodeSelectorUpdate is ValidateNodeSelector for the successor of old, or
+// of none: values that no label has pass where old has such.
+func ValidateNodeSelectorUpdate(s, old *corev1.NodeSelector, path *field.Path) field.ErrorList {
+	c := &checker{}
+	if old != nil {
+		for i := range old.NodeSelectorTerms {
+			for k := range old.NodeSelectorTerms[i].MatchExpressions {
+				c.nodeLabelValues(path, &old.NodeSelectorTerms[i].MatchExpressions[k])
+			}
+		}
+		c.nodeAffinityLabelValues, c.errs = len(c.errs) > 0, nil
+	}
+	c.nodeSelector(path, s)
+	return c.errs
+}
+
 func (c *checker) nodeSelector(at *field.Path, s *corev1.NodeSelector) {
 	terms := at.Child("nodeSelectorTerms")
 	if len(s.NodeSelectorTerms) == 0 {

@@ -18,6 +18,17 @@ func ValidateClaimSpec(s *corev1.PersistentVolumeClaimSpec, path *field.Path) fi
 	return c.errs
 }
 
+// ValidateClaimSpecUpdate is ValidateClaimSpec for the successor of old, some
+// flaws of which are forgiven.
+func ValidateClaimSpecUpdate(s, old *corev1.PersistentVolumeClaimSpec, path *field.Path) field.ErrorList {
+	c := &checker{}
+	strict := metavalidation.LabelSelectorValidationOptions{}
+	c.claimSelector = len(metavalidation.ValidateLabelSelector(old.Selector, strict, nil)) > 0
+	c.claimGroups = old.DataSource != nil && old.DataSource.APIGroup != nil || old.DataSourceRef != nil && old.DataSourceRef.APIGroup != nil
+	c.claimSpec(path, s)
+	return c.errs
+}
+
 // ClaimSpecWarnings are sentences about a valid claim that is probably not what
 // was meant.
 func ClaimSpecWarnings(s *corev1.PersistentVolumeClaimSpec, path *field.Path) []string {
@@ -68,7 +79,7 @@ func (c *checker) claimSpec(at *field.Path, s *corev1.PersistentVolumeClaimSpec)
 	if len(s.AccessModes) == 0 {
 		c.required(modes, "at least 1 access mode is required")
 	}
-	c.add(metavalidation.ValidateLabelSelector(s.Selector, metavalidation.LabelSelectorValidationOptions{}, at.Child("selector"))...)
+	c.add(metavalidation.ValidateLabelSelector(s.Selector, metavalidation.LabelSelectorValidationOptions{AllowInvalidLabelValueInSelector: c.claimSelector}, at.Child("selector"))...)
 	oncePod, other := false, false
 	for _, m := range s.AccessModes {
 		ok := oneOf(c, modes, m, corev1.ReadOnlyMany, corev1.ReadWriteMany, corev1.ReadWriteOnce, corev1.ReadWriteOncePod)
@@ -125,7 +136,7 @@ func (c *checker) dataSource(at *field.Path, group *string, kind, name string) {
 	if g == "" && kind != "PersistentVolumeClaim" {
 		c.invalid(at, kind, "must be 'PersistentVolumeClaim' when referencing the default apiGroup")
 	}
-	if g != "" {
+	if g != "" && !c.claimGroups {
 		c.dnsSubdomain(at.Child("apiGroup"), g)
 	}
 }

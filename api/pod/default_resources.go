@@ -135,10 +135,10 @@ func isPodLevelResource(name corev1.ResourceName) bool {
 
 // overcommitAllowed says whether a request may be below the limit.
 func overcommitAllowed(name corev1.ResourceName) bool {
-	return isNativeResource(name) && !isHugePage(name)
+	return IsNativeResource(name) && !isHugePage(name)
 }
 
-// isNativeResource: names without a domain, and those of kubernetes.io.
-func isNativeResource(name corev1.ResourceName) bool {
+// IsNativeResource: names without a domain, and those of kubernetes.io.
+func IsNativeResource(name corev1.ResourceName) bool {
 	return !strings.Contains(string(name), "/") || strings.Contains(string(name), corev1.ResourceDefaultNamespacePrefix)
 }

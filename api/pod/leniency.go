@@ -23,6 +23,8 @@ type leniency struct {
 	comparingTolerations         bool // operators Lt and Gt
 	initResizeRestart            bool // RestartContainer for init containers that end
 	emptyImageReference          bool // image volumes without an image
+	claimSelector                bool // label values in the selector of a claim
+	claimGroups                  bool // API groups of what a claim is filled from
 }
 
 // leniencyFor reads off an old spec which of the newer rules it breaks. meta

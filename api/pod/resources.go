@@ -21,6 +21,14 @@ func ValidateResourceQuantity(name corev1.ResourceName, q resource.Quantity, pat
 	return c.errs
 }
 
+// ValidateLimits checks amounts that containers may ask for, as if they were the
+// limits of one.
+func ValidateLimits(list corev1.ResourceList, path *field.Path) field.ErrorList {
+	c := &checker{}
+	c.resourceRequirements(path, &corev1.ResourceRequirements{Limits: list}, containerResource, nil)
+	return c.errs
+}
+
 // resourceRequirements checks amounts against each other; nameCheck says which
 // resources are allowed here.
 func (c *checker) resourceRequirements(at *field.Path, r *corev1.ResourceRequirements, nameCheck func(*checker, *field.Path, corev1.ResourceName), claims sets.Set[string]) {
@@ -103,7 +111,7 @@ func isCounted(name corev1.ResourceName) bool {
 // isExtendedResource: a resource that someone else defines, in a domain of
 // theirs. Its name must leave room for the quota's prefix.
 func isExtendedResource(name corev1.ResourceName) bool {
-	if isNativeResource(name) || strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix) {
+	if IsNativeResource(name) || strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix) {
 		return false
 	}
 	return len(validation.IsQualifiedName(corev1.DefaultResourceRequestsPrefix+string(name))) == 0
@@ -138,7 +146,7 @@ func containerResource(c *checker, at *field.Path, name corev1.ResourceName) {
 		if !standard {
 			c.invalid(at, name, "must be a standard resource for containers")
 		}
-	case !isNativeResource(name) && !isExtendedResource(name):
+	case !IsNativeResource(name) && !isExtendedResource(name):
 		c.invalid(at, name, "doesn't follow extended resource name standard")
 	}
 }

@@ -11,6 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
+// ValidateTolerations checks tolerations that pods are to be given.
+func ValidateTolerations(list []corev1.Toleration, path *field.Path) field.ErrorList {
+	c := &checker{}
+	c.tolerations(path, list)
+	return c.errs
+}
+
 func (c *checker) tolerations(at *field.Path, list []corev1.Toleration) {
 	for i := range list {
 		c.toleration(at.Index(i), &list[i])

@@ -47,33 +47,55 @@ func (c *checker) volumes(at *field.Path, volumes []corev1.Volume, meta *metav1.
 	return valid
 }
 
-// volumeKind is one way to get a volume. In a few cases upstream names the
-// field otherwise, when it is one too many (extra) or in what is wrong with it
-// (name).
-type volumeKind struct {
+// volumeKind is one way to get a volume, in a pod or in the cluster: V is the
+// struct with a pointer for each. In a few cases upstream names the field
+// otherwise, when it is one too many (extra) or in what is wrong with it (name).
+type volumeKind[V any] struct {
 	name, extra string
-	set         func(*corev1.VolumeSource) bool
-	check       func(*checker, *field.Path, *corev1.Volume)
+	beside      bool // never one too many
+	set         func(*V) bool
+	check       func(*checker, *field.Path, *V)
 }
 
 // kind makes a row from the pointer of a source and the check of what it
 // points to.
-func kind[S any](name string, get func(*corev1.VolumeSource) *S, check func(*checker, *field.Path, *S)) volumeKind {
-	return volumeKind{
+func kind[V, S any](name string, get func(*V) *S, check func(*checker, *field.Path, *S)) volumeKind[V] {
+	return volumeKind[V]{
 		name: name, extra: name,
-		set:   func(v *corev1.VolumeSource) bool { return get(v) != nil },
-		check: func(c *checker, p *field.Path, v *corev1.Volume) { check(c, p, get(&v.VolumeSource)) },
+		set:   func(v *V) bool { return get(v) != nil },
+		check: func(c *checker, p *field.Path, v *V) { check(c, p, get(v)) },
 	}
 }
 
-func (k volumeKind) extraNamed(name string) volumeKind {
+func (k volumeKind[V]) extraNamed(name string) volumeKind[V] {
 	k.extra = name
 	return k
 }
 
+// oneSource checks that there is one source, and that; it answers with its name.
+func oneSource[V any](c *checker, at *field.Path, kinds []volumeKind[V], v *V) string {
+	var first string
+	for _, k := range kinds {
+		switch {
+		case !k.set(v):
+		case first != "" && !k.beside:
+			c.forbidden(at.Child(k.extra), "may not specify more than 1 volume type")
+		default:
+			if first == "" {
+				first = k.name
+			}
+			k.check(c, at.Child(k.name), v)
+		}
+	}
+	if first == "" {
+		c.required(at, "must specify a volume type")
+	}
+	return first
+}
+
 // volumeKinds are in the order in which they take precedence: the first that is
 // set is checked, the others are one too many.
-var volumeKinds = []volumeKind{
+var volumeKinds = []volumeKind[corev1.VolumeSource]{
 	kind("emptyDir", func(v *corev1.VolumeSource) *corev1.EmptyDirVolumeSource { return v.EmptyDir }, (*checker).emptyDir),
 	kind("hostPath", func(v *corev1.VolumeSource) *corev1.HostPathVolumeSource { return v.HostPath }, (*checker).hostPath),
 	kind("gitRepo", func(v *corev1.VolumeSource) *corev1.GitRepoVolumeSource { return v.GitRepo }, (*checker).gitRepo),
@@ -107,32 +129,14 @@ var volumeKinds = []volumeKind{
 }
 
 func (c *checker) volumeSource(at *field.Path, v *corev1.Volume, podName string) {
-	var first string
-	for _, k := range volumeKinds {
-		switch {
-		case !k.set(&v.VolumeSource):
-		case first != "":
-			c.forbidden(at.Child(k.extra), "may not specify more than 1 volume type")
-		default:
-			first = k.name
-			k.check(c, at.Child(k.name), v)
-		}
-	}
-	switch first {
-	case "":
-		c.required(at, "must specify a volume type")
-	case "ephemeral":
-		if podName == "" || v.Name == "" {
-			break
-		}
+	if oneSource(c, at, volumeKinds, &v.VolumeSource) == "ephemeral" && podName != "" && v.Name != "" {
 		claim := podName + "-" + v.Name
 		for _, reason := range apivalidation.NameIsDNSSubdomain(claim, false) {
 			c.invalid(at.Child("name"), v.Name, fmt.Sprintf("PVC name %q: %v", claim, reason))
 		}
 	}
-	if s := v.ISCSI; s != nil && s.InitiatorName != nil && len(v.Name+":"+s.TargetPortal) > 64 {
-		c.invalid(at.Child("name"), v.Name,
-			"Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified.")
+	if s := v.ISCSI; s != nil && s.InitiatorName != nil && len(v.Name+":"+s.TargetPortal) > maxInitiatorName {
+		c.invalid(at.Child("name"), v.Name, initiatorTooLong)
 	}
 }
 

@@ -47,21 +47,29 @@ var iscsiNames = map[string]*regexp.Regexp{
 	"naa": regexp.MustCompile(`^naa.[[:alnum:]]{32}$`),
 }
 
+const iscsiPrefixes = "must be valid format starting with iqn, eui, or naa"
+
 func (c *checker) iscsi(at *field.Path, s *corev1.ISCSIVolumeSource) {
 	c.nonEmpty(at.Child("targetPortal"), s.TargetPortal)
 	if c.nonEmpty(at.Child("iqn"), s.IQN) {
-		c.iscsiName(at.Child("iqn"), s.IQN)
+		c.iscsiName(at.Child("iqn"), s.IQN, iscsiPrefixes)
 	}
 	c.lun(at.Child("lun"), s.Lun)
 	if (s.DiscoveryCHAPAuth || s.SessionCHAPAuth) && s.SecretRef == nil {
 		c.required(at.Child("secretRef"), "")
 	}
 	if s.InitiatorName != nil {
-		c.iscsiName(at.Child("initiatorname"), *s.InitiatorName)
+		c.iscsiName(at.Child("initiatorname"), *s.InitiatorName, iscsiPrefixes)
 	}
 }
 
-func (c *checker) iscsiName(at *field.Path, name string) {
+// Kubernetes makes an initiator of its own from the names of volume and portal.
+const (
+	maxInitiatorName = 64
+	initiatorTooLong = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is specified."
+)
+
+func (c *checker) iscsiName(at *field.Path, name, unknown string) {
 	for prefix, form := range iscsiNames {
 		if strings.HasPrefix(name, prefix) {
 			if !form.MatchString(name) {
@@ -70,7 +78,7 @@ func (c *checker) iscsiName(at *field.Path, name string) {
 			return
 		}
 	}
-	c.invalid(at, name, "must be valid format starting with iqn, eui, or naa")
+	c.invalid(at, name, unknown)
 }
 
 func (c *checker) lun(at *field.Path, n int32) {
@@ -224,14 +232,25 @@ func (c *checker) storageOS(at *field.Path, s *corev1.StorageOSVolumeSource) {
 const maxDriverName = 63
 
 func (c *checker) csi(at *field.Path, s *corev1.CSIVolumeSource) {
-	driver := at.Child("driver")
-	if c.nonEmpty(driver, s.Driver) {
-		if len(s.Driver) > maxDriverName {
-			c.add(field.TooLong(driver, "", maxDriverName))
-		}
-		c.reasons(driver, s.Driver, validation.IsDNS1123Subdomain(strings.ToLower(s.Driver)))
-	}
+	c.driverName(at.Child("driver"), s.Driver)
 	if ref := s.NodePublishSecretRef; ref != nil && c.nonEmpty(at.Child("nodePublishSecretRef", "name"), ref.Name) {
 		c.reasons(at.Child("name"), ref.Name, apivalidation.NameIsDNSSubdomain(ref.Name, false))
 	}
+}
+
+// ValidateDriverName checks the name of a CSI driver, which may have capitals.
+func ValidateDriverName(name string, path *field.Path) field.ErrorList {
+	c := &checker{}
+	c.driverName(path, name)
+	return c.errs
+}
+
+func (c *checker) driverName(at *field.Path, name string) {
+	if !c.nonEmpty(at, name) {
+		return
+	}
+	if len(name) > maxDriverName {
+		c.add(field.TooLong(at, "", maxDriverName))
+	}
+	c.reasons(at, name, validation.IsDNS1123Subdomain(strings.ToLower(name)))
 }

@@ -115,6 +115,19 @@ var oldNodeLabels = map[string]string{
 	"node-role.kubernetes.io/master":                `use "node-role.kubernetes.io/control-plane" instead`,
 }
 
+// OldNodeLabel says what is to be told about a label of nodes, if it will go away.
+func OldNodeLabel(key string) (string, bool) {
+	text, ok := oldNodeLabels[key]
+	return text, ok
+}
+
+// NodeTermWarnings are about labels in a term that selects nodes.
+func NodeTermWarnings(t *corev1.NodeSelectorTerm, path *field.Path) []string {
+	w := &warner{}
+	w.nodeTerm(path, t, false)
+	return w.list
+}
+
 const nullSelector = "%s: a null labelSelector results in matching no pod"
 
 func (w *warner) nodeLabels(at *field.Path, spec *corev1.PodSpec) {
