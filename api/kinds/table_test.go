@@ -65,8 +65,12 @@ func render(t *testing.T, table *api.Table, objects []api.Object, wide bool) str
 		}
 	}
 	line(header)
+	row := table.Row
+	if table.Among != nil {
+		row = table.Among(objects)
+	}
 	for _, obj := range objects {
-		cells := table.Row(obj, now)
+		cells := row(obj, now)
 		if len(cells) != len(table.Columns) {
 			t.Fatalf("%s has %d cells in %d columns", obj.GetName(), len(cells), len(table.Columns))
 		}
@@ -94,7 +98,8 @@ func checkCell(t *testing.T, column metav1.TableColumnDefinition, cell any) {
 	case int64:
 		kinds = []string{"integer", "string"}
 	case bool:
-		kinds = []string{"boolean"}
+		// Kubernetes has one column that says string and shows this.
+		kinds = []string{"boolean", "string"}
 	}
 	for _, k := range kinds {
 		if k == column.Type {
