@@ -1,0 +1,84 @@
+package kinds
+
+import (
+	"maps"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/pod"
+)
+
+func runtimeClass() *api.Resource {
+	return stored[nodev1.RuntimeClass, *nodev1.RuntimeClass, nodev1.RuntimeClassList](nodev1.SchemeGroupVersion, &api.Resource{
+		Plural:   "runtimeclasses",
+		Singular: "runtimeclass",
+		Kind:     "RuntimeClass",
+		Prefix:   "runtimeclasses",
+		Inert:    "all pods run with the runtime of their node",
+		Validate: validates(validateRuntimeClass),
+		ValidateUpdate: validatesUpdate(func(c, old *nodev1.RuntimeClass) field.ErrorList {
+			return append(validateRuntimeClass(c), unchanged(c.Handler, old.Handler, field.NewPath("handler"))...)
+		}),
+		Warnings:            warns(warnRuntimeClass),
+		AllowCreateOnUpdate: true,
+		Table: &api.Table{
+			Columns: []metav1.TableColumnDefinition{
+				nameColumn(),
+				column("Handler", "string", nodev1.RuntimeClass{}.SwaggerDoc()["handler"]),
+				ageColumn(),
+			},
+			Row: cells(func(c *nodev1.RuntimeClass, now time.Time) []any {
+				return []any{c.Name, c.Handler, age(c.CreationTimestamp, now)}
+			}),
+		},
+	})
+}
+
+func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
+	var errs field.ErrorList
+	if at := field.NewPath("handler"); c.Handler == "" {
+		errs = append(errs, field.Required(at, ""))
+	} else {
+		errs = append(errs, invalidEach(at, c.Handler, apivalidation.NameIsDNSLabel(c.Handler, false))...)
+	}
+	if c.Overhead != nil {
+		errs = append(errs, pod.ValidateLimits(c.Overhead.PodFixed, field.NewPath("overhead"))...)
+	}
+	if c.Scheduling == nil {
+		return errs
+	}
+	path := field.NewPath("scheduling")
+	errs = append(errs, metav1validation.ValidateLabels(c.Scheduling.NodeSelector, path.Child("nodeSelector"))...)
+	at, list := path.Child("tolerations"), c.Scheduling.Tolerations
+	errs = append(errs, pod.ValidateTolerations(list, at)...)
+	for i, t := range list {
+		same := func(o corev1.Toleration) bool {
+			return o.Key == t.Key && o.Operator == t.Operator && o.Value == t.Value && o.Effect == t.Effect
+		}
+		if slices.ContainsFunc(list[:i], same) {
+			errs = append(errs, field.Duplicate(at.Index(i), t))
+		}
+	}
+	return errs
+}
+
+func warnRuntimeClass(c, _ *nodev1.RuntimeClass) []string {
+	if c.Scheduling == nil {
+		return nil
+	}
+	var warnings []string
+	for _, key := range slices.Sorted(maps.Keys(c.Scheduling.NodeSelector)) {
+		if text, ok := pod.OldNodeLabel(key); ok {
+			warnings = append(warnings, "scheduling.nodeSelector: "+text)
+		}
+	}
+	return warnings
+}
