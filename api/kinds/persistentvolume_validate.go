@@ -141,11 +141,10 @@ func validateMountOptions(v *corev1.PersistentVolume) field.ErrorList {
 		"may not specify mount options for this volume type")}
 }
 
-// validatePersistentVolumeUpdate says twice what is wrong with the volume as it
-// is, as Kubernetes does.
+// validatePersistentVolumeUpdate: where a volume is does not change, nor from
+// which nodes it can be reached, once that is said.
 func validatePersistentVolumeUpdate(v, old *corev1.PersistentVolume) field.ErrorList {
 	errs := append(validatePersistentVolume(v, old), validateMountOptions(v)...)
-	errs = append(errs, validatePersistentVolume(v, old)...)
 
 	source, was := v.Spec.PersistentVolumeSource, old.Spec.PersistentVolumeSource
 	if source.CSI != nil && was.CSI != nil && was.CSI.ControllerExpandSecretRef == nil {

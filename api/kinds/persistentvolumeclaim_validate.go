@@ -112,12 +112,7 @@ func validateClaimStatus(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 		}
 	}
 	if h := c.Status.HealthStatus; h != nil {
-		at := path.Child("healthStatus", "healthConditions")
-		for i, condition := range h.HealthConditions {
-			if condition.Reason != "" {
-				errs = append(errs, invalidEach(at.Index(i).Child("reason"), condition.Reason, metav1validation.IsValidConditionReason(condition.Reason))...)
-			}
-		}
+		errs = append(errs, validateClaimHealth(h.HealthConditions, path.Child("healthStatus", "healthConditions"))...)
 	}
 	at := path.Child("allocatedResourceStatuses")
 	for name, state := range c.Status.AllocatedResourceStatuses {
@@ -137,6 +132,35 @@ func validateClaimStatus(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 			errs = append(errs, field.Invalid(at.Key(string(name)), size.Value(), "must be a valid resource quantity"))
 		} else if size.Sign() < 0 {
 			errs = append(errs, field.Invalid(at.Key(string(name)), size.String(), apivalidation.IsNegativeErrorMsg))
+		}
+	}
+	return errs
+}
+
+// validateClaimHealth checks what no client can set, the feature being off, but
+// a cluster may have brought along.
+func validateClaimHealth(list []corev1.VolumeHealthCondition, path *field.Path) field.ErrorList {
+	if len(list) > maxHealthConditions {
+		return field.ErrorList{field.TooMany(path, len(list), maxHealthConditions)}
+	}
+	var errs field.ErrorList
+	for i, c := range list {
+		at := path.Index(i)
+		if slices.ContainsFunc(list[:i], func(o corev1.VolumeHealthCondition) bool { return o.Status == c.Status && o.Reason == c.Reason }) {
+			errs = append(errs, field.Duplicate(at, c))
+		}
+		errs = append(errs, oneOf(c.Status, at.Child("status"),
+			corev1.VolumeHealthDataLoss, corev1.VolumeHealthDegraded, corev1.VolumeHealthInaccessible)...)
+		if at := at.Child("reason"); c.Reason == "" {
+			errs = append(errs, field.Required(at, ""))
+		} else {
+			errs = append(errs, invalidEach(at, c.Reason, metav1validation.IsValidConditionReason(c.Reason))...)
+			if len(c.Reason) > maxHealthReason {
+				errs = append(errs, field.TooLong(at, c.Reason, maxHealthReason))
+			}
+		}
+		if len(c.Message) > maxHealthMessage {
+			errs = append(errs, field.TooLong(at.Child("message"), c.Message, maxHealthMessage))
 		}
 	}
 	return errs

@@ -132,10 +132,10 @@ func bytesOf(m map[string]string) int {
 }
 
 // validateTopologies refuses terms that say the same. As in Kubernetes a term
-// that says nothing is a duplicate from the start, of as many as there are terms.
+// that says nothing is a duplicate from the start.
 func validateTopologies(terms []corev1.TopologySelectorTerm, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	seen := make([]map[string]sets.Set[string], len(terms))
+	seen := []map[string]sets.Set[string]{nil}
 	for i, term := range terms {
 		at := path.Index(i).Child("matchLabelExpressions")
 		values := map[string]sets.Set[string]{}
@@ -146,10 +146,8 @@ func validateTopologies(terms []corev1.TopologySelectorTerm, path *field.Path) f
 			}
 			values[r.Key] = sets.New(r.Values...)
 		}
-		for _, other := range seen {
-			if equality.Semantic.DeepEqual(values, other) {
-				errs = append(errs, field.Duplicate(at, ""))
-			}
+		if slices.ContainsFunc(seen, func(o map[string]sets.Set[string]) bool { return equality.Semantic.DeepEqual(values, o) }) {
+			errs = append(errs, field.Duplicate(at, ""))
 		}
 		seen = append(seen, values)
 	}
