@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -67,6 +68,15 @@ func oneOf[T ~string](value T, path *field.Path, allowed ...T) field.ErrorList {
 // unchanged demands that a field stays as it is.
 func unchanged(value, old any, path *field.Path) field.ErrorList {
 	return apivalidation.ValidateImmutableField(value, old, path)
+}
+
+// immutable is unchanged for fields whose types say so in Kubernetes' API: there
+// the refusal does not repeat the value.
+func immutable(value, old any, path *field.Path) field.ErrorList {
+	if equality.Semantic.DeepEqual(value, old) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, nil, apivalidation.FieldImmutableErrorMsg)}
 }
 
 // isRoutableIP refuses addresses that mean something else on every node.

@@ -26,7 +26,7 @@ func ipAddress() *api.Resource {
 		NameRule:   isCanonicalIP,
 		Validate:   validates(validateIPAddress),
 		ValidateUpdate: validatesUpdate(func(a, old *networkingv1.IPAddress) field.ErrorList {
-			return append(validateIPAddress(a), unchanged(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))...)
+			return append(validateIPAddress(a), immutable(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))...)
 		}),
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

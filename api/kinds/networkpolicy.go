@@ -1,12 +1,12 @@
 package kinds
 
 import (
+	"reflect"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -31,7 +31,8 @@ func networkPolicy() *api.Resource {
 		PrepareCreate: on(func(p *networkingv1.NetworkPolicy) { p.Generation = 1 }),
 		PrepareUpdate: onUpdate(func(p, old *networkingv1.NetworkPolicy) {
 			defaultNetworkPolicy(p)
-			if !equality.Semantic.DeepEqual(p.Spec, old.Spec) {
+			// As in Kubernetes an empty list is another one than none.
+			if !reflect.DeepEqual(p.Spec, old.Spec) {
 				p.Generation = old.Generation + 1
 			}
 		}),

@@ -30,7 +30,7 @@ func validatePersistentVolume(v, old *corev1.PersistentVolume) field.ErrorList {
 		errs = append(errs, field.NotSupported(at, spec.PersistentVolumeReclaimPolicy, reclaims))
 	}
 	errs = append(errs, validateVolumeAffinity(v, old, path.Child("nodeAffinity"))...)
-	errs = append(errs, validateVolumeSource(spec, v.Name, path)...)
+	errs = append(errs, validateVolumeSource(spec, v.Name, spec.NodeAffinity != nil, path)...)
 	errs = append(errs, isClassName(spec.StorageClassName, path.Child("storageClassName"))...)
 	if m := spec.VolumeMode; m != nil && !slices.Contains(volumeModes, *m) {
 		errs = append(errs, field.NotSupported(path.Child("volumeMode"), *m, volumeModes))
@@ -100,10 +100,10 @@ func validateVolumeAffinity(v, old *corev1.PersistentVolume, path *field.Path) f
 }
 
 // validateVolumeSource checks where a volume is, and what that demands of the
-// rest.
-func validateVolumeSource(spec *corev1.PersistentVolumeSpec, name string, at *field.Path) field.ErrorList {
+// rest; reachable says that it is known from which nodes.
+func validateVolumeSource(spec *corev1.PersistentVolumeSpec, name string, reachable bool, at *field.Path) field.ErrorList {
 	kind, errs := pod.ValidatePersistentVolumeSource(&spec.PersistentVolumeSource, name, at)
-	if kind == "local" && spec.NodeAffinity == nil {
+	if kind == "local" && !reachable {
 		errs = append(errs, field.Required(at.Child("nodeAffinity"), "Local volume requires node affinity"))
 	}
 	recycled := spec.PersistentVolumeReclaimPolicy == corev1.PersistentVolumeReclaimRecycle

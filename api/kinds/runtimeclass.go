@@ -7,9 +7,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
-	apivalidation "k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"hansa.dev/hansa/api"
@@ -23,9 +24,12 @@ func runtimeClass() *api.Resource {
 		Kind:     "RuntimeClass",
 		Prefix:   "runtimeclasses",
 		Inert:    "all pods run with the runtime of their node",
-		Validate: validates(validateRuntimeClass),
+		Validate: validates(func(c *nodev1.RuntimeClass) field.ErrorList {
+			return append(validateHandler(c.Handler, content.IsDNS1123Label), validateRuntimeClass(c)...)
+		}),
 		ValidateUpdate: validatesUpdate(func(c, old *nodev1.RuntimeClass) field.ErrorList {
-			return append(validateRuntimeClass(c), unchanged(c.Handler, old.Handler, field.NewPath("handler"))...)
+			errs := append(validateHandler(c.Handler, validation.IsDNS1123Label), validateRuntimeClass(c)...)
+			return append(errs, immutable(c.Handler, old.Handler, field.NewPath("handler"))...)
 		}),
 		Warnings:            warns(warnRuntimeClass),
 		AllowCreateOnUpdate: true,
@@ -42,13 +46,18 @@ func runtimeClass() *api.Resource {
 	})
 }
 
+// validateHandler: Kubernetes words the rule for labels differently for a new
+// object and for a changed one.
+func validateHandler(handler string, rule func(string) []string) field.ErrorList {
+	at := field.NewPath("handler")
+	if handler == "" {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	return invalidEach(at, handler, rule(handler))
+}
+
 func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {
 	var errs field.ErrorList
-	if at := field.NewPath("handler"); c.Handler == "" {
-		errs = append(errs, field.Required(at, ""))
-	} else {
-		errs = append(errs, invalidEach(at, c.Handler, apivalidation.NameIsDNSLabel(c.Handler, false))...)
-	}
 	if c.Overhead != nil {
 		errs = append(errs, pod.ValidateLimits(c.Overhead.PodFixed, field.NewPath("overhead"))...)
 	}

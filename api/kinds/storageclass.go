@@ -39,10 +39,10 @@ func storageClass() *api.Resource {
 		Validate:   validates(validateStorageClass),
 		ValidateUpdate: validatesUpdate(func(c, old *storagev1.StorageClass) field.ErrorList {
 			errs := validateStorageClass(c)
-			errs = append(errs, unchanged(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
-			errs = append(errs, unchanged(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
-			errs = append(errs, unchanged(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
-			return append(errs, unchanged(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+			errs = append(errs, immutable(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
+			errs = append(errs, immutable(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
+			errs = append(errs, immutable(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
+			return append(errs, immutable(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
 		}),
 		Warnings:                 warns(warnStorageClass),
 		AllowUnconditionalUpdate: true,

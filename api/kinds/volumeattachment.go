@@ -94,7 +94,7 @@ func validateAttacher(name string, path *field.Path) field.ErrorList {
 func validateVolumeAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
 	errs := pod.ValidateDriverName(a.Spec.Attacher, field.NewPath("spec", "attacher"))
 	errs = append(errs, validateVolumeAttachment(a)...)
-	return append(errs, unchanged(a.Spec, old.Spec, field.NewPath("spec"))...)
+	return append(errs, immutable(a.Spec, old.Spec, field.NewPath("spec"))...)
 }
 
 func validateVolumeAttachment(a *storagev1.VolumeAttachment) field.ErrorList {
@@ -156,7 +156,7 @@ func validateInlineVolume(spec *corev1.PersistentVolumeSpec, path *field.Path) f
 		errs = append(errs, field.Required(path.Child("csi"), "has to be specified"+context))
 	}
 	errs = append(errs, validateAccessModes(spec.AccessModes, path.Child("accessModes"))...)
-	return append(errs, validateVolumeSource(spec, "", path)...)
+	return append(errs, validateVolumeSource(spec, "", false, path)...)
 }
 
 func validateVolumeError(e *storagev1.VolumeError, path *field.Path) field.ErrorList {
