@@ -63,7 +63,7 @@ func persistentVolumeClaim() *api.Resource {
 						c.Status.HealthStatus = nil
 					}
 				}),
-				ValidateUpdate: validatesUpdate(validateClaimStatus),
+				ValidateUpdate: validatesUpdate(validateVolumeClaimStatus),
 				ResetFields:    resets(gv, "spec"),
 			},
 		},

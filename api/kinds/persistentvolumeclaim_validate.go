@@ -103,7 +103,7 @@ var resizeStates = []corev1.ClaimResourceStatus{
 	corev1.PersistentVolumeClaimNodeResizeInfeasible,
 }
 
-func validateClaimStatus(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
+func validateVolumeClaimStatus(c, _ *corev1.PersistentVolumeClaim) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("status")
 	for name, size := range c.Status.Capacity {
