@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -8,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -30,11 +32,26 @@ func onUpdate[T api.Object](f func(obj, old T)) func(obj, old api.Object) {
 }
 
 func validates[T api.Object](f func(T) field.ErrorList) func(api.Object) field.ErrorList {
-	return func(obj api.Object) field.ErrorList { return f(obj.(T)) }
+	return func(obj api.Object) field.ErrorList { return distinct(f(obj.(T))) }
 }
 
 func validatesUpdate[T api.Object](f func(obj, old T) field.ErrorList) func(obj, old api.Object) field.ErrorList {
-	return func(obj, old api.Object) field.ErrorList { return f(obj.(T), old.(T)) }
+	return func(obj, old api.Object) field.ErrorList { return distinct(f(obj.(T), old.(T))) }
+}
+
+// distinct keeps the first of errors that read the same: clients of Kubernetes
+// are not told twice.
+func distinct(errs field.ErrorList) field.ErrorList {
+	if len(errs) < 2 {
+		return errs
+	}
+	seen := sets.New[string]()
+	return slices.DeleteFunc(errs, func(e *field.Error) bool {
+		text := e.Error()
+		told := seen.Has(text)
+		seen.Insert(text)
+		return told
+	})
 }
 
 // warns passes a nil old (on create) on as T's zero value.

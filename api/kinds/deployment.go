@@ -174,10 +174,15 @@ func validateRollingUpdate(r *appsv1.RollingUpdateDeployment, path *field.Path) 
 	if shareValue(unavailable) == 0 && shareValue(surge) == 0 {
 		errs = append(errs, field.Invalid(at, unavailable, "may not be 0 when `maxSurge` is 0"))
 	}
-	if unavailable.Type == intstr.String && len(validation.IsValidPercent(unavailable.StrVal)) == 0 && shareValue(unavailable) > 100 {
-		errs = append(errs, field.Invalid(at, unavailable, "must not be greater than 100%"))
+	return append(errs, notAboveAll(unavailable, at)...)
+}
+
+// notAboveAll refuses a percentage of more than all.
+func notAboveAll(value intstr.IntOrString, path *field.Path) field.ErrorList {
+	if value.Type == intstr.String && len(validation.IsValidPercent(value.StrVal)) == 0 && shareValue(value) > 100 {
+		return field.ErrorList{field.Invalid(path, value, "must not be greater than 100%")}
 	}
-	return errs
+	return nil
 }
 
 // validateShare demands a number or a percentage of replicas.
@@ -188,12 +193,16 @@ func validateShare(value intstr.IntOrString, path *field.Path) field.ErrorList {
 	return apivalidation.ValidateNonnegativeField(int64(value.IntVal), path)
 }
 
-// shareValue is the number in "25%" or 25; an invalid share has none.
+// shareValue is the number in 25, "25%" or "25"; of what is no share it is 0.
 func shareValue(value intstr.IntOrString) int {
 	if value.Type == intstr.Int {
 		return int(value.IntVal)
 	}
-	n, err := strconv.Atoi(strings.TrimSuffix(value.StrVal, "%"))
+	text := value.StrVal
+	if len(validation.IsValidPercent(text)) == 0 {
+		text = strings.TrimSuffix(text, "%")
+	}
+	n, err := strconv.Atoi(text)
 	if err != nil {
 		return 0
 	}
@@ -215,10 +224,7 @@ func validateDeploymentStatus(d, old *appsv1.Deployment) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("updatedReplicas"), s.UpdatedReplicas, "cannot be greater than status.replicas"))
 	}
 	errs = append(errs, replicaCounts{s.Replicas, s.ReadyReplicas, s.AvailableReplicas}.consistent(path)...)
-	if was := old.Status.CollisionCount; was != nil && ptr.Deref(s.CollisionCount, -1) < *was {
-		errs = append(errs, field.Invalid(path.Child("collisionCount"), ptr.Deref(s.CollisionCount, 0), "cannot be decremented"))
-	}
-	return errs
+	return append(errs, notDecremented(s.CollisionCount, old.Status.CollisionCount, path.Child("collisionCount"))...)
 }
 
 func deploymentCells(d *appsv1.Deployment, now time.Time) []any {

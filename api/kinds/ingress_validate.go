@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -182,16 +181,8 @@ func (r *ingressRules) resource(ref *corev1.TypedLocalObjectReference, path *fie
 	if ref.APIGroup != nil {
 		r.each(path.Child("apiGroup"), *ref.APIGroup, validation.IsDNS1123Subdomain(*ref.APIGroup))
 	}
-	r.add(requiredSegment(ref.Kind, path.Child("kind"))...)
-	r.add(requiredSegment(ref.Name, path.Child("name"))...)
-}
-
-// requiredSegment demands what can be a part of a URL's path.
-func requiredSegment(value string, path *field.Path) field.ErrorList {
-	if value == "" {
-		return field.ErrorList{field.Required(path, "")}
-	}
-	return invalidEach(path, value, content.IsPathSegmentName(value))
+	r.add(requiredSegment(ref.Kind, path.Child("kind"), "")...)
+	r.add(requiredSegment(ref.Name, path.Child("name"), "")...)
 }
 
 func (r *ingressRules) service(s *networkingv1.IngressServiceBackend, path *field.Path) {

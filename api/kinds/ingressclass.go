@@ -80,8 +80,8 @@ func validateClassParameters(p *networkingv1.IngressClassParametersReference, pa
 	if p.APIGroup != nil {
 		errs = append(errs, invalidEach(path.Child("apiGroup"), *p.APIGroup, validation.IsDNS1123Subdomain(*p.APIGroup))...)
 	}
-	errs = append(errs, requiredSegment(p.Kind, path.Child("kind"))...)
-	errs = append(errs, requiredSegment(p.Name, path.Child("name"))...)
+	errs = append(errs, requiredSegment(p.Kind, path.Child("kind"), "")...)
+	errs = append(errs, requiredSegment(p.Name, path.Child("name"), "")...)
 	if p.Scope == nil {
 		return append(errs, field.Required(path.Child("scope"), ""))
 	}

@@ -60,8 +60,8 @@ func validateIPAddress(a *networkingv1.IPAddress) field.ErrorList {
 	if ref.Group != "" { // the core group's name is empty
 		errs = append(errs, invalidEach(path.Child("group"), ref.Group, validation.IsDNS1123Subdomain(ref.Group))...)
 	}
-	errs = append(errs, requiredSegment(ref.Resource, path.Child("resource"))...)
-	errs = append(errs, requiredSegment(ref.Name, path.Child("name"))...)
+	errs = append(errs, requiredSegment(ref.Resource, path.Child("resource"), "")...)
+	errs = append(errs, requiredSegment(ref.Name, path.Child("name"), "")...)
 	return append(errs, invalidEach(path.Child("namespace"), ref.Namespace, content.IsPathSegmentName(ref.Namespace))...)
 }
 

@@ -38,7 +38,7 @@ func job() *api.Resource {
 		PrepareCreate: on(prepareJob),
 		PrepareUpdate: onUpdate(func(j, old *batchv1.Job) {
 			defaultJob(j)
-			pod.PrepareTemplate(&j.Spec.Template, &old.Spec.Template)
+			prepareJobSpec(&j.Spec, &old.Spec)
 			j.Status = *old.Status.DeepCopy()
 			if old.Spec.Scheduling == nil { // WorkloadWithJob
 				j.Spec.Scheduling = nil
@@ -125,15 +125,32 @@ func defaultJob(j *batchv1.Job) {
 	if spec.ManualSelector == nil {
 		spec.ManualSelector = ptr.To(false)
 	}
-	if spec.PodFailurePolicy == nil {
+	defaultFailurePolicy(spec.PodFailurePolicy)
+}
+
+func defaultFailurePolicy(policy *batchv1.PodFailurePolicy) {
+	if policy == nil {
 		return
 	}
-	for i := range spec.PodFailurePolicy.Rules {
-		for k := range spec.PodFailurePolicy.Rules[i].OnPodConditions {
-			if pattern := &spec.PodFailurePolicy.Rules[i].OnPodConditions[k]; pattern.Status == "" {
+	for i := range policy.Rules {
+		for k := range policy.Rules[i].OnPodConditions {
+			if pattern := &policy.Rules[i].OnPodConditions[k]; pattern.Status == "" {
 				pattern.Status = corev1.ConditionTrue
 			}
 		}
+	}
+}
+
+// prepareJobSpec drops what belongs to a feature that is off by default (gang
+// scheduling by workloads), unless the old spec has it; old is nil on create.
+func prepareJobSpec(spec, old *batchv1.JobSpec) {
+	if old == nil || old.Scheduling == nil {
+		spec.Scheduling = nil
+	}
+	if old == nil {
+		pod.PrepareTemplate(&spec.Template, nil)
+	} else {
+		pod.PrepareTemplate(&spec.Template, &old.Template)
 	}
 }
 
@@ -142,7 +159,7 @@ func defaultJob(j *batchv1.Job) {
 // labels stays; validation refuses it if it is wrong.
 func prepareJob(j *batchv1.Job) {
 	defaultJob(j)
-	pod.PrepareTemplate(&j.Spec.Template, nil)
+	prepareJobSpec(&j.Spec, nil)
 	j.Status = batchv1.JobStatus{}
 	j.Spec.Scheduling = nil // WorkloadWithJob
 	j.Generation = 1
@@ -185,14 +202,21 @@ func warnJob(j, old *batchv1.Job) []string {
 	} else if j.Generation == old.Generation {
 		return nil
 	}
-	if isIndexed(j) && ptr.Deref(j.Spec.Completions, 0) > manyCompletions && ptr.Deref(j.Spec.Parallelism, 0) > highParallelism {
-		warnings = append(warnings, fmt.Sprintf("%s: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail", field.NewPath("spec")))
-	}
-	return append(warnings, warnTemplate(&j.Spec.Template)...)
+	return append(warnings, warnJobSpec(&j.Spec, field.NewPath("spec"))...)
 }
 
-func isIndexed(j *batchv1.Job) bool {
-	return ptr.Deref(j.Spec.CompletionMode, batchv1.NonIndexedCompletion) == batchv1.IndexedCompletion
+func warnJobSpec(spec *batchv1.JobSpec, path *field.Path) []string {
+	var warnings []string
+	if indexed(spec) && ptr.Deref(spec.Completions, 0) > manyCompletions && ptr.Deref(spec.Parallelism, 0) > highParallelism {
+		warnings = append(warnings, fmt.Sprintf("%s: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail", path))
+	}
+	return append(warnings, pod.TemplateWarnings(&spec.Template, path.Child("template"))...)
+}
+
+func isIndexed(j *batchv1.Job) bool { return indexed(&j.Spec) }
+
+func indexed(spec *batchv1.JobSpec) bool {
+	return ptr.Deref(spec.CompletionMode, batchv1.NonIndexedCompletion) == batchv1.IndexedCompletion
 }
 
 func hasJobCondition(j *batchv1.Job, kind batchv1.JobConditionType) bool {

@@ -131,7 +131,7 @@ func (c *jobChange) finished() {
 	}
 	u := s.UncountedTerminatedPods
 	if (c.endTurned() || !equality.Semantic.DeepEqual(u, was.UncountedTerminatedPods)) && u != nil && len(u.Failed)+len(u.Succeeded) > 0 {
-		c.invalid("uncountedTerminatedPods", u, "uncountedTerminatedPods needs to be empty for finished job")
+		c.invalid("uncountedTerminatedPods", u, "must be empty for finished job")
 	}
 	if (c.endTurned() || !ptr.Equal(s.Terminating, was.Terminating)) && ptr.Deref(s.Terminating, 0) > 0 {
 		c.invalid("terminating", *s.Terminating, "terminating>0 is invalid for finished job")
@@ -152,13 +152,13 @@ func (c *jobChange) times() {
 		}
 	}
 	if (startChanged || endChanged) && s.StartTime != nil && s.CompletionTime != nil && s.CompletionTime.Before(s.StartTime) {
-		c.invalid("completionTime", s.CompletionTime, "completionTime cannot be set before startTime")
+		c.invalid("completionTime", s.CompletionTime, "must be equal to or after `startTime`")
 	}
 	if endChanged && s.CompletionTime != nil && was.CompletionTime != nil {
 		c.invalid("completionTime", s.CompletionTime, "completionTime cannot be mutated")
 	}
 	if startChanged && was.StartTime != nil && !isTrue(c.job.Spec.Suspend) {
-		c.errs = append(c.errs, field.Required(c.path.Child("startTime"), "startTime cannot be removed for unsuspended job"))
+		c.invalid("startTime", s.StartTime, "field is immutable for unsuspended job once set")
 	}
 }
 

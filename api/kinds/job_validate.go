@@ -28,16 +28,18 @@ const (
 
 func validateJob(j *batchv1.Job) field.ErrorList {
 	errs := validateGeneratedSelector(j)
-	errs = append(errs, validateJobSpec(j, nil)...)
+	errs = append(errs, validateJobSpec(&j.Spec, nil, field.NewPath("spec"))...)
+	errs = append(errs, validateJobSelector(&j.Spec, field.NewPath("spec"))...)
 	return append(errs, validatePodHostname(j)...)
 }
 
 // validateJobUpdate keeps what a running job's bookkeeping depends on.
 func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
-	errs := validateJobSpec(j, &old.Spec.Template)
+	path, spec, was := field.NewPath("spec"), &j.Spec, &old.Spec
+	errs := validateJobSpec(spec, &was.Template, path)
+	errs = append(errs, validateJobSelector(spec, path)...)
 	errs = append(errs, validatePodHostname(j)...)
 
-	path, spec, was := field.NewPath("spec"), &j.Spec, &old.Spec
 	errs = append(errs, validateCompletionsUpdate(j, old, path.Child("completions"))...)
 	errs = append(errs, unchanged(spec.Selector, was.Selector, path.Child("selector"))...)
 	errs = append(errs, validateJobTemplateUpdate(j, old, path.Child("template"))...)
@@ -88,8 +90,9 @@ func validateGeneratedSelector(j *batchv1.Job) field.ErrorList {
 	return errs
 }
 
-func validateJobSpec(j *batchv1.Job, oldTemplate *corev1.PodTemplateSpec) field.ErrorList {
-	spec, path := &j.Spec, field.NewPath("spec")
+// validateJobSpec checks all but the selector, which a template for jobs has
+// not; oldTemplate is what the template of the pods replaces, if anything.
+func validateJobSpec(spec *batchv1.JobSpec, oldTemplate *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
 	errs := validateJobNumbers(spec, path)
 	if by := spec.ManagedBy; by != nil {
 		errs = append(errs, validation.IsDomainPrefixedPath(path.Child("managedBy"), *by)...)
@@ -97,12 +100,12 @@ func validateJobSpec(j *batchv1.Job, oldTemplate *corev1.PodTemplateSpec) field.
 			errs = append(errs, field.TooLong(path.Child("managedBy"), "", maxManagedBy))
 		}
 	}
-	errs = append(errs, validateCompletionMode(j, path)...)
+	errs = append(errs, validateCompletionMode(spec, path)...)
 	if spec.PodFailurePolicy != nil {
 		errs = append(errs, validatePodFailurePolicy(spec, path.Child("podFailurePolicy", "rules"))...)
 	}
 	if spec.SuccessPolicy != nil {
-		if isIndexed(j) {
+		if indexed(spec) {
 			errs = append(errs, validateSuccessPolicy(spec, path.Child("successPolicy", "rules"))...)
 		} else {
 			errs = append(errs, field.Invalid(path.Child("successPolicy"), *spec.SuccessPolicy, "requires indexed completion mode"))
@@ -110,8 +113,11 @@ func validateJobSpec(j *batchv1.Job, oldTemplate *corev1.PodTemplateSpec) field.
 	}
 	errs = append(errs, validateReplacementPolicy(spec, path.Child("podReplacementPolicy"))...)
 	errs = append(errs, validateTemplate(&spec.Template, oldTemplate, path.Child("template"))...)
-	errs = append(errs, validateJobRestartPolicy(spec, path.Child("template", "spec", "restartPolicy"))...)
+	return append(errs, validateJobRestartPolicy(spec, path.Child("template", "spec", "restartPolicy"))...)
+}
 
+func validateJobSelector(spec *batchv1.JobSpec, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
 	if spec.Selector == nil {
 		errs = append(errs, field.Required(path.Child("selector"), ""))
 	} else {
@@ -138,9 +144,8 @@ func validateJobNumbers(spec *batchv1.JobSpec, path *field.Path) field.ErrorList
 	return errs
 }
 
-func validateCompletionMode(j *batchv1.Job, path *field.Path) field.ErrorList {
+func validateCompletionMode(spec *batchv1.JobSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	spec := &j.Spec
 	modes := []batchv1.CompletionMode{batchv1.NonIndexedCompletion, batchv1.IndexedCompletion}
 	switch mode := ptr.Deref(spec.CompletionMode, batchv1.NonIndexedCompletion); mode {
 	case batchv1.IndexedCompletion:

@@ -2,6 +2,9 @@ package kinds_test
 
 import (
 	"bytes"
+	gojson "encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,9 +14,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 
@@ -22,13 +27,14 @@ import (
 )
 
 // upstreamData is where Kubernetes keeps one object of every kind with all
-// fields set, in every encoding.
+// fields set, in every encoding: in HEAD and in a directory for each older
+// version that objects may still come from.
 var upstreamData = sync.OnceValues(func() (string, error) {
 	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
-	return filepath.Join(strings.TrimSpace(string(dir)), "testdata", "HEAD"), err
+	return filepath.Join(strings.TrimSpace(string(dir)), "testdata"), err
 })
 
-func upstreamFile(t *testing.T, gvk schema.GroupVersionKind, ext string) []byte {
+func upstreamPath(t *testing.T, version string, gvk schema.GroupVersionKind, ext string) string {
 	t.Helper()
 	dir, err := upstreamData()
 	if err != nil {
@@ -38,7 +44,12 @@ func upstreamFile(t *testing.T, gvk schema.GroupVersionKind, ext string) []byte 
 	if group == "" {
 		group = "core"
 	}
-	data, err := os.ReadFile(filepath.Join(dir, strings.Join([]string{group, gvk.Version, gvk.Kind, ext}, ".")))
+	return filepath.Join(dir, version, strings.Join([]string{group, gvk.Version, gvk.Kind, ext}, "."))
+}
+
+func upstreamFile(t *testing.T, gvk schema.GroupVersionKind, ext string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(upstreamPath(t, "HEAD", gvk, ext))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,6 +63,15 @@ func encodings() map[string]runtime.Serializer {
 		"yaml": json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: true, Strict: true}),
 		"pb":   protobuf.NewSerializer(s, s),
 	}
+}
+
+// lenientEncodings pass over fields that there are no more.
+func lenientEncodings() map[string]runtime.Serializer {
+	s := kinds.Scheme()
+	lenient := encodings()
+	lenient["json"] = json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Pretty: true})
+	lenient["yaml"] = json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: true})
+	return lenient
 }
 
 // servedKinds are all kinds that rows or subresources speak, with the row's
@@ -77,25 +97,113 @@ func TestRoundTrip(t *testing.T) {
 	for gvk, version := range servedKinds() {
 		for ext, codec := range encodings() {
 			t.Run(gvk.Group+"."+gvk.Version+"."+gvk.Kind+"/"+ext, func(t *testing.T) {
-				want := upstreamFile(t, gvk, ext)
-				obj, got, err := codec.Decode(want, nil, nil)
+				data := upstreamFile(t, gvk, ext)
+				roundTrip(t, codec, gvk, version, data, data)
+			})
+		}
+	}
+}
+
+// TestRoundTripOlder does the same with what older versions wrote, of which
+// fields may be gone: then there is a file that says what is left.
+func TestRoundTripOlder(t *testing.T) {
+	dir, err := upstreamData()
+	if err != nil {
+		t.Fatalf("find k8s.io/api: %v", err)
+	}
+	older, err := filepath.Glob(filepath.Join(dir, "v*"))
+	if err != nil || len(older) == 0 {
+		t.Fatalf("no older versions in %s: %v", dir, err)
+	}
+	for _, path := range older {
+		release, found := filepath.Base(path), 0
+		for gvk, version := range servedKinds() {
+			for ext, codec := range lenientEncodings() {
+				data, err := os.ReadFile(upstreamPath(t, release, gvk, ext))
+				if errors.Is(err, fs.ErrNotExist) {
+					continue // the kind is newer
+				}
 				if err != nil {
 					t.Fatal(err)
 				}
-				if *got != gvk {
-					t.Fatalf("decoded a %s", got)
-				}
-				obj = throughHub(t, obj, version)
-				obj.GetObjectKind().SetGroupVersionKind(gvk)
-				var encoded bytes.Buffer
-				if err := codec.Encode(obj, &encoded); err != nil {
+				want, err := os.ReadFile(upstreamPath(t, release, gvk, "after_roundtrip."+ext))
+				if errors.Is(err, fs.ErrNotExist) {
+					want = data
+				} else if err != nil {
 					t.Fatal(err)
 				}
-				if diff := cmp.Diff(string(want), encoded.String()); diff != "" {
-					t.Errorf("changed on the way (-want +got):\n%s", diff)
-				}
-			})
+				found++
+				t.Run(release+"/"+gvk.Group+"."+gvk.Version+"."+gvk.Kind+"/"+ext, func(t *testing.T) {
+					roundTrip(t, codec, gvk, version, data, want)
+				})
+			}
 		}
+		if found < 100 {
+			t.Errorf("%s: %d files, want at least 100", release, found)
+		}
+	}
+}
+
+// TestRoundTripCBOR starts from JSON, since Kubernetes has no files in CBOR.
+func TestRoundTripCBOR(t *testing.T) {
+	s := kinds.Scheme()
+	codec := cbor.NewSerializer(s, s, cbor.Strict(true))
+	for gvk := range servedKinds() {
+		t.Run(gvk.Group+"."+gvk.Version+"."+gvk.Kind, func(t *testing.T) {
+			obj, _, err := encodings()["json"].Decode(upstreamFile(t, gvk, "json"), nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var encoded bytes.Buffer
+			if err := codec.Encode(obj, &encoded); err != nil {
+				t.Fatal(err)
+			}
+			back, got, err := codec.Decode(encoded.Bytes(), nil, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if *got != gvk {
+				t.Errorf("decoded a %s", got)
+			}
+			if diff := cmp.Diff(asJSON(t, obj), asJSON(t, back)); diff != "" {
+				t.Errorf("changed on the way (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// asJSON tells objects apart by what they mean: fields of raw JSON may hold it
+// in another encoding.
+func asJSON(t *testing.T, obj runtime.Object) any {
+	t.Helper()
+	var text bytes.Buffer
+	if err := encodings()["json"].Encode(obj, &text); err != nil {
+		t.Fatal(err)
+	}
+	var value any
+	if err := gojson.Unmarshal(text.Bytes(), &value); err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func roundTrip(t *testing.T, codec runtime.Serializer, gvk schema.GroupVersionKind, version *api.Version, data, want []byte) {
+	t.Helper()
+	obj, got, err := codec.Decode(data, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *got != gvk {
+		t.Fatalf("decoded a %s", got)
+	}
+	obj = throughHub(t, obj, version)
+	obj.GetObjectKind().SetGroupVersionKind(gvk)
+	var encoded bytes.Buffer
+	if err := codec.Encode(obj, &encoded); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), encoded.String()); diff != "" {
+		t.Errorf("changed on the way (-want +got):\n%s", diff)
 	}
 }
 
@@ -165,6 +273,10 @@ func throughHub(t *testing.T, obj runtime.Object, version *api.Version) runtime.
 	}
 	if diff := cmp.Diff(hubBefore, hub); diff != "" {
 		t.Errorf("FromHub changed its argument:\n%s", diff)
+	}
+	if hpa, ok := back.(*autoscalingv1.HorizontalPodAutoscaler); ok {
+		// What is measured of the CPU comes back twice, here as in Kubernetes.
+		delete(hpa.Annotations, "autoscaling.alpha.kubernetes.io/current-metrics")
 	}
 	return back
 }

@@ -2,6 +2,7 @@ package kinds_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -20,10 +21,12 @@ func TestScale(t *testing.T) {
 	meta := metav1.ObjectMeta{Name: "a", Namespace: "default", UID: "u", ResourceVersion: "7", CreationTimestamp: metav1.NewTime(now), Labels: map[string]string{"x": "z"}}
 	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}
 	for resource, obj := range map[string]api.Object{
-		"deployments": &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](3), Selector: selector}, Status: appsv1.DeploymentStatus{Replicas: 2}},
-		"replicasets": &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](3), Selector: selector}, Status: appsv1.ReplicaSetStatus{Replicas: 2}},
+		"replicationcontrollers": &corev1.ReplicationController{ObjectMeta: meta, Spec: corev1.ReplicationControllerSpec{Replicas: ptr.To[int32](3), Selector: selector.MatchLabels}, Status: corev1.ReplicationControllerStatus{Replicas: 2}},
+		"statefulsets":           &appsv1.StatefulSet{ObjectMeta: meta, Spec: appsv1.StatefulSetSpec{Replicas: ptr.To[int32](3), Selector: selector}, Status: appsv1.StatefulSetStatus{Replicas: 2}},
+		"deployments":            &appsv1.Deployment{ObjectMeta: meta, Spec: appsv1.DeploymentSpec{Replicas: ptr.To[int32](3), Selector: selector}, Status: appsv1.DeploymentStatus{Replicas: 2}},
+		"replicasets":            &appsv1.ReplicaSet{ObjectMeta: meta, Spec: appsv1.ReplicaSetSpec{Replicas: ptr.To[int32](3), Selector: selector}, Status: appsv1.ReplicaSetStatus{Replicas: 2}},
 	} {
-		sub := kinds.Registry().Must("apps", resource).Subresources["scale"]
+		sub := kinds.Registry().Of(obj).Subresources["scale"]
 		got, err := sub.Get(obj)
 		if err != nil {
 			t.Fatal(err)
@@ -103,6 +106,43 @@ func TestEventFieldLabels(t *testing.T) {
 	} {
 		if got := set[row.Versions[1].FieldLabels[label]]; got != want {
 			t.Errorf("%s is %q, want %q", label, got, want)
+		}
+	}
+}
+
+func TestLimitRangeIsNamed(t *testing.T) {
+	row := kinds.Registry().Must("", "limitranges")
+	for given, want := range map[string]string{"": "a-uid", "mine": "mine"} {
+		l := &corev1.LimitRange{ObjectMeta: metav1.ObjectMeta{Name: given, UID: "a-uid"}}
+		if row.PrepareCreate(l); l.Name != want {
+			t.Errorf("%q became %q, want %q", given, l.Name, want)
+		}
+	}
+}
+
+func TestParseSchedule(t *testing.T) {
+	from := time.Date(2026, time.March, 1, 12, 30, 0, 0, time.UTC)
+	for text, want := range map[string]string{
+		"0 * * * *":        "2026-03-01T13:00:00Z",
+		"*/20 2-4 * * 1,3": "2026-03-02T02:00:00Z",
+		"0 0 31 * *":       "2026-03-31T00:00:00Z",
+		"0 0 1 JAN *":      "2027-01-01T00:00:00Z",
+		"@weekly":          "2026-03-08T00:00:00Z",
+		"@every 90m":       "2026-03-01T14:00:00Z",
+		"0 0 30 2 *":       "0001-01-01T00:00:00Z", // never
+	} {
+		schedule, err := kinds.ParseSchedule(text)
+		if err != nil {
+			t.Errorf("%s: %v", text, err)
+			continue
+		}
+		if got := schedule.Next(from).Format(time.RFC3339); got != want {
+			t.Errorf("%s comes next at %s, want %s", text, got, want)
+		}
+	}
+	for _, text := range []string{"", "TZ=0", "CRON_TZ=", "* * * *", "@sometimes", "a b c d e"} {
+		if schedule, err := kinds.ParseSchedule(text); err == nil {
+			t.Errorf("%q is taken: %v", text, schedule)
 		}
 	}
 }

@@ -92,9 +92,12 @@ func render(t *testing.T, table *api.Table, objects []api.Object, wide bool) str
 func checkCell(t *testing.T, column metav1.TableColumnDefinition, cell any) {
 	t.Helper()
 	var kinds []string
-	switch cell.(type) {
+	switch cell := cell.(type) {
 	case string:
 		kinds = []string{"string", "date"}
+		if cell == "True" || cell == "False" || cell == "<unset>" {
+			kinds = append(kinds, "boolean") // of a pointer, as Kubernetes prints it
+		}
 	case int64:
 		kinds = []string{"integer", "string"}
 	case bool:

@@ -55,11 +55,18 @@ func validateSelected(selector *metav1.LabelSelector, template, old *corev1.PodT
 		errs = append(errs, field.Invalid(at.Child("metadata", "labels"), template.Labels, "`selector` does not match template `labels`"))
 	}
 	errs = append(errs, validateTemplate(template, old, at)...)
-	if template.Spec.RestartPolicy != corev1.RestartPolicyAlways {
-		errs = append(errs, field.NotSupported(at.Child("spec", "restartPolicy"), template.Spec.RestartPolicy, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
+	return append(errs, validateEndless(&template.Spec, at.Child("spec"), "ReplicaSet")...)
+}
+
+// validateEndless demands of pods that a kind keeps running that they do not
+// end by themselves.
+func validateEndless(spec *corev1.PodSpec, at *field.Path, kind string) field.ErrorList {
+	var errs field.ErrorList
+	if spec.RestartPolicy != corev1.RestartPolicyAlways {
+		errs = append(errs, field.NotSupported(at.Child("restartPolicy"), spec.RestartPolicy, []corev1.RestartPolicy{corev1.RestartPolicyAlways}))
 	}
-	if template.Spec.ActiveDeadlineSeconds != nil {
-		errs = append(errs, field.Forbidden(at.Child("spec", "activeDeadlineSeconds"), "activeDeadlineSeconds in ReplicaSet is not Supported"))
+	if spec.ActiveDeadlineSeconds != nil {
+		errs = append(errs, field.Forbidden(at.Child("activeDeadlineSeconds"), "activeDeadlineSeconds in "+kind+" is not Supported"))
 	}
 	return errs
 }
@@ -81,6 +88,14 @@ func (c replicaCounts) consistent(path *field.Path) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("availableReplicas"), c.available, "cannot be greater than readyReplicas"))
 	}
 	return errs
+}
+
+// notDecremented demands of a count that may be missing that it only grows.
+func notDecremented(count, old *int32, path *field.Path) field.ErrorList {
+	if old == nil || ptr.Deref(count, -1) >= *old {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, ptr.Deref(count, 0), "cannot be decremented")}
 }
 
 // warnPodName tells of a name that is no DNS label, since pods are named after

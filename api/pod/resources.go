@@ -29,6 +29,28 @@ func ValidateLimits(list corev1.ResourceList, path *field.Path) field.ErrorList 
 	return c.errs
 }
 
+// ValidateResourceName says what is wrong with the name of any resource.
+func ValidateResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
+	c := &checker{}
+	c.resourceName(path, name)
+	return c.errs
+}
+
+// ValidateContainerResourceName is ValidateResourceName for what a container may
+// ask for.
+func ValidateContainerResourceName(name corev1.ResourceName, path *field.Path) field.ErrorList {
+	c := &checker{}
+	containerResource(c, path, name)
+	return c.errs
+}
+
+// IsStandardResource says whether Kubernetes knows a name without a domain.
+func IsStandardResource(name corev1.ResourceName) bool { return isStandardResource(name) }
+
+// OvercommitAllowed says whether the limit of a resource may be above its
+// request.
+func OvercommitAllowed(name corev1.ResourceName) bool { return overcommitAllowed(name) }
+
 // resourceRequirements checks amounts against each other; nameCheck says which
 // resources are allowed here.
 func (c *checker) resourceRequirements(at *field.Path, r *corev1.ResourceRequirements, nameCheck func(*checker, *field.Path, corev1.ResourceName), claims sets.Set[string]) {

@@ -72,15 +72,30 @@ func ValidateTemplateUpdate(t, old *corev1.PodTemplateSpec, path *field.Path) fi
 
 func (c *checker) template(t *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
 	spec := path.Child("spec")
-	c.add(metavalidation.ValidateLabels(t.Labels, path.Child("labels"))...)
-	c.add(apivalidation.ValidateAnnotations(t.Annotations, path.Child("annotations"))...)
-	c.podAnnotations(path.Child("annotations"), t.Annotations, &t.Spec)
+	c.templateLabels(t, path)
 	c.spec(spec, &t.Spec, nil)
 	c.profileAnnotationsMatch(t.Annotations, &t.Spec, spec)
 	if len(t.Spec.EphemeralContainers) > 0 {
 		c.forbidden(spec.Child("ephemeralContainers"), "ephemeral containers not allowed in pod template")
 	}
 	return c.errs
+}
+
+// ValidateTemplateLabels is the part of ValidateTemplate that is about labels and
+// annotations. old is the template that t replaces, or nil.
+func ValidateTemplateLabels(t, old *corev1.PodTemplateSpec, path *field.Path) field.ErrorList {
+	c := &checker{}
+	if old != nil {
+		c.leniency = leniencyFor(&old.Spec, &old.ObjectMeta)
+	}
+	c.templateLabels(t, path)
+	return c.errs
+}
+
+func (c *checker) templateLabels(t *corev1.PodTemplateSpec, path *field.Path) {
+	c.add(metavalidation.ValidateLabels(t.Labels, path.Child("labels"))...)
+	c.add(apivalidation.ValidateAnnotations(t.Annotations, path.Child("annotations"))...)
+	c.podAnnotations(path.Child("annotations"), t.Annotations, &t.Spec)
 }
 
 // ValidateBinding says what is wrong with the body of a pod's binding.

@@ -1,0 +1,236 @@
+package kinds
+
+import (
+	"strconv"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/pod"
+)
+
+func daemonSet() *api.Resource {
+	gv := appsv1.SchemeGroupVersion
+	status := appsv1.DaemonSetStatus{}.SwaggerDoc()
+	return stored[appsv1.DaemonSet, *appsv1.DaemonSet, appsv1.DaemonSetList](gv, &api.Resource{
+		Plural:     "daemonsets",
+		Singular:   "daemonset",
+		Kind:       "DaemonSet",
+		ShortNames: []string{"ds"},
+		Categories: []string{"all"},
+		Namespaced: true,
+		Prefix:     "daemonsets",
+		Default:    on(defaultDaemonSet),
+		PrepareCreate: on(func(ds *appsv1.DaemonSet) {
+			pod.PrepareTemplate(&ds.Spec.Template, nil)
+			ds.Status = appsv1.DaemonSetStatus{}
+			ds.Generation = 1
+			if n, err := templateGeneration(ds); err == nil {
+				setTemplateGeneration(ds, max(n, 1))
+			}
+		}),
+		PrepareUpdate: onUpdate(prepareDaemonSetUpdate),
+		Validate: validates(func(ds *appsv1.DaemonSet) field.ErrorList {
+			return append(validateDaemonSet(&ds.Spec, nil), validateTemplateGeneration(ds)...)
+		}),
+		ValidateUpdate: validatesUpdate(func(ds, old *appsv1.DaemonSet) field.ErrorList {
+			errs := append(validateDaemonSet(&ds.Spec, &old.Spec), validateTemplateGeneration(ds)...)
+			return append(errs, unchanged(ds.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+		}),
+		Warnings: warns(func(ds, old *appsv1.DaemonSet) []string {
+			if old != nil && equality.Semantic.DeepEqual(ds.Spec.Template, old.Spec.Template) {
+				return nil
+			}
+			return warnTemplate(&ds.Spec.Template)
+		}),
+		Inert:                    "no controller makes pods of it",
+		ResetFields:              resets(gv, "status"),
+		AllowUnconditionalUpdate: true,
+		Table: &api.Table{
+			Columns: columns(
+				[]metav1.TableColumnDefinition{
+					nameColumn(),
+					column("Desired", "integer", status["desiredNumberScheduled"]),
+					column("Current", "integer", status["currentNumberScheduled"]),
+					column("Ready", "integer", status["numberReady"]),
+					column("Up-to-date", "integer", status["updatedNumberScheduled"]),
+					column("Available", "integer", status["numberAvailable"]),
+					column("Node Selector", "string", corev1.PodSpec{}.SwaggerDoc()["nodeSelector"]),
+					ageColumn(),
+				},
+				containerColumns(),
+				[]metav1.TableColumnDefinition{wideColumn("Selector", "string", appsv1.DaemonSetSpec{}.SwaggerDoc()["selector"])},
+			),
+			Row: cells(func(ds *appsv1.DaemonSet, now time.Time) []any {
+				s := &ds.Status
+				names, images := containerCells(&ds.Spec.Template)
+				return []any{ds.Name, int64(s.DesiredNumberScheduled), int64(s.CurrentNumberScheduled), int64(s.NumberReady),
+					int64(s.UpdatedNumberScheduled), int64(s.NumberAvailable), labels.FormatLabels(ds.Spec.Template.Spec.NodeSelector),
+					age(ds.CreationTimestamp, now), names, images, metav1.FormatLabelSelector(ds.Spec.Selector)}
+			}),
+		},
+		Subresources: map[string]*api.Subresource{
+			"status": {
+				Verbs: updateVerbs,
+				PrepareUpdate: onUpdate(func(ds, old *appsv1.DaemonSet) {
+					ds.Spec = *old.Spec.DeepCopy()
+					keepTemplateGeneration(ds, old, 0)
+				}),
+				ValidateUpdate: validatesUpdate(func(ds, old *appsv1.DaemonSet) field.ErrorList {
+					return append(validateDaemonSetStatus(&ds.Status, &old.Status), validateTemplateGeneration(ds)...)
+				}),
+				ResetFields: resets(gv, "spec"),
+			},
+		},
+	})
+}
+
+func defaultDaemonSet(ds *appsv1.DaemonSet) {
+	spec := &ds.Spec
+	pod.DefaultTemplate(&spec.Template)
+	if spec.UpdateStrategy.Type == "" {
+		spec.UpdateStrategy.Type = appsv1.RollingUpdateDaemonSetStrategyType
+	}
+	if spec.UpdateStrategy.Type == appsv1.RollingUpdateDaemonSetStrategyType {
+		if spec.UpdateStrategy.RollingUpdate == nil {
+			spec.UpdateStrategy.RollingUpdate = &appsv1.RollingUpdateDaemonSet{}
+		}
+		rolling := spec.UpdateStrategy.RollingUpdate
+		if rolling.MaxUnavailable == nil {
+			rolling.MaxUnavailable = ptr.To(intstr.FromInt32(1))
+		}
+		if rolling.MaxSurge == nil {
+			rolling.MaxSurge = ptr.To(intstr.FromInt32(0))
+		}
+	}
+	if spec.RevisionHistoryLimit == nil {
+		spec.RevisionHistoryLimit = ptr.To[int32](10)
+	}
+}
+
+func prepareDaemonSetUpdate(ds, old *appsv1.DaemonSet) {
+	defaultDaemonSet(ds)
+	pod.PrepareTemplate(&ds.Spec.Template, &old.Spec.Template)
+	ds.Status = *old.Status.DeepCopy()
+	if !equality.Semantic.DeepEqual(ds.Spec, old.Spec) {
+		ds.Generation = old.Generation + 1
+	}
+	var changed int64
+	if !equality.Semantic.DeepEqual(ds.Spec.Template, old.Spec.Template) {
+		changed = 1
+	}
+	keepTemplateGeneration(ds, old, changed)
+}
+
+// The number of the template was a field of the spec in versions of old. What
+// is left of it is an annotation, which every writer gets to see and none to
+// set, but for its first value.
+
+func templateGeneration(ds *appsv1.DaemonSet) (int64, error) {
+	text, ok := ds.Annotations[appsv1.DeprecatedTemplateGeneration]
+	if !ok {
+		return 0, nil
+	}
+	return strconv.ParseInt(text, 10, 64)
+}
+
+func setTemplateGeneration(ds *appsv1.DaemonSet, n int64) {
+	if ds.Annotations == nil {
+		ds.Annotations = map[string]string{}
+	}
+	ds.Annotations[appsv1.DeprecatedTemplateGeneration] = strconv.FormatInt(n, 10)
+}
+
+// keepTemplateGeneration takes the number over from old, counted on by changed.
+// What is no number stays, for validation to refuse.
+func keepTemplateGeneration(ds, old *appsv1.DaemonSet, changed int64) {
+	if _, err := templateGeneration(ds); err != nil {
+		return
+	}
+	if n, err := templateGeneration(old); err == nil {
+		setTemplateGeneration(ds, n+changed)
+	}
+}
+
+func validateTemplateGeneration(ds *appsv1.DaemonSet) field.ErrorList {
+	if _, err := templateGeneration(ds); err != nil {
+		return field.ErrorList{field.Invalid(field.NewPath("metadata", "annotations").Key(appsv1.DeprecatedTemplateGeneration),
+			ds.Annotations[appsv1.DeprecatedTemplateGeneration], err.Error())}
+	}
+	return nil
+}
+
+// validateDaemonSet checks a spec; old is nil on create.
+func validateDaemonSet(spec, old *appsv1.DaemonSetSpec) field.ErrorList {
+	path := field.NewPath("spec")
+	var options metav1validation.LabelSelectorValidationOptions
+	var oldTemplate *corev1.PodTemplateSpec
+	if old != nil {
+		options.AllowInvalidLabelValueInSelector = metav1validation.LabelSelectorHasInvalidLabelValue(old.Selector)
+		oldTemplate = &old.Template
+	}
+	errs := metav1validation.ValidateLabelSelector(spec.Selector, options, path.Child("selector"))
+	selector, err := metav1.LabelSelectorAsSelector(spec.Selector)
+	if err == nil && !selector.Matches(labels.Set(spec.Template.Labels)) {
+		errs = append(errs, field.Invalid(path.Child("template", "metadata", "labels"), spec.Template.Labels, "`selector` does not match template `labels`"))
+	}
+	if spec.Selector != nil && len(spec.Selector.MatchLabels)+len(spec.Selector.MatchExpressions) == 0 {
+		errs = append(errs, field.Invalid(path.Child("selector"), spec.Selector, "empty selector is invalid for daemonset"))
+	}
+	errs = append(errs, validateTemplate(&spec.Template, oldTemplate, path.Child("template"))...)
+	errs = append(errs, validateEndless(&spec.Template.Spec, path.Child("template", "spec"), "DaemonSet")...)
+	errs = append(errs, nonNegative(path, counter{"minReadySeconds", int64(spec.MinReadySeconds)})...)
+	errs = append(errs, validateDaemonSetStrategy(&spec.UpdateStrategy, path.Child("updateStrategy"))...)
+	return append(errs, nonNegative(path, counter{"revisionHistoryLimit", int64(ptr.Deref(spec.RevisionHistoryLimit, 0))})...)
+}
+
+func validateDaemonSetStrategy(s *appsv1.DaemonSetUpdateStrategy, path *field.Path) field.ErrorList {
+	switch s.Type {
+	case appsv1.OnDeleteDaemonSetStrategyType:
+		return nil
+	case appsv1.RollingUpdateDaemonSetStrategyType:
+	default:
+		return field.ErrorList{field.NotSupported(path, *s,
+			[]appsv1.DaemonSetUpdateStrategyType{appsv1.RollingUpdateDaemonSetStrategyType, appsv1.OnDeleteDaemonSetStrategyType})}
+	}
+	at := path.Child("rollingUpdate")
+	if s.RollingUpdate == nil {
+		return field.ErrorList{field.Required(at, "")}
+	}
+	unavailable, surge := ptr.Deref(s.RollingUpdate.MaxUnavailable, intstr.IntOrString{}), ptr.Deref(s.RollingUpdate.MaxSurge, intstr.IntOrString{})
+	errs := validateShare(unavailable, at.Child("maxUnavailable"))
+	errs = append(errs, validateShare(surge, at.Child("maxSurge"))...)
+	errs = append(errs, notAboveAll(unavailable, at.Child("maxUnavailable"))...)
+	errs = append(errs, notAboveAll(surge, at.Child("maxSurge"))...)
+	switch some, more := shareValue(unavailable) != 0, shareValue(surge) != 0; {
+	case some && more:
+		errs = append(errs, field.Invalid(at.Child("maxSurge"), surge, "may not be set when maxUnavailable is non-zero"))
+	case !some && !more:
+		errs = append(errs, field.Required(at.Child("maxUnavailable"), "cannot be 0 when maxSurge is 0"))
+	}
+	return errs
+}
+
+func validateDaemonSetStatus(s, old *appsv1.DaemonSetStatus) field.ErrorList {
+	path := field.NewPath("status")
+	errs := nonNegative(path,
+		counter{"currentNumberScheduled", int64(s.CurrentNumberScheduled)},
+		counter{"numberMisscheduled", int64(s.NumberMisscheduled)},
+		counter{"desiredNumberScheduled", int64(s.DesiredNumberScheduled)},
+		counter{"numberReady", int64(s.NumberReady)},
+		counter{"observedGeneration", s.ObservedGeneration},
+		counter{"updatedNumberScheduled", int64(s.UpdatedNumberScheduled)},
+		counter{"numberAvailable", int64(s.NumberAvailable)},
+		counter{"numberUnavailable", int64(s.NumberUnavailable)},
+		counter{"collisionCount", int64(ptr.Deref(s.CollisionCount, 0))})
+	return append(errs, notDecremented(s.CollisionCount, old.CollisionCount, path.Child("collisionCount"))...)
+}
