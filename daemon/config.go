@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"hansa.dev/hansa/store/encryption"
 )
 
 // Config is what a role is made of. The command line fills it in and has
@@ -29,6 +31,7 @@ type Config struct {
 	EtcdEndpoints    []string // empty: embedded
 	RuntimeEndpoint  string   // empty: the carried containerd
 	LogLevel         slog.Level
+	Encryption       *encryption.Config // nil: values are stored as they are
 
 	// DetectMutations ends the process, naming the object, when some part of it
 	// wrote to an object that all share. For tests: it costs an encoding of every

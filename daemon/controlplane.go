@@ -36,6 +36,7 @@ import (
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
 	"hansa.dev/hansa/store"
+	"hansa.dev/hansa/store/encryption"
 	"hansa.dev/hansa/store/etcd"
 )
 
@@ -79,6 +80,12 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	engine, err := openEngine(ctx, c, p.authority, log)
 	if err != nil {
 		return nil, err
+	}
+	if c.Encryption != nil {
+		engine = encryption.Wrap(engine, p.registry, c.Encryption)
+		if unknown := c.Encryption.Unknown(p.registry); len(unknown) > 0 {
+			log.Warn("the encryption configuration names resources that are not known", "resources", unknown)
+		}
 	}
 	l.cleanup("etcd", engine.Close)
 	if p.store, err = store.Open(ctx, engine, p.registry, store.Options{Clock: clk, Logger: log, DetectMutations: c.DetectMutations}); err != nil {

@@ -28,8 +28,7 @@ func (s *Store) follow(ctx context.Context, stream Stream) {
 			delay = 0
 		}
 		for stream = nil; stream == nil; {
-			var broken *brokenError
-			if errors.As(err, &broken) {
+			if beyondRepair(err) {
 				s.fail(err)
 				return
 			}
@@ -83,6 +82,12 @@ type brokenError struct{ err error }
 
 func (e *brokenError) Error() string { return e.err.Error() }
 func (e *brokenError) Unwrap() error { return e.err }
+
+func beyondRepair(err error) bool {
+	var broken *brokenError
+	var value *ValueError
+	return errors.As(err, &broken) || errors.As(err, &value)
+}
 
 // change is a record with its table.
 type change struct {

@@ -193,6 +193,8 @@ func (c *codec) decodeAny(value []byte) (api.Object, error) {
 		stored, gvk, err = c.proto.Decode(value, nil, nil)
 	case bytes.HasPrefix(value, []byte("{")):
 		stored, gvk, err = c.decodeJSON(value)
+	case bytes.HasPrefix(value, []byte("k8s:enc:")):
+		err = fmt.Errorf("it is encrypted; start with the configuration that has its key (--encryption-provider-config)")
 	default:
 		err = fmt.Errorf("neither protobuf nor JSON")
 	}

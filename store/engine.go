@@ -50,6 +50,9 @@ type KV struct {
 	Value          []byte // not to be written to
 	CreateRevision int64
 	ModRevision    int64
+	// Stale says that the value is not kept as it would be written now: its next
+	// write has to be carried out even if it changes nothing.
+	Stale bool
 }
 
 // RangeRequest asks for [Start, End), or for Start alone when End is empty.
@@ -140,6 +143,16 @@ type CompactedError struct {
 func (e *CompactedError) Error() string {
 	return fmt.Sprintf("history is compacted up to revision %d", e.Compacted)
 }
+
+// ValueError says that the value of a key is there and cannot be made sense of.
+// Trying again does not mend it.
+type ValueError struct {
+	Key string
+	Err error
+}
+
+func (e *ValueError) Error() string { return fmt.Sprintf("the value of %s: %v", e.Key, e.Err) }
+func (e *ValueError) Unwrap() error { return e.Err }
 
 // Errors of engines.
 var (

@@ -18,25 +18,31 @@ type history struct {
 // openHistory begins at the revision of a version: its first writes may have
 // been seen, later ones not.
 func (w *Watcher) openHistory(ctx context.Context) error {
-	s, rv := w.store, w.cursor
-	from := (rv + 1) / slots
+	s := w.store
+	from := (w.cursor + 1) / slots
 	// The stream reports what is compacted only when it is read; asking now
 	// lets the watch be refused instead of broken off.
 	_, err := s.engine.Range(ctx, RangeRequest{Start: w.sel.table.prefix, Revision: from})
 	if err != nil && !errors.Is(err, ErrFutureRevision) {
-		return historyError(ctx, rv, err)
+		return w.historyError(ctx, err)
 	}
 	stream, err := s.engine.Watch(w.life, from, true)
 	if err != nil {
-		return historyError(ctx, rv, err)
+		return w.historyError(ctx, err)
 	}
 	w.history = &history{stream: stream, until: s.snap.Load().revision}
 	return nil
 }
 
-func historyError(ctx context.Context, rv int64, err error) error {
+func (w *Watcher) historyError(ctx context.Context, err error) error {
+	rv := w.cursor
 	var gone *CompactedError
+	var value *ValueError
 	switch {
+	case errors.As(err, &value):
+		// Written with a key that is not in use any more: gone, like what is
+		// compacted. Now is where to begin again.
+		return errTooOld(rv, lastOf(w.store.snap.Load().revision))
 	case errors.As(err, &gone):
 		return errTooOld(rv, lastOf(gone.Compacted))
 	case ctx.Err() != nil:
@@ -51,7 +57,7 @@ func (w *Watcher) readHistory(ctx context.Context) error {
 	h := w.history
 	events, err := h.stream.Next(ctx)
 	if err != nil {
-		return historyError(ctx, w.cursor, err)
+		return w.historyError(ctx, err)
 	}
 	for _, ev := range events {
 		r, err := w.historic(ev)

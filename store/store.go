@@ -176,7 +176,8 @@ type Outcome struct {
 	Delete bool
 	// With adds to WriteOptions.With.
 	With []Side
-	// Unchanged answers the present object and writes nothing.
+	// Unchanged answers the present object and writes nothing, unless it has to
+	// be stored anew all the same (KV.Stale).
 	Unchanged bool
 }
 

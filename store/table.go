@@ -25,6 +25,8 @@ type entry struct {
 	size int    // bytes stored
 	sum  uint64 // fingerprint, when mutations are detected
 
+	stale bool // see KV.Stale
+
 	used *common // what obj shares with others: known for as long as there are entries with it
 }
 
@@ -142,7 +144,7 @@ func (t *table) entry(key string, kv KV) (*entry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", kv.Key, err)
 	}
-	e := &entry{key: key, obj: obj, mod: kv.ModRevision, rv: versionOf(kv.ModRevision, slot), size: len(kv.Value), used: used}
+	e := &entry{key: key, obj: obj, mod: kv.ModRevision, rv: versionOf(kv.ModRevision, slot), size: len(kv.Value), used: used, stale: kv.Stale}
 	obj.SetResourceVersion(formatVersion(e.rv))
 	return e, nil
 }

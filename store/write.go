@@ -184,8 +184,11 @@ func (a *attempt) derive(s *Store) (api.Object, error) {
 		if cur == nil {
 			return nil, errNotFound(w.Ref)
 		}
-		if a.out.Unchanged {
+		if a.out.Unchanged && !a.cur.stale {
 			return cur, nil
+		}
+		if a.out.Unchanged {
+			a.out = Outcome{Object: cur.DeepCopyObject().(api.Object)}
 		}
 	case a.out.Object == nil:
 		return nil, apierrors.NewInternalError(fmt.Errorf("the update of %s came to nothing", w.Ref))

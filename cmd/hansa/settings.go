@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"hansa.dev/hansa/daemon"
+	"hansa.dev/hansa/store/encryption"
 )
 
 const defaultConfigFile = "/etc/hansa/config.yaml"
@@ -48,6 +49,7 @@ type settings struct {
 	clusterDomain    string
 	etcdEndpoints    []string
 	runtimeEndpoint  string
+	encryption       string
 	featureGates     []string
 	logLevel         string
 }
@@ -72,6 +74,7 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.clusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
 	f.StringSliceVar(&s.etcdEndpoints, "etcd-endpoints", nil, "an etcd cluster to use instead of the embedded one")
 	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
+	f.StringVar(&s.encryption, "encryption-provider-config", "", "file that says how which resources are stored encrypted (EncryptionConfiguration)")
 	f.StringSliceVar(&s.featureGates, "feature-gates", nil, "features to switch, NAME=true|false; may be repeated")
 	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
@@ -257,6 +260,11 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		name, _, _ := strings.Cut(g, "=")
 		return bad("feature-gates", "%q is not a feature of this version", name)
 	}
+	if s.encryption != "" {
+		if c.Encryption, err = readEncryption(s.encryption); err != nil {
+			return bad("encryption-provider-config", "%v", err)
+		}
+	}
 	c.DetectMutations = os.Getenv(detectVariable) == "1"
 	for _, e := range s.etcdEndpoints {
 		if u, err := url.Parse(e); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -267,6 +275,18 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	c.RuntimeEndpoint = s.runtimeEndpoint
 	if err := c.LogLevel.UnmarshalText([]byte(s.logLevel)); err != nil || c.LogLevel > slog.LevelError {
 		return bad("log-level", "%q is not debug, info, warn or error", s.logLevel)
+	}
+	return c, nil
+}
+
+func readEncryption(file string) (*encryption.Config, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	c, err := encryption.Parse(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return c, nil
 }

@@ -134,6 +134,8 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 		{"--node-taint=x", "--node-taint: \"x\" is not KEY=VALUE:EFFECT"},
 		{"--node-taint=x:Never", "--node-taint: effect \"Never\""},
 		{"--feature-gates=Foo=true", "--feature-gates: \"Foo\" is not a feature"},
+		{"--encryption-provider-config=/no/such/file", "--encryption-provider-config: open /no/such/file: "},
+		{"--encryption-provider-config=/dev/null", "--encryption-provider-config: /dev/null: it is a \"\" of \"\""},
 		{"--log-level=loud", "--log-level: \"loud\" is not"},
 	} {
 		_, err := parse("--config", write(t, ""), c.args)
