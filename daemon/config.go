@@ -31,6 +31,7 @@ type Config struct {
 	EtcdEndpoints    []string // empty: embedded
 	RuntimeEndpoint  string   // empty: the carried containerd
 	LogLevel         slog.Level
+	Audit            *Audit             // nil: nothing is noted
 	Encryption       *encryption.Config // nil: values are stored as they are
 
 	// DetectMutations ends the process, naming the object, when some part of it

@@ -73,7 +73,10 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	p := &controlPlane{registry: kinds.Registry(), metrics: prometheus.NewRegistry()}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
-	var err error
+	auditLog, err := startAudit(l, c.Audit, p.metrics, log)
+	if err != nil {
+		return nil, err
+	}
 	if p.authority, err = pki.Open(i.path("pki"), pki.Options{Clock: clk, Logger: log}); err != nil {
 		return nil, err
 	}
@@ -124,6 +127,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		},
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
 		Hooks:      hooks(reviewer, tokens),
+		Audit:      auditLog,
 		Clock:      clk, Logger: log,
 	})
 	if err != nil {

@@ -255,5 +255,6 @@ func (s *Server) sendAggregated(w http.ResponseWriter, r *http.Request, doc aggr
 		return
 	}
 	contentType := string(codec.JSON) + ";g=" + apidiscoveryv2.GroupName + ";v=" + version + ";as=APIGroupDiscoveryList"
+	auditOf(w).Answer(nil, func() ([]byte, error) { return body, nil })
 	s.write(w, r, http.StatusOK, contentType, false, func(b []byte) ([]byte, error) { return append(b, body...), nil })
 }

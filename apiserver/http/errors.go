@@ -1,8 +1,6 @@
 package http
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -10,6 +8,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/codec"
 )
 
@@ -33,32 +32,10 @@ func unsupportedMedia[T ~string](media []T) error {
 		"the body of the request was in an unknown format - accepted media types include: "+joinMedia(media, ""))
 }
 
-// statusOf is how an error looks to the client.
-func statusOf(err error) *metav1.Status {
-	var known apierrors.APIStatus
-	if errors.As(err, &known) {
-		status := known.Status()
-		if status.Status == "" {
-			status.Status = metav1.StatusFailure
-		}
-		if status.Code == 0 {
-			status.Code = http.StatusInternalServerError
-		}
-		return &status
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		timeout := apierrors.NewTimeoutError("request did not complete within requested timeout - context deadline exceeded", 0)
-		return &timeout.ErrStatus
-	}
-	return &metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonUnknown, Message: err.Error(),
-	}
-}
-
 // fail answers with an error, in the media type that the client takes if that
 // can be told, else in JSON.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	status := statusOf(err)
+	status := request.StatusOf(err)
 	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfterSeconds)))
 	}

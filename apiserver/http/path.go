@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api/openapi"
 )
@@ -25,13 +26,19 @@ type Check struct {
 
 // servePath answers for the server's own paths.
 func (s *Server) servePath(w *response, r *http.Request) {
+	path, verb := r.URL.Path, strings.ToLower(r.Method)
 	user, err := s.authenticate(r)
+	if s.Audit != nil {
+		r = s.note(w, r, &authorizer.AttributesRecord{Verb: verb, Path: path}, err != nil, s.Config.Clock.Now(), user)
+	}
+	if err == nil {
+		user, err = s.actAs(r, user, w.audit)
+	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	path := r.URL.Path
-	if err := s.AuthorizePath(r.Context(), user, strings.ToLower(r.Method), path); err != nil {
+	if err := s.AuthorizePath(r.Context(), user, verb, path, w.audit); err != nil {
 		s.fail(w, r, err)
 		return
 	}

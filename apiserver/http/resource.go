@@ -10,9 +10,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -196,14 +194,9 @@ func (c *call) listOptions() (*metav1.ListOptions, error) {
 		return nil, err
 	}
 	c.info.FieldSelector, c.info.LabelSelector = opts.FieldSelector, opts.LabelSelector
-	if c.info.Verb == "deletecollection" || c.info.Name != "" || !strings.Contains(opts.FieldSelector, "metadata.name") {
-		return opts, nil
-	}
-	// Who asks for one object by its name may be allowed just that.
-	if selector, err := fields.ParseSelector(opts.FieldSelector); err == nil {
-		if name, ok := selector.RequiresExactMatch("metadata.name"); ok && len(content.IsPathSegmentName(name)) == 0 {
-			c.info.Name = name
-		}
+	if c.info.Verb != "deletecollection" && c.info.Name == "" {
+		// Who asks for one object by its name may be allowed just that.
+		c.info.Name = selectedName(opts.FieldSelector)
 	}
 	return opts, nil
 }
@@ -277,6 +270,9 @@ func (c *call) deleteOptions() (*metav1.DeleteOptions, error) {
 	}
 	if len(data) == 0 {
 		return opts, c.decodeQuery(opts)
+	}
+	if c.info.Audit != nil {
+		c.info.Audit.Options = true
 	}
 	media, err := bodyMedia(c.r)
 	if err != nil {

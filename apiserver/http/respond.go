@@ -80,6 +80,7 @@ func compressed(h http.Header) {
 // writeList sends a list. One that stays small is sent at once, with its length;
 // a larger one as it comes, compressed for clients that take that.
 func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *codec.List, out output) {
+	s.noteList(w, list)
 	if out.pretty && out.media == codec.JSON {
 		s.write(w, r, http.StatusOK, string(out.media), true, func(b []byte) ([]byte, error) {
 			whole := bytes.NewBuffer(b)
@@ -211,6 +212,7 @@ func newline(data []byte, media codec.MediaType, err error) ([]byte, error) {
 
 // writeValue sends an object that is not stored.
 func (s *Server) writeValue(w http.ResponseWriter, r *http.Request, code int, obj runtime.Object, kind schema.GroupVersionKind, out output) {
+	s.noteValue(w, obj, kind)
 	s.write(w, r, code, string(out.media), out.pretty, func(b []byte) ([]byte, error) {
 		b, err := s.Codec.AppendValue(b, obj, kind, out.media)
 		return newline(b, out.media, err)
@@ -219,6 +221,7 @@ func (s *Server) writeValue(w http.ResponseWriter, r *http.Request, code int, ob
 
 // writeObject sends a stored object in the request's version.
 func (s *Server) writeObject(w http.ResponseWriter, r *http.Request, code int, obj api.Object, form codec.Form, out output) {
+	s.noteObject(w, obj, form)
 	s.write(w, r, code, string(out.media), out.pretty, func(b []byte) ([]byte, error) {
 		b, err := s.Codec.Append(b, obj, form, out.media)
 		return newline(b, out.media, err)

@@ -21,6 +21,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/apiserver/request/audit"
 )
 
 const auditHeader = "Audit-Id"
@@ -36,7 +37,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h["Cache-Control"] = []string{"no-cache, private"}
 
 	rw := &response{ResponseWriter: w}
-	defer s.recover(rw, r)
+	defer s.finish(rw, r)
 	t := parsePath(r.URL.Path)
 	if !t.resource {
 		s.servePath(rw, r)
@@ -50,6 +51,7 @@ type response struct {
 	http.ResponseWriter
 	status int
 	size   int
+	audit  *audit.Record // nil: nothing is noted
 
 	mu       sync.Mutex
 	warnings []string
@@ -65,6 +67,7 @@ func (w *response) WriteHeader(code int) {
 		w.Header().Add("Warning", text)
 	}
 	w.mu.Unlock()
+	w.audit.Started(code)
 	w.ResponseWriter.WriteHeader(code)
 }
 
@@ -83,8 +86,9 @@ func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 // Hijack gives the connection away, for upgrades.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
-	if err == nil {
+	if err == nil && w.status == 0 {
 		w.status = http.StatusSwitchingProtocols
+		w.audit.Started(w.status)
 	}
 	return conn, rw, err
 }
@@ -115,13 +119,16 @@ func (w *response) warn(text string) {
 	}
 }
 
-// recover turns a panic into a 500, or where the answer has begun into a broken
+// finish turns a panic into a 500, or where the answer has begun into a broken
 // connection, so that the client cannot take a part for the whole.
-func (s *Server) recover(w *response, r *http.Request) {
+func (s *Server) finish(w *response, r *http.Request) {
 	p := recover()
 	if p == nil {
+		w.audit.Complete()
 		return
 	}
+	w.audit.Panicked(p)
+	w.audit = nil
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
@@ -132,8 +139,7 @@ func (s *Server) recover(w *response, r *http.Request) {
 	s.fail(w, r, apierrors.NewInternalError(fmt.Errorf("this request caused apiserver to panic. Look in the logs for details")))
 }
 
-// authenticate says who asks, and takes out of the headers what says so: no
-// credential goes any further.
+// authenticate says who asks.
 func (s *Server) authenticate(r *http.Request) (user.Info, error) {
 	answer, ok, err := s.Authenticator.AuthenticateRequest(r)
 	if err != nil || !ok {
@@ -142,17 +148,27 @@ func (s *Server) authenticate(r *http.Request) (user.Info, error) {
 		}
 		return nil, apierrors.NewUnauthorized("Unauthorized")
 	}
+	return answer.User, nil
+}
+
+// actAs says as whom the client goes on, and takes out of the headers what says
+// who it is: no credential goes any further.
+func (s *Server) actAs(r *http.Request, u user.Info, a *audit.Record) (user.Info, error) {
 	r.Header.Del("Authorization")
 	as := impersonated(r.Header)
 	if as == nil {
-		return answer.User, nil
+		return u, nil
 	}
 	for name := range r.Header {
 		if strings.HasPrefix(name, "Impersonate-") {
 			delete(r.Header, name)
 		}
 	}
-	return s.Impersonate(r.Context(), answer.User, as)
+	u, err := s.Impersonate(r.Context(), u, as)
+	if err == nil {
+		a.Impersonates(u)
+	}
+	return u, err
 }
 
 const impersonateExtra = authenticationv1.ImpersonateUserExtraHeaderPrefix
@@ -208,8 +224,15 @@ func (s *Server) serveResource(w *response, r *http.Request, t target) {
 	done := s.metrics.begin(info, t, r, q)
 	defer func() { done(w, s.Config.Clock.Since(start)) }()
 
-	var err error
-	if info.User, err = s.authenticate(r); err != nil {
+	u, err := s.authenticate(r)
+	if s.Audit != nil {
+		r = s.note(w, r, resourceAttributes(info.Verb, t, q), err != nil, start, u)
+		info.Audit = w.audit
+	}
+	if err == nil {
+		info.User, err = s.actAs(r, u, w.audit)
+	}
+	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
@@ -219,6 +242,7 @@ func (s *Server) serveResource(w *response, r *http.Request, t target) {
 	}
 	if text := info.Served.Version.Deprecated; text != "" {
 		w.warn(text)
+		info.Audit.Deprecated()
 	}
 	if err := s.dispatch(w, r, info, t, q); err != nil {
 		s.fail(w, r, err)

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/codec"
 	"hansa.dev/hansa/store"
 )
@@ -341,7 +342,7 @@ func (s *stream) fault(err error) {
 	if s.ctx.Err() != nil {
 		return
 	}
-	status := statusOf(err)
+	status := request.StatusOf(err)
 	if !outOfReach(err) {
 		s.Logger.Warn("watch failed", "path", s.r.URL.Path, "error", err)
 	}

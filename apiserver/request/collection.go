@@ -21,6 +21,7 @@ func (h *Handler) DeleteCollection(ctx context.Context, info *Info, opts *metav1
 	if err := h.Authorize(ctx, info); err != nil {
 		return store.List{}, err
 	}
+	info.noteOptions(opts)
 	if errs := validation.ValidateDeleteOptions(opts); len(errs) > 0 {
 		return store.List{}, invalidOptions("DeleteOptions", errs)
 	}

@@ -280,6 +280,9 @@ func (h *Handler) decode(info *Info, body Body, fieldValidation string) (runtime
 			info.row().Default(hub)
 		}
 	}
+	if info.Audit != nil {
+		info.Audit.Object(obj, info.attributes(info.Verb), func() ([]byte, error) { return h.encode(obj, form) })
+	}
 	return obj, nil
 }
 

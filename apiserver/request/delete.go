@@ -36,6 +36,7 @@ func (h *Handler) Delete(ctx context.Context, info *Info, opts *metav1.DeleteOpt
 	if err := h.Authorize(ctx, info); err != nil {
 		return nil, false, err
 	}
+	info.noteOptions(opts)
 	if errs := validation.ValidateDeleteOptions(opts); len(errs) > 0 {
 		return nil, false, invalidOptions("DeleteOptions", errs)
 	}

@@ -32,6 +32,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/apiserver/request/codec"
 	"hansa.dev/hansa/store"
 )
@@ -52,6 +53,8 @@ type Config struct {
 	// Hooks answer creates that store nothing: reviews ("tokenreviews.authentication.k8s.io")
 	// and subresources ("serviceaccounts/token"). See HookName.
 	Hooks map[string]Hook
+	// Audit is told of every request. Nil: nothing is noted.
+	Audit *audit.Log
 	// Clock is the real one when nil.
 	Clock clock.PassiveClock
 	// NewUID and Suffix make identities and the random ends of generated names.

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/apiserver/request/codec"
 )
 
@@ -37,6 +38,9 @@ type Info struct {
 	// FieldSelector and LabelSelector, as the client wrote them, let an
 	// authorizer narrow a list; they do not select by themselves.
 	FieldSelector, LabelSelector string
+	// Audit notes the parts of the request as they become known. Nil: nobody
+	// wants them.
+	Audit *audit.Record
 	// Warn adds a sentence to the answer. Nil: nobody listens.
 	Warn func(text string)
 }
@@ -125,17 +129,23 @@ func (i *Info) attributes(verb string) *authorizer.AttributesRecord {
 // Authorize answers whether the request is allowed: nil, or a 403 in
 // Kubernetes' words.
 func (h *Handler) Authorize(ctx context.Context, info *Info) error {
-	return h.authorize(ctx, info.attributes(info.Verb))
+	return h.decide(ctx, info.attributes(info.Verb), info.Audit)
 }
 
 // AuthorizePath is Authorize for paths that are not of a resource. verb is the
 // lower-case HTTP method.
-func (h *Handler) AuthorizePath(ctx context.Context, u user.Info, verb, path string) error {
-	return h.authorize(ctx, &authorizer.AttributesRecord{User: u, Verb: verb, Path: path})
+func (h *Handler) AuthorizePath(ctx context.Context, u user.Info, verb, path string, r *audit.Record) error {
+	return h.decide(ctx, &authorizer.AttributesRecord{User: u, Verb: verb, Path: path}, r)
 }
 
+// authorize asks for something beside the request as a whole.
 func (h *Handler) authorize(ctx context.Context, a *authorizer.AttributesRecord) error {
+	return h.decide(ctx, a, nil)
+}
+
+func (h *Handler) decide(ctx context.Context, a *authorizer.AttributesRecord, r *audit.Record) error {
 	decision, reason, err := h.Authorizer.Authorize(ctx, a)
+	r.Decided(decision, reason, err)
 	switch {
 	case decision == authorizer.DecisionAllow:
 		return nil

@@ -45,15 +45,18 @@ func (h *Handler) Patch(ctx context.Context, info *Info, kind types.PatchType, d
 	if errs := validation.ValidatePatchOptions(opts, kind); len(errs) > 0 {
 		return nil, false, invalidOptions("PatchOptions", errs)
 	}
+	var asJSON []byte
 	if kind == types.ApplyCBORPatchType {
 		kind = types.ApplyYAMLPatchType
 		bytes, err = codec.CBORToJSON(bytes)
+		asJSON = bytes
 	} else {
-		err = wellFormed(bytes, kind)
+		asJSON, err = wellFormed(bytes, kind)
 	}
 	if err != nil {
 		return nil, false, err
 	}
+	info.Audit.Patch(asJSON)
 	c := &change{h: h, info: info, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
 	p := &patch{change: c, kind: kind, data: bytes, opts: opts}
 	c.next = p.next
@@ -67,17 +70,19 @@ func (h *Handler) Patch(ctx context.Context, info *Info, kind types.PatchType, d
 	return answer, c.created, err
 }
 
-func wellFormed(data []byte, kind types.PatchType) error {
+// wellFormed gives a patch as JSON.
+func wellFormed(data []byte, kind types.PatchType) ([]byte, error) {
 	if kind == types.ApplyYAMLPatchType {
-		if _, err := yaml.ToJSON(data); err != nil {
-			return apierrors.NewBadRequest(fmt.Sprintf("error encoding patch: %v", err))
+		data, err := yaml.ToJSON(data)
+		if err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error encoding patch: %v", err))
 		}
-		return nil
+		return data, nil
 	}
 	if !json.Valid(data) {
-		return apierrors.NewBadRequest("invalid JSON patch")
+		return nil, apierrors.NewBadRequest("invalid JSON patch")
 	}
-	return nil
+	return data, nil
 }
 
 // patch makes the wanted object of a change from a patch.

@@ -69,12 +69,23 @@ func (c *Client) info(verb string, ref api.Ref, subresource string) *request.Inf
 
 // Get reads the newest state, not the view.
 func (c *Client) Get(ctx context.Context, ref api.Ref) (api.Object, error) {
-	return object(c.h.Get(ctx, c.info("get", ref, ""), &metav1.GetOptions{}))
+	info := c.info("get", ref, "")
+	ctx, asked := c.h.Begin(ctx, info)
+	obj, err := c.h.Get(ctx, info, &metav1.GetOptions{})
+	asked.End(obj, err)
+	return object(obj, err)
 }
 
 // Create stores a new object.
 func (c *Client) Create(ctx context.Context, r *api.Resource, obj api.Object, opts metav1.CreateOptions) (api.Object, error) {
-	return object(c.h.Create(ctx, c.creating(r, obj), request.Body{Object: obj}, &opts))
+	return object(c.create(ctx, c.creating(r, obj), obj, &opts))
+}
+
+func (c *Client) create(ctx context.Context, info *request.Info, body runtime.Object, opts *metav1.CreateOptions) (runtime.Object, error) {
+	ctx, asked := c.h.Begin(ctx, info)
+	obj, err := c.h.Create(ctx, info, request.Body{Object: body}, opts)
+	asked.End(obj, err)
+	return obj, err
 }
 
 // creating is a request to create, which names the object in its body only.
@@ -90,7 +101,9 @@ func (c *Client) creating(r *api.Resource, obj api.Object) *request.Info {
 // Update replaces an object, or the part of it that a subresource shows.
 func (c *Client) Update(ctx context.Context, r *api.Resource, obj api.Object, subresource string) (api.Object, error) {
 	info := c.info("update", api.RefTo(r, obj), subresource)
+	ctx, asked := c.h.Begin(ctx, info)
 	out, _, err := c.h.Update(ctx, info, request.Body{Object: obj}, &metav1.UpdateOptions{})
+	asked.End(out, err)
 	return object(out, err)
 }
 
@@ -100,24 +113,30 @@ func (c *Client) Patch(ctx context.Context, ref api.Ref, kind types.PatchType, p
 		opts.FieldManager = c.manager
 	}
 	read := func() ([]byte, error) { return patch, nil }
-	out, _, err := c.h.Patch(ctx, c.info("patch", ref, subresource), kind, read, &opts)
+	info := c.info("patch", ref, subresource)
+	ctx, asked := c.h.Begin(ctx, info)
+	out, _, err := c.h.Patch(ctx, info, kind, read, &opts)
+	asked.End(out, err)
 	return object(out, err)
 }
 
 // Delete removes an object, or sets it on its way.
 func (c *Client) Delete(ctx context.Context, ref api.Ref, opts metav1.DeleteOptions) error {
-	_, _, err := c.h.Delete(ctx, c.info("delete", ref, ""), &opts)
+	info := c.info("delete", ref, "")
+	ctx, asked := c.h.Begin(ctx, info)
+	out, _, err := c.h.Delete(ctx, info, &opts)
+	asked.End(out, err)
 	return err
 }
 
 // Post sends a body to a subresource.
 func (c *Client) Post(ctx context.Context, ref api.Ref, subresource string, body runtime.Object) (runtime.Object, error) {
-	return c.h.Create(ctx, c.info("create", ref, subresource), request.Body{Object: body}, &metav1.CreateOptions{})
+	return c.create(ctx, c.info("create", ref, subresource), body, &metav1.CreateOptions{})
 }
 
 // Ask posts a review.
 func (c *Client) Ask(ctx context.Context, r *api.Resource, obj api.Object) (api.Object, error) {
-	return object(c.h.Create(ctx, c.creating(r, obj), request.Body{Object: obj}, &metav1.CreateOptions{}))
+	return object(c.create(ctx, c.creating(r, obj), obj, &metav1.CreateOptions{}))
 }
 
 // Batch does many writes in few transactions; each succeeds or fails alone.
@@ -130,12 +149,17 @@ func (c *Client) Batch(ctx context.Context, writes []client.Write) []client.Resu
 		}
 		switch {
 		case w.Create != nil:
-			batch.Create(c.creating(w.Resource, w.Create), request.Body{Object: w.Create}, &metav1.CreateOptions{}, set)
+			info := c.creating(w.Resource, w.Create)
+			_, asked := c.h.Begin(ctx, info)
+			batch.Create(info, request.Body{Object: w.Create}, &metav1.CreateOptions{}, asked.Ending(set))
 		case w.Update != nil:
 			info := c.info("update", api.RefTo(w.Resource, w.Update), w.Subresource)
-			batch.Update(info, request.Body{Object: w.Update}, &metav1.UpdateOptions{}, set)
+			_, asked := c.h.Begin(ctx, info)
+			batch.Update(info, request.Body{Object: w.Update}, &metav1.UpdateOptions{}, asked.Ending(set))
 		case w.Bind != nil:
-			batch.Post(c.info("create", w.Ref, "binding"), request.Body{Object: w.Bind}, set)
+			info := c.info("create", w.Ref, "binding")
+			_, asked := c.h.Begin(ctx, info)
+			batch.Post(info, request.Body{Object: w.Bind}, asked.Ending(set))
 		default:
 			results[i].Err = apierrors.NewBadRequest("a write of a batch must be exactly one of Create, Update and Bind")
 		}

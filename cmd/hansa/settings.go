@@ -23,6 +23,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/daemon"
 	"hansa.dev/hansa/store/encryption"
 )
@@ -50,6 +51,8 @@ type settings struct {
 	etcdEndpoints    []string
 	runtimeEndpoint  string
 	encryption       string
+	auditPolicy      string
+	audit            daemon.Audit
 	featureGates     []string
 	logLevel         string
 }
@@ -75,6 +78,11 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.etcdEndpoints, "etcd-endpoints", nil, "an etcd cluster to use instead of the embedded one")
 	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
 	f.StringVar(&s.encryption, "encryption-provider-config", "", "file that says how which resources are stored encrypted (EncryptionConfiguration)")
+	f.StringVar(&s.auditPolicy, "audit-policy-file", "", "file that says what is noted of which requests (audit.k8s.io/v1 Policy)")
+	f.StringVar(&s.audit.Path, "audit-log-path", "", "file to which it is noted; - is standard output")
+	f.IntVar(&s.audit.MaxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is set aside; 0 is never")
+	f.IntVar(&s.audit.MaxBackups, "audit-log-maxbackup", 100, "audit logs set aside that are kept; 0 is all")
+	f.IntVar(&s.audit.MaxAge, "audit-log-maxage", 366, "days for which audit logs set aside are kept; 0 is for ever")
 	f.StringSliceVar(&s.featureGates, "feature-gates", nil, "features to switch, NAME=true|false; may be repeated")
 	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
@@ -265,6 +273,9 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 			return bad("encryption-provider-config", "%v", err)
 		}
 	}
+	if c.Audit, err = s.readAudit(); err != nil {
+		return daemon.Config{}, usageError{err}
+	}
 	c.DetectMutations = os.Getenv(detectVariable) == "1"
 	for _, e := range s.etcdEndpoints {
 		if u, err := url.Parse(e); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
@@ -289,6 +300,32 @@ func readEncryption(file string) (*encryption.Config, error) {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
 	return c, nil
+}
+
+// readAudit gives what is noted of requests, nil for nothing.
+func (s *settings) readAudit() (*daemon.Audit, error) {
+	a := s.audit
+	for name, n := range map[string]int{"size": a.MaxSize, "backup": a.MaxBackups, "age": a.MaxAge} {
+		if n < 0 {
+			return nil, fmt.Errorf("--audit-log-max%s: %d is less than nothing", name, n)
+		}
+	}
+	switch {
+	case s.auditPolicy == "" && a.Path == "":
+		return nil, nil
+	case s.auditPolicy == "":
+		return nil, errors.New("--audit-log-path: without --audit-policy-file nothing would be noted")
+	case a.Path == "":
+		return nil, errors.New("--audit-policy-file: without --audit-log-path nothing would be noted")
+	}
+	data, err := os.ReadFile(s.auditPolicy)
+	if err != nil {
+		return nil, fmt.Errorf("--audit-policy-file: %w", err)
+	}
+	if a.Policy, a.Doubt, err = audit.ParsePolicy(data); err != nil {
+		return nil, fmt.Errorf("--audit-policy-file: %s: %w", s.auditPolicy, err)
+	}
+	return &a, nil
 }
 
 func parseLabels(list []string) (map[string]string, error) {

@@ -136,12 +136,47 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 		{"--feature-gates=Foo=true", "--feature-gates: \"Foo\" is not a feature"},
 		{"--encryption-provider-config=/no/such/file", "--encryption-provider-config: open /no/such/file: "},
 		{"--encryption-provider-config=/dev/null", "--encryption-provider-config: /dev/null: it is a \"\" of \"\""},
+		{"--audit-log-path=-", "--audit-log-path: without --audit-policy-file nothing would be noted"},
+		{"--audit-policy-file=x", "--audit-policy-file: without --audit-log-path nothing would be noted"},
+		{"--audit-log-maxage=-1", "--audit-log-maxage: -1 is less than nothing"},
 		{"--log-level=loud", "--log-level: \"loud\" is not"},
 	} {
 		_, err := parse("--config", write(t, ""), c.args)
 		var usage usageError
 		if !errors.As(err, &usage) || !strings.HasPrefix(err.Error(), c.want) {
 			t.Errorf("%s: %v, want usage error %q", c.args, err, c.want)
+		}
+	}
+}
+
+func TestAuditSettings(t *testing.T) {
+	const head = "apiVersion: audit.k8s.io/v1\nkind: Policy\n"
+	config := write(t, "audit-log-path: /log\naudit-log-maxsize: 7\n")
+	c, err := parse("--config", config, "--audit-policy-file", write(t, head+"rules: [{level: Metadata}]"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := c.Audit
+	if a.Policy == nil || a.Doubt != nil || a.Path != "/log" || a.MaxSize != 7 || a.MaxBackups != 100 || a.MaxAge != 366 {
+		t.Errorf("audit is %+v", a)
+	}
+	// As in Kubernetes a field that is not known is passed over.
+	if c, err = parse("--config", config, "--audit-policy-file", write(t, head+"rules: [{level: Metadata, lvl: x}]")); err != nil || c.Audit.Doubt == nil {
+		t.Errorf("unknown field: %v, %+v", err, c.Audit)
+	}
+	for text, want := range map[string]string{
+		"":                              "it does not say that it is a Policy of audit.k8s.io/v1",
+		"kind: Pod\napiVersion: v1":     "it is no Policy of audit.k8s.io/v1: ",
+		"[":                             "it is no Policy of audit.k8s.io/v1: ",
+		head:                            "rules: at least one rule is required",
+		head + "rules: [{level: Loud}]": `rules[0].level: Unsupported value: "Loud"`,
+		head + "omitStages: [X]\nrules: [{level: None}]":         `omitStages[0]: Invalid value: "X"`,
+		head + "rules: [{level: None, nonResourceURLs: [/a*b]}]": "rules[0].nonResourceURLs[0]: Invalid value",
+	} {
+		_, err := parse("--config", config, "--audit-policy-file", write(t, text))
+		var usage usageError
+		if !errors.As(err, &usage) || !strings.HasPrefix(err.Error(), "--audit-policy-file: /") || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s\n%v, want %q", text, err, want)
 		}
 	}
 }

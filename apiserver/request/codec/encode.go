@@ -111,6 +111,16 @@ func (c *Codec) Append(dst []byte, obj api.Object, form Form, media MediaType) (
 	return appendFull(dst, body, form.GroupVersionKind, media)
 }
 
+// AppendOnce is Append for an object that may still change, or is not worth
+// being remembered.
+func (c *Codec) AppendOnce(dst []byte, obj api.Object, form Form, media MediaType) ([]byte, error) {
+	versioned, err := form.shape(obj)
+	if err != nil {
+		return dst, err
+	}
+	return c.AppendValue(dst, versioned, form.GroupVersionKind, media)
+}
+
 func appendFull(dst []byte, body Body, kind schema.GroupVersionKind, media MediaType) ([]byte, error) {
 	switch media {
 	case Protobuf:
