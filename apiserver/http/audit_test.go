@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
 	apihttp "hansa.dev/hansa/apiserver/http"
@@ -105,6 +106,7 @@ func audited(t *testing.T, rules string, change func(*apihttp.Config)) (*cluster
 		if change != nil {
 			change(c)
 		}
+		c.Metrics = prometheus.NewRegistry()
 		c.Requests.Audit = audit.New(audit.Options{Policy: p, Out: j, Logger: c.Logger, Metrics: c.Metrics})
 	})
 	return c, j
@@ -338,6 +340,12 @@ func TestAuditLogFails(t *testing.T) {
 		t.Errorf("%d events, want 2", n)
 	}
 	text := logged.String()
+	metrics := string(c.do(call{path: "/metrics"}).body)
+	for _, line := range []string{"apiserver_audit_event_total 9", `apiserver_audit_error_total{plugin="log"} 6`, `apiserver_audit_level_total{level="Metadata"} 5`} {
+		if !strings.Contains(metrics, line+"\n") {
+			t.Errorf("the metrics have no %s", line)
+		}
+	}
 	if strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "no space left") || !strings.Contains(text, "lost=6") {
 		t.Errorf("the log is\n%s", text)
 	}

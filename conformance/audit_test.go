@@ -1,0 +1,150 @@
+package conformance
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
+	"k8s.io/client-go/rest"
+)
+
+// auditRules note a bit of everything, and nothing twice.
+const auditRules = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: None
+  nonResourceURLs: [/version]
+- level: None
+  resources: [{group: coordination.k8s.io}]
+- level: RequestResponse
+  omitManagedFields: true
+  resources: [{group: "", resources: [configmaps]}]
+  namespaces: [default]
+- level: Request
+  resources: [{group: apps}]
+- level: Metadata
+`
+
+// events reads an audit log.
+func events(t *testing.T, file string) []auditv1.Event {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []auditv1.Event
+	for line := range strings.Lines(string(data)) {
+		var e auditv1.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.Kind != "Event" {
+			t.Fatalf("%s: %v", line, err)
+		}
+		all = append(all, e)
+	}
+	return all
+}
+
+// "Auditing": every request has its events in the log by the time the server has
+// stopped, those of the loops and of the node as well.
+func TestAuditLog(t *testing.T) {
+	dir := t.TempDir()
+	policy, log := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "logs", "audit.log")
+	if err := os.WriteFile(policy, []byte(auditRules), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, p := started(t, "audited", "--audit-policy-file", policy, "--audit-log-path", log)
+	mark := map[string]string{"Audit-Id": "marked"}
+	if a := p.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", "default"), body: "metadata: {name: a}\ndata: {k: v}", header: mark}, nil); a.header.Get("Audit-Id") != "marked" {
+		t.Errorf("the audit ID is answered as %q", a.header.Get("Audit-Id"))
+	}
+	p.do(t, call{path: at("secrets", "default", "none")})
+	p.do(t, call{path: "/version"})
+	p.do(t, call{path: at("pods", "default") + "?watch=true&timeoutSeconds=1"})
+	p.do(t, call{path: at("pods", "default"), header: map[string]string{"Impersonate-User": "jane"}})
+	wrong := rest.AnonymousClientConfig(p.config)
+	wrong.BearerToken = "wrong"
+	unknown, err := newPeer(wrong)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unknown.do(t, call{path: at("pods", "default")})
+	if r := c.run(t, "kubectl", "create", "deployment", "web", "--image", "example.com/x", "--replicas", "2"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	eventually(t, "two pods", func() bool {
+		return strings.Count(c.run(t, "kubectl", "get", "pods", "-o", "name").out, "pod/web") == 2
+	})
+	if err := c.signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+
+	all := events(t, log)
+	for what, match := range map[string]func(e auditv1.Event) bool{
+		"the create with its objects": func(e auditv1.Event) bool {
+			return e.AuditID == "marked" && e.Level == "RequestResponse" && e.Stage == "ResponseComplete" && e.Verb == "create" && e.ObjectRef.Name == "a" &&
+				e.ResponseStatus.Code == 201 && e.RequestObject != nil && strings.Contains(string(e.ResponseObject.Raw), `"uid"`) &&
+				!strings.Contains(string(e.ResponseObject.Raw), "managedFields") && e.Annotations["authorization.k8s.io/decision"] == "allow"
+		},
+		"the failed get": func(e auditv1.Event) bool {
+			return e.ObjectRef != nil && e.ObjectRef.Resource == "secrets" && e.ObjectRef.Name == "none" && e.ResponseStatus.Code == 404 && e.ResponseStatus.Reason == "NotFound"
+		},
+		"the beginning of the watch": func(e auditv1.Event) bool {
+			return e.Stage == "ResponseStarted" && e.Verb == "watch" && e.ObjectRef.Resource == "pods" && e.ResponseStatus.Code == 200
+		},
+		"the end of the watch": func(e auditv1.Event) bool {
+			return e.Stage == "ResponseComplete" && e.Verb == "watch" && e.ObjectRef.Resource == "pods"
+		},
+		"who acts as whom": func(e auditv1.Event) bool {
+			return e.ImpersonatedUser != nil && e.ImpersonatedUser.Username == "jane" && slices.Contains(e.User.Groups, "system:masters") &&
+				e.ResponseStatus.Code == 403 && e.Annotations["authorization.k8s.io/decision"] == "forbid"
+		},
+		"a token that nobody knows": func(e auditv1.Event) bool {
+			return e.Stage == "ResponseStarted" && e.User.Username == "" && e.ResponseStatus.Code == 401 && e.ResponseStatus.Reason == "Unauthorized"
+		},
+		"kubectl's deployment": func(e auditv1.Event) bool {
+			return e.Level == "Request" && e.Verb == "create" && e.ObjectRef.Resource == "deployments" && strings.HasPrefix(e.UserAgent, "kubectl") &&
+				e.RequestObject != nil && e.ResponseObject == nil
+		},
+		"the pods of the loop": func(e auditv1.Event) bool {
+			return e.User.Username == "system:serviceaccount:kube-system:replicaset-controller" && e.Verb == "create" && e.ObjectRef.Resource == "pods" &&
+				e.RequestURI == "/api/v1/namespaces/default/pods" && e.ResponseStatus.Code == 201 && strings.HasPrefix(e.Annotations["authorization.k8s.io/reason"], "RBAC: allowed by ClusterRoleBinding")
+		},
+		"the scheduler's binding": func(e auditv1.Event) bool {
+			return e.User.Username == "system:kube-scheduler" && e.Verb == "create" && e.ObjectRef.Subresource == "binding"
+		},
+		"the node's status": func(e auditv1.Event) bool {
+			return e.User.Username == "system:node:node-audited" && e.ObjectRef.Resource == "nodes" && e.ObjectRef.Subresource == "status"
+		},
+	} {
+		if !slices.ContainsFunc(all, match) {
+			t.Errorf("%s is not in the log", what)
+		}
+	}
+	for _, e := range all {
+		if e.Stage == "RequestReceived" || e.RequestURI == "/version" || e.ObjectRef != nil && e.ObjectRef.Resource == "leases" {
+			t.Errorf("the policy does not want %+v", e)
+		}
+	}
+
+	// It is continued, and on standard output as well.
+	if err := c.up("--audit-policy-file", policy, "--audit-log-path", "-"); err != nil {
+		t.Fatal(err)
+	}
+	p.http.CloseIdleConnections()
+	p.want(t, http.StatusOK, call{path: at("configmaps", "default", "a"), header: map[string]string{"Audit-Id": "again"}}, nil)
+	eventually(t, "an event on standard output", func() bool { return strings.Contains(c.daemon.out.String(), `"auditID":"again"`) })
+	if err := c.signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(policy, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Loud}]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refusedRun(t, c.run(t, "up", "--audit-policy-file", policy, "--audit-log-path", log), 2, `--audit-policy-file: `+policy+`: rules\[0\].level: Unsupported value: "Loud": .*`)
+	refusedRun(t, c.run(t, "up", "--audit-log-path", log), 2, `--audit-log-path: without --audit-policy-file nothing would be noted`)
+}
