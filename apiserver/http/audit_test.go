@@ -179,6 +179,11 @@ func TestAuditStages(t *testing.T) {
 	}
 	c.do(call{path: configMaps + "?watch=1&timeoutSeconds=1&fieldSelector=metadata.name%3Da"})
 	wantEvents(t, j, `RequestReceived "admin" watch `+cm, `ResponseStarted "admin" watch `+cm+` 200 allow`, `ResponseComplete "admin" watch `+cm+` 200 allow`)
+	ws := c.dial(configMaps + "?watch=1")
+	const all = "/v1/configmaps/default//"
+	wantEvents(t, j, `RequestReceived "admin" watch `+all, `ResponseStarted "admin" watch `+all+` 101 allow`)
+	ws.Close()
+	wantEvents(t, j, `ResponseComplete "admin" watch `+all+` 101 allow`)
 	c.do(call{path: "/version", token: "-"})
 	wantEvents(t, j, `RequestReceived "system:anonymous" get /version`, `ResponseComplete "system:anonymous" get /version 200 allow`)
 	c.do(call{path: "/api/v1/namespaces/default/pods/p/log"})

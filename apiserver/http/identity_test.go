@@ -150,19 +150,26 @@ func TestWatchInProtobuf(t *testing.T) {
 	}
 }
 
-func TestWatchOverWebSocket(t *testing.T) {
-	c := newCluster(t, nil)
-	c.createConfigMap("a")
-	config, err := websocket.NewConfig(strings.Replace(c.URL, "https", "wss", 1)+configMaps+"?watch=1", c.URL)
+// dial opens a WebSocket.
+func (c *cluster) dial(path string) *websocket.Conn {
+	c.t.Helper()
+	config, err := websocket.NewConfig(strings.Replace(c.URL, "https", "wss", 1)+path, c.URL)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	config.TlsConfig = &tls.Config{RootCAs: c.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
 	config.Header.Set("Authorization", "Bearer admin")
 	ws, err := websocket.DialConfig(config)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
+	return ws
+}
+
+func TestWatchOverWebSocket(t *testing.T) {
+	c := newCluster(t, nil)
+	c.createConfigMap("a")
+	ws := c.dial(configMaps + "?watch=1")
 	defer ws.Close()
 	var e metav1.WatchEvent
 	if err := websocket.JSON.Receive(ws, &e); err != nil || e.Type != "ADDED" {
