@@ -221,6 +221,9 @@ type Subresource struct {
 type Index struct {
 	Name   string
 	Values func(Object) []string
+	// Has says whether value is among the Values of an object, for indexes that
+	// can tell without making them all. Nil: look into Values.
+	Has func(obj Object, value string) bool
 }
 
 // Part is a top-level field of a kind: the spec of pods, which all pods of a
@@ -237,6 +240,7 @@ type Part struct {
 const (
 	IndexNode  = "node"  // pods by spec.nodeName
 	IndexOwner = "owner" // every kind by owner UID; kept for all rows
+	IndexLabel = "label" // every kind by each of its labels, "KEY=VALUE"; kept for all rows
 	// IndexOrphan has what could be adopted, by namespace: pods and replica
 	// sets without a controller.
 	IndexOrphan = "orphan"

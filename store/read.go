@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"iter"
-	"slices"
 	"strings"
 	"time"
 
@@ -117,7 +116,7 @@ func (q *selector) matches(e *entry) bool {
 		return false
 	case q.Name != "" && q.key == "" && !strings.HasSuffix(e.key, "/"+q.Name):
 		return false
-	case q.index >= 0 && !slices.Contains(q.table.indexes[q.index].Values(e.obj), q.Value):
+	case q.index >= 0 && !q.table.has(q.index, e.obj, q.Value):
 		return false
 	}
 	return q.Match == nil || q.Match(e.obj)
@@ -136,7 +135,7 @@ func (q *selector) scan(v *tableView, from string) iter.Seq[*entry] {
 			}
 		}
 	case q.index >= 0:
-		return v.scanIndex(q.index, q.Value, max(from, q.prefix))
+		return v.scanIndex(q.index, q.Value, q.prefix, from)
 	}
 	return v.scan(q.prefix, from)
 }

@@ -186,7 +186,7 @@ func (t *table) belongs(r *record, key laneKey) bool {
 	if key.index < 0 {
 		return r.key() == key.value
 	}
-	return slices.Contains(t.valuesOf(key.index, r), key.value)
+	return r.old != nil && t.has(key.index, r.old.obj, key.value) || r.cur != nil && t.has(key.index, r.cur.obj, key.value)
 }
 
 // valuesOf are the values of an index that a record's states have, each once.

@@ -14,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	testingclock "k8s.io/utils/clock/testing"
+	"pgregory.net/rapid"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
@@ -484,4 +485,53 @@ func TestLeaseGone(t *testing.T) {
 			t.Errorf("write %d: %v", i, r.Err)
 		}
 	}
+}
+
+// The index of labels finds what going through everything finds, whatever was
+// written before.
+func TestLabelIndex(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		s := open(t, memory.New(memory.Options{}), store.Options{})
+		defer s.Close()
+		some := rapid.MapOfN(rapid.SampledFrom([]string{"a", "b"}), rapid.SampledFrom([]string{"", "1", "2"}), 0, 2)
+		labels := map[api.Key]map[string]string{} // the slow twin
+		for range rapid.IntRange(1, 12).Draw(rt, "writes") {
+			cm := configMap(rapid.SampledFrom([]string{"x", "y", "z"}).Draw(rt, "name"), "")
+			cm.Namespace = rapid.SampledFrom([]string{"n1", "n2"}).Draw(rt, "namespace")
+			cm.Labels = some.Draw(rt, "labels")
+			at := api.RefTo(configmaps, cm)
+			var err error
+			switch _, there := labels[at.Key()]; {
+			case !there:
+				_, err = s.Create(t.Context(), configmaps, cm, store.WriteOptions{})
+				labels[at.Key()] = cm.Labels
+			case rapid.Bool().Draw(rt, "delete"):
+				_, err = s.Delete(t.Context(), at, store.WriteOptions{}, nil)
+				delete(labels, at.Key())
+			default:
+				_, err = s.Update(t.Context(), at, store.WriteOptions{}, func(api.Object) (store.Outcome, error) {
+					return store.Outcome{Object: cm}, nil
+				})
+				labels[at.Key()] = cm.Labels
+			}
+			if err != nil {
+				rt.Fatal(err)
+			}
+		}
+		for _, namespace := range []string{"", "n1", "n2"} {
+			for _, value := range []string{"a=1", "a=", "b=2", "c=1"} {
+				k, v, _ := strings.Cut(value, "=")
+				want := 0
+				for key, m := range labels {
+					if got, ok := m[k]; ok && got == v && (namespace == "" || key.Namespace == namespace) {
+						want++
+					}
+				}
+				list, err := s.List(t.Context(), store.Query{Resource: configmaps, Namespace: namespace, Index: api.IndexLabel, Value: value}, store.ListOptions{})
+				if err != nil || len(list.Items) != want {
+					rt.Errorf("%q in %q finds %d objects, %v; want %d of %v", value, namespace, len(list.Items), err, want, labels)
+				}
+			}
+		}
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unique"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/third_party/forked/golang/btree"
@@ -78,8 +79,13 @@ func newTable(reg *api.Registry, row *api.Resource, place int, fields *interned[
 		dirty:  true,
 	}
 	t.indexes = slices.Clone(row.Indexes)
-	if !slices.ContainsFunc(t.indexes, func(i api.Index) bool { return i.Name == api.IndexOwner }) {
-		t.indexes = append(t.indexes, api.Index{Name: api.IndexOwner, Values: owners})
+	for _, common := range []api.Index{
+		{Name: api.IndexOwner, Values: owners},
+		{Name: api.IndexLabel, Values: labels, Has: hasLabel},
+	} {
+		if t.indexNamed(common.Name) < 0 {
+			t.indexes = append(t.indexes, common)
+		}
 	}
 	for range t.indexes {
 		t.byIdx = append(t.byIdx, btree.New(degree, func(a, b indexed) bool {
@@ -103,6 +109,34 @@ func owners(obj api.Object) []string {
 		uids[i] = string(refs[i].UID)
 	}
 	return uids
+}
+
+// labels are the values of IndexLabel. All objects with a label share one string
+// for it, which is forgotten with the last of them.
+func labels(obj api.Object) []string {
+	m := obj.GetLabels()
+	if len(m) == 0 {
+		return nil
+	}
+	values := make([]string, 0, len(m))
+	for k, v := range m {
+		values = append(values, unique.Make(k+"="+v).Value())
+	}
+	return values
+}
+
+func hasLabel(obj api.Object, value string) bool {
+	k, v, _ := strings.Cut(value, "=")
+	got, ok := obj.GetLabels()[k]
+	return ok && got == v
+}
+
+// has says whether an object is found under a value of an index.
+func (t *table) has(index int, obj api.Object, value string) bool {
+	if has := t.indexes[index].Has; has != nil {
+		return has(obj, value)
+	}
+	return slices.Contains(t.indexes[index].Values(obj), value)
 }
 
 // keyOf is the name of an object within its table.
@@ -230,10 +264,10 @@ func (v *tableView) scan(prefix, from string) iter.Seq[*entry] {
 }
 
 // scanIndex is scan among the entries under one value of an index.
-func (v *tableView) scanIndex(place int, value, from string) iter.Seq[*entry] {
+func (v *tableView) scanIndex(place int, value, prefix, from string) iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
-		v.byIdx[place].AscendGreaterOrEqual(indexed{value, &entry{key: from}}, func(i indexed) bool {
-			return i.value == value && yield(i.entry)
+		v.byIdx[place].AscendGreaterOrEqual(indexed{value, &entry{key: max(prefix, from)}}, func(i indexed) bool {
+			return i.value == value && strings.HasPrefix(i.key, prefix) && yield(i.entry)
 		})
 	}
 }

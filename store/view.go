@@ -44,7 +44,7 @@ func (v *View) ByIndex(r *api.Resource, index, value string) iter.Seq[api.Object
 	if place < 0 {
 		panic(fmt.Sprintf("store: %s have no index %q", r.Plural, index))
 	}
-	return objectsOf(v.store.snap.Load().tables[t.place].scanIndex(place, value, ""))
+	return objectsOf(v.store.snap.Load().tables[t.place].scanIndex(place, value, "", ""))
 }
 
 func objectsOf(entries iter.Seq[*entry]) iter.Seq[api.Object] {

@@ -123,8 +123,26 @@ func query(info *Info, opts *metav1.ListOptions) (store.Query, error) {
 	if info.Name != "" && q.Name != info.Name {
 		return q, apierrors.NewBadRequest("fieldSelector metadata.name doesn't match requested name")
 	}
+	if q.Index == "" && q.Name == "" {
+		q.Index, q.Value = labelIndex(byLabel)
+	}
 	q.Match = match(row, byLabel, rest)
 	return q, nil
+}
+
+// labelIndex is the first label that a selector demands with its value, as the
+// entry of the index under which all that it selects is found.
+func labelIndex(selector labels.Selector) (index, value string) {
+	terms, _ := selector.Requirements()
+	for _, r := range terms {
+		switch r.Operator() {
+		case selection.Equals, selection.DoubleEquals, selection.In:
+			if values := r.Values().UnsortedList(); len(values) == 1 {
+				return api.IndexLabel, r.Key() + "=" + values[0]
+			}
+		}
+	}
+	return "", ""
 }
 
 // nodeField is the field that IndexNode indexes.
