@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"runtime"
 	"sync"
 	"time"
+	"weak"
 
 	"k8s.io/apimachinery/pkg/apis/asn1"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -21,27 +23,28 @@ import (
 //
 // Checking a signature takes longer than all else about a small request, and
 // one connection carries many. A certificate that was found good is therefore
-// remembered, and later only its dates are looked at.
+// remembered for as long as its connections last, and later only its dates are
+// looked at.
 type Certificates struct {
 	roots *x509.CertPool
 	clock clock.PassiveClock
 
-	mu    sync.Mutex
-	known map[[sha256.Size]byte]*verified
+	mu    sync.RWMutex
+	known map[leafPointer]*verified
 }
+
+// leafPointer names a certificate as a connection has it, without keeping it:
+// hashing its bytes would take a twentieth of the time of a small request.
+type leafPointer = weak.Pointer[x509.Certificate]
 
 type verified struct {
 	user                user.Info
 	notBefore, notAfter time.Time
 }
 
-// maxKnown bounds the memory; with more clients than that, all are checked
-// again.
-const maxKnown = 4096
-
 // NewCertificates trusts client certificates that chain to roots.
 func NewCertificates(roots *x509.CertPool, clk clock.PassiveClock) *Certificates {
-	return &Certificates{roots: roots, clock: clk, known: map[[sha256.Size]byte]*verified{}}
+	return &Certificates{roots: roots, clock: clk, known: map[leafPointer]*verified{}}
 }
 
 // AuthenticateRequest implements authenticator.Request. It has no opinion on
@@ -51,12 +54,11 @@ func (c *Certificates) AuthenticateRequest(r *http.Request) (*authenticator.Resp
 		return nil, false, nil
 	}
 	leaf := r.TLS.PeerCertificates[0]
-	fingerprint := sha256.Sum256(leaf.Raw)
 	now := c.clock.Now()
-	v := c.lookup(fingerprint)
+	v := c.lookup(weak.Make(leaf))
 	if v == nil || now.Before(v.notBefore) || now.After(v.notAfter) {
 		var err error
-		if v, err = c.verify(r.TLS.PeerCertificates, fingerprint, now); err != nil {
+		if v, err = c.verify(r.TLS.PeerCertificates, now); err != nil {
 			return nil, false, fmt.Errorf("verifying certificate SN=%d of %q failed: %w", leaf.SerialNumber, leaf.Subject.CommonName, err)
 		}
 		if v == nil {
@@ -66,14 +68,30 @@ func (c *Certificates) AuthenticateRequest(r *http.Request) (*authenticator.Resp
 	return &authenticator.Response{User: v.user}, true, nil
 }
 
-func (c *Certificates) lookup(fingerprint [sha256.Size]byte) *verified {
+func (c *Certificates) lookup(leaf leafPointer) *verified {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.known[leaf]
+}
+
+func (c *Certificates) remember(leaf *x509.Certificate, v *verified) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.known[fingerprint]
+	p := weak.Make(leaf)
+	if c.known[p] == nil {
+		runtime.AddCleanup(leaf, c.forget, p)
+	}
+	c.known[p] = v
+}
+
+func (c *Certificates) forget(leaf leafPointer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, leaf)
 }
 
 // verify is nil without an error for a certificate that names nobody.
-func (c *Certificates) verify(chain []*x509.Certificate, fingerprint [sha256.Size]byte, now time.Time) (*verified, error) {
+func (c *Certificates) verify(chain []*x509.Certificate, now time.Time) (*verified, error) {
 	leaf := chain[0]
 	intermediates := x509.NewCertPool()
 	for _, cert := range chain[1:] {
@@ -95,6 +113,7 @@ func (c *Certificates) verify(chain []*x509.Certificate, fingerprint [sha256.Siz
 	if err != nil {
 		return nil, err
 	}
+	fingerprint := sha256.Sum256(leaf.Raw)
 	v := &verified{
 		user: authenticated(&user.DefaultInfo{
 			Name:   leaf.Subject.CommonName,
@@ -113,12 +132,7 @@ func (c *Certificates) verify(chain []*x509.Certificate, fingerprint [sha256.Siz
 			v.notAfter = cert.NotAfter
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.known) >= maxKnown {
-		clear(c.known)
-	}
-	c.known[fingerprint] = v
+	c.remember(leaf, v)
 	return v, nil
 }
 
