@@ -133,11 +133,15 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	if err != nil {
 		return nil, err
 	}
+	paths, err := openIDPaths(tokens, c.AdvertiseAddress, listener.Addr().(*net.TCPAddr).Port)
+	if err != nil {
+		return nil, err
+	}
 	p.server, err = apihttp.New(apihttp.Config{
 		Requests: p.handler, Authenticator: authenticator, Version: version.Get(), Address: c.address(),
-		Connectors: connectors(p),
-		OpenAPI:    &apihttp.OpenAPI{V2JSON: openapi.V2JSON, V2Proto: openapi.V2Proto, V3: openapi.V3},
-		Metrics:    p.metrics, Clock: clk, Logger: log,
+		Connectors: connectors(p), Paths: paths,
+		OpenAPI: &apihttp.OpenAPI{V2JSON: openapi.V2JSON, V2Proto: openapi.V2Proto, V3: openapi.V3},
+		Metrics: p.metrics, Clock: clk, Logger: log,
 	})
 	if err != nil {
 		return nil, err
