@@ -59,6 +59,7 @@ type table struct {
 	items  *objects
 	byIdx  []*index
 	newest int64 // revision of the last change
+	bytes  int64 // of all entries, as stored
 	dirty  bool  // changed since the last snapshot
 
 	mu     sync.Mutex // guards what follows
@@ -186,6 +187,10 @@ func (t *table) entry(key string, kv KV) (*entry, error) {
 // put and remove change the trees and answer with what was there before.
 func (t *table) put(e *entry) (old *entry) {
 	old, _ = t.items.ReplaceOrInsert(e)
+	t.bytes += int64(e.size)
+	if old != nil {
+		t.bytes -= int64(old.size)
+	}
 	t.reindex(old, e)
 	t.newest, t.dirty = max(t.newest, e.mod), true
 	return old
@@ -196,6 +201,7 @@ func (t *table) remove(key string, revision int64) (old *entry) {
 	if !ok {
 		return nil
 	}
+	t.bytes -= int64(old.size)
 	t.reindex(old, nil)
 	t.newest, t.dirty = max(t.newest, revision), true
 	return old
@@ -237,10 +243,11 @@ type tableView struct {
 	items  *objects
 	byIdx  []*index
 	newest int64 // revision of the last change, up to which history is the same
+	bytes  int64 // of all entries, as stored
 }
 
 func (t *table) view() tableView {
-	v := tableView{items: t.items.Clone(), newest: t.newest}
+	v := tableView{items: t.items.Clone(), newest: t.newest, bytes: t.bytes}
 	for _, idx := range t.byIdx {
 		v.byIdx = append(v.byIdx, idx.Clone())
 	}

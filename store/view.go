@@ -36,6 +36,13 @@ func (v *View) List(r *api.Resource, namespace string) iter.Seq[api.Object] {
 	return objectsOf(view.scan(prefix, ""))
 }
 
+// Size is how many objects of a resource there are, and how many bytes they
+// have as stored.
+func (v *View) Size(r *api.Resource) (objects int, bytes int64) {
+	t := &v.store.snap.Load().tables[v.store.table(r).place]
+	return t.items.Len(), t.bytes
+}
+
 // ByIndex goes through the objects that have a value in an index. It panics
 // when the resource has no such index: that is a mistake of the programmer.
 func (v *View) ByIndex(r *api.Resource, index, value string) iter.Seq[api.Object] {

@@ -41,7 +41,12 @@ func testView(s *suite) {
 		}
 	}
 	cancel()
+	_, before := view.Size(s.configmaps)
 	s.create(colored("a", "z", "red"))
+	if n, bytes := view.Size(s.configmaps); n != 2 || bytes != 2*before {
+		// Both are of the same form; all names have one letter.
+		s.Errorf("%d objects of %d bytes, want 2 of %d", n, bytes, 2*before)
+	}
 	if len(changes) != 0 {
 		s.Errorf("told of %v after cancel", <-changes)
 	}
