@@ -33,6 +33,12 @@ type Config struct {
 	LogLevel         slog.Level
 	Audit            *Audit             // nil: nothing is noted
 	Encryption       *encryption.Config // nil: values are stored as they are
+	// Fairness lets requests take turns by FlowSchema and priority level, all
+	// levels together having the seats of both limits; without it each of the
+	// limits holds by itself, zero being none.
+	Fairness            bool
+	MaxRequests         int
+	MaxMutatingRequests int
 
 	// DetectMutations ends the process, naming the object, when some part of it
 	// wrote to an object that all share. For tests: it costs an encoding of every

@@ -137,9 +137,13 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	if err != nil {
 		return nil, err
 	}
+	limiter, err := startLimiter(l, c, p)
+	if err != nil {
+		return nil, err
+	}
 	p.server, err = apihttp.New(apihttp.Config{
 		Requests: p.handler, Authenticator: authenticator, Version: version.Get(), Address: c.address(),
-		Connectors: connectors(p), Paths: paths,
+		Connectors: connectors(p), Paths: paths, Limiter: limiter,
 		OpenAPI: &apihttp.OpenAPI{V2JSON: openapi.V2JSON, V2Proto: openapi.V2Proto, V3: openapi.V3},
 		Metrics: p.metrics, Clock: clk, Logger: log,
 	})

@@ -52,6 +52,9 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 		loop = controller.Loop
 	)
 	startScheduler(l, p, log)
+	ours := p.as(user.APIServerUser, fairnessProducer, user.SystemPrivilegedGroup)
+	keeper := &controller.Runner{Loop: fairnessObjects{ours}, View: ours.View(), Clock: clk, Log: log, Metrics: metrics, Queue: "priority_and_fairness_config_producer"}
+	l.run(fairnessProducer, keeper.Run)
 	run("clusterrole-aggregation-controller", "ClusterRoleAggregator", 1, func(c door, _ told) loop { return clusterrole.New(c) })
 	run("service-account-controller", "serviceaccount", 1, func(c door, _ told) loop { return serviceaccount.New(c) })
 	runAs(p.as(user.KubeControllerManager, "kube-controller-manager"), "tokens-controller", "serviceaccount_tokens_service", 5, func(c door, _ told) loop {

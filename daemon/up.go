@@ -148,6 +148,9 @@ func startPlane(l *lifecycle, c Config, listener net.Listener, log *slog.Logger)
 	if err := ensureObjects(l.ctx, p.as("system:apiserver", "kube-apiserver", user.SystemPrivilegedGroup), c, int32(port)); err != nil {
 		return nil, err
 	}
+	if err := ensureFairness(l.ctx, p.as(user.APIServerUser, fairnessProducer, user.SystemPrivilegedGroup)); err != nil {
+		return nil, err
+	}
 	startLoops(l, p, log)
 	return p, nil
 }

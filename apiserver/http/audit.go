@@ -39,12 +39,21 @@ func (s *Server) note(w *response, r *http.Request, a *authorizer.AttributesReco
 
 // isLong says whether a request's answer is a stream.
 func isLong(a *authorizer.AttributesRecord) bool {
-	switch a.Subresource {
+	return a.Verb == "watch" || lasts(a.Subresource) || strings.HasPrefix(a.Path, profiles)
+}
+
+// lasts says whether requests for a subresource are ones that last, whatever
+// their options: Kubernetes' list.
+func lasts(subresource string) bool {
+	switch subresource {
 	case "attach", "exec", "log", "portforward", "proxy":
 		return true
 	}
-	return a.Verb == "watch" || strings.HasPrefix(a.Path, "/debug/pprof/")
+	return false
 }
+
+// profiles may last as well.
+const profiles = "/debug/pprof/"
 
 // resourceAttributes are what a request's URL says, whether or not it names
 // something that is served.

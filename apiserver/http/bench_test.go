@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -8,8 +9,10 @@ import (
 	"testing"
 
 	"k8s.io/apimachinery/pkg/version"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/apiserver/fairness"
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/requesttest"
@@ -29,15 +32,27 @@ func (s *sink) Write(b []byte) (int, error) { return len(b), nil }
 
 // benchServer is a server without network, over a store in memory that does
 // not watch for writes to shared objects.
-func benchServer(b *testing.B) *apihttp.Server {
+func benchServer(b *testing.B) *apihttp.Server { return limitedServer(b, nil) }
+
+// limitedServer is benchServer behind a limiter, if one is made.
+func limitedServer(b *testing.B, limiter func(*request.Handler) fairness.Limiter) *apihttp.Server {
 	b.Helper()
 	st, err := store.Open(b.Context(), memory.New(memory.Options{}), kinds.Registry(), store.Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = st.Close() })
-	h := requesttest.Handler(b, func(c *request.Config) { c.Store = st })
-	s, err := apihttp.New(apihttp.Config{Requests: h, Authenticator: byToken, Version: version.Info{}})
+	h := requesttest.Handler(b, func(c *request.Config) {
+		c.Store = st
+		c.Authorizer = authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+			return authorizer.DecisionAllow, "", nil
+		})
+	})
+	c := apihttp.Config{Requests: h, Authenticator: byToken, Version: version.Info{}}
+	if limiter != nil {
+		c.Limiter = limiter(h)
+	}
+	s, err := apihttp.New(c)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -71,6 +86,26 @@ func BenchmarkGetConfigMap(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		serve(b, s, "GET", configMaps+"/a", "", http.StatusOK)
+	}
+}
+
+// Priority and fairness must cost the exempt next to nothing.
+func BenchmarkGetConfigMapFairly(b *testing.B) {
+	for _, who := range []string{"admin", "u"} {
+		b.Run(who, func(b *testing.B) {
+			s := limitedServer(b, func(h *request.Handler) fairness.Limiter { return newFilter(b, h, 600) })
+			serve(b, s, "POST", configMaps, `{"metadata":{"name":"a"},"data":{"k":"`+strings.Repeat("x", 400)+`"}}`, http.StatusCreated)
+			r := httptest.NewRequest("GET", configMaps+"/a", nil)
+			b.ReportAllocs()
+			for b.Loop() {
+				r.Header.Set("Authorization", "Bearer "+who)
+				w := &sink{header: http.Header{}}
+				s.ServeHTTP(w, r)
+				if w.code != http.StatusOK {
+					b.Fatal(w.code)
+				}
+			}
+		})
 	}
 }
 

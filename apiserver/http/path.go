@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api/openapi"
@@ -27,18 +28,37 @@ type Check struct {
 // servePath answers for the server's own paths.
 func (s *Server) servePath(w *response, r *http.Request) {
 	path, verb := r.URL.Path, strings.ToLower(r.Method)
-	user, err := s.authenticate(r)
+	u, err := s.authenticate(r)
 	if s.Audit != nil {
-		r = s.note(w, r, &authorizer.AttributesRecord{Verb: verb, Path: path}, err != nil, s.Config.Clock.Now(), user)
+		r = s.note(w, r, &authorizer.AttributesRecord{Verb: verb, Path: path}, err != nil, s.Config.Clock.Now(), u)
 	}
 	if err == nil {
-		user, err = s.actAs(r, user, w.audit)
+		u, err = s.actAs(r, u, w.audit)
 	}
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
-	if err := s.AuthorizePath(r.Context(), user, verb, path, w.audit); err != nil {
+	c := &pathCall{Server: s, w: w, r: r, user: u}
+	if strings.HasPrefix(r.URL.Path, profiles) {
+		c.answer() // it may last
+		return
+	}
+	s.inTurn(r.Context(), w, pathTurn{c})
+}
+
+// pathCall is one request for a path of the server's own on its way.
+type pathCall struct {
+	*Server
+	w    *response
+	r    *http.Request
+	user user.Info
+}
+
+// answer answers a request whose turn it is.
+func (s *pathCall) answer() {
+	w, r, path := s.w, s.r, s.r.URL.Path
+	if err := s.AuthorizePath(r.Context(), s.user, strings.ToLower(r.Method), path, w.audit); err != nil {
 		s.fail(w, r, err)
 		return
 	}

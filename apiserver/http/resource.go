@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,36 +29,32 @@ func gvr(t target) schema.GroupVersionResource {
 // call is one request for a resource on its way.
 type call struct {
 	*Server
-	w    *response
-	r    *http.Request
-	ctx  context.Context
-	info *request.Info
-	q    url.Values
-	out  output
+	w      *response
+	r      *http.Request
+	ctx    context.Context
+	limit  time.Duration // that ctx began with
+	info   *request.Info
+	target target
+	q      url.Values
+	out    output
+	// started is called by a watch that has told of what there was.
+	started func()
 }
 
 // dispatch answers a request for something that is served. An error is still
 // to be sent.
-func (s *Server) dispatch(w *response, r *http.Request, info *request.Info, t target, q url.Values) error {
-	if connector := s.connector(info); connector != nil {
-		return s.connect(w, r, info, t, connector)
+func (c *call) dispatch() error {
+	if connector := c.connector(c.info); connector != nil {
+		return c.connect(c.w, c.r, c.info, c.target, connector)
 	}
-	if !s.allows(info) {
-		return notOffered(info, r)
+	if !c.allows(c.info) {
+		return notOffered(c.info, c.r)
 	}
-	c := &call{Server: s, w: w, r: r, info: info, q: q}
-	if info.Verb == "watch" {
-		c.ctx = r.Context()
+	if c.info.Verb == "watch" {
 		return c.watch()
 	}
-	ctx, cancel, err := timed(r, q)
-	if err != nil {
-		return err
-	}
-	defer cancel()
-	c.ctx = ctx
-	media := codec.MediaTypes
-	if c.out, err = s.negotiate(r, offer{media: media, transforms: true}); err != nil {
+	var err error
+	if c.out, err = c.negotiate(c.r, offer{media: codec.MediaTypes, transforms: true}); err != nil {
 		return err
 	}
 	return c.run()

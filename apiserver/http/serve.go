@@ -236,16 +236,35 @@ func (s *Server) serveResource(w *response, r *http.Request, t target) {
 		s.fail(w, r, err)
 		return
 	}
-	if info.Served == nil || !offered(info, t) {
-		s.unknown(w, r, info, t)
+	ctx, cancel, limit, err := timed(r, q, info.Verb == "watch" || lasts(t.sub))
+	if err != nil {
+		s.fail(w, r, err)
 		return
 	}
-	if text := info.Served.Version.Deprecated; text != "" {
-		w.warn(text)
-		info.Audit.Deprecated()
+	defer cancel()
+	c := &call{Server: s, w: w, r: r, ctx: ctx, limit: limit, info: info, target: t, q: q}
+	switch {
+	case lasts(t.sub):
+		c.answer()
+	case info.Verb == "watch":
+		c.watchInTurn()
+	default:
+		s.inTurn(ctx, w, turn{c})
 	}
-	if err := s.dispatch(w, r, info, t, q); err != nil {
-		s.fail(w, r, err)
+}
+
+// answer answers a request whose turn it is.
+func (c *call) answer() {
+	if c.info.Served == nil || !offered(c.info, c.target) {
+		c.unknown(c.w, c.r, c.info, c.target)
+		return
+	}
+	if text := c.info.Served.Version.Deprecated; text != "" {
+		c.w.warn(text)
+		c.info.Audit.Deprecated()
+	}
+	if err := c.dispatch(); err != nil {
+		c.fail(c.w, c.r, err)
 	}
 }
 
@@ -284,20 +303,24 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request, info *request.I
 }
 
 // timed bounds a request that is not long-running, by what the client asks for
-// or by the server's own limit, whichever is shorter.
-func timed(r *http.Request, q url.Values) (context.Context, context.CancelFunc, error) {
+// or by the server's own limit, whichever is shorter: waiting for its turn
+// included.
+func timed(r *http.Request, q url.Values, long bool) (context.Context, context.CancelFunc, time.Duration, error) {
+	if long {
+		return r.Context(), func() {}, 0, nil
+	}
 	limit := requestTimeout
 	if text := q.Get("timeout"); text != "" {
 		asked, err := time.ParseDuration(text)
 		if err != nil {
-			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("invalid timeout specified in the request URL - %v", err))
+			return nil, nil, 0, apierrors.NewBadRequest(fmt.Sprintf("invalid timeout specified in the request URL - %v", err))
 		}
 		if asked > 0 {
 			limit = min(limit, asked)
 		}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), limit)
-	return ctx, cancel, nil
+	return ctx, cancel, limit, nil
 }
 
 func isTrue(values []string) bool {

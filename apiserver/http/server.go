@@ -19,6 +19,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api/openapi"
+	"hansa.dev/hansa/apiserver/fairness"
 	"hansa.dev/hansa/apiserver/request"
 )
 
@@ -35,6 +36,8 @@ type Config struct {
 	// Connectors serve the subresources that take the connection over, by
 	// request.HookName ("pods/exec").
 	Connectors map[string]Connector
+	// Limiter says whose turn it is when there are many requests. Nil: everybody's.
+	Limiter fairness.Limiter
 	// OpenAPI is nil when no documents are served.
 	OpenAPI *OpenAPI
 	// Paths are further paths of the server, read like any other: the keys of

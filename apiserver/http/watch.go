@@ -74,6 +74,9 @@ func (c *call) watch() error {
 	switch {
 	case err == nil:
 		defer watcher.Stop()
+		if opts.SendInitialEvents == nil || !*opts.SendInitialEvents {
+			c.started()
+		}
 		life := time.Duration(float64(minWatch) * (1 + rand.Float64()))
 		if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 			life = time.Duration(*opts.TimeoutSeconds) * time.Second
@@ -225,6 +228,7 @@ var errGone = errors.New("client has gone")
 func (s *stream) events(watcher *store.Watcher, events []store.Event) error {
 	for i := range events {
 		if events[i].Type == watch.Bookmark {
+			s.started()
 			if !s.bookmarks {
 				continue
 			}

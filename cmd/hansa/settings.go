@@ -54,6 +54,9 @@ type settings struct {
 	auditPolicy      string
 	audit            daemon.Audit
 	featureGates     []string
+	fairness         bool
+	maxRequests      int
+	maxMutating      int
 	logLevel         string
 }
 
@@ -84,6 +87,9 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.IntVar(&s.audit.MaxBackups, "audit-log-maxbackup", 100, "audit logs set aside that are kept; 0 is all")
 	f.IntVar(&s.audit.MaxAge, "audit-log-maxage", 366, "days for which audit logs set aside are kept; 0 is for ever")
 	f.StringSliceVar(&s.featureGates, "feature-gates", nil, "features to switch, NAME=true|false; may be repeated")
+	f.BoolVar(&s.fairness, "enable-priority-and-fairness", true, "let requests take turns by FlowSchema and PriorityLevelConfiguration")
+	f.IntVar(&s.maxRequests, "max-requests-inflight", 400, "requests that read served at once, 0 for any number; with priority and fairness this and --max-mutating-requests-inflight are added up to what all levels share")
+	f.IntVar(&s.maxMutating, "max-mutating-requests-inflight", 200, "requests that write served at once; see --max-requests-inflight")
 	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
 
@@ -191,6 +197,21 @@ func (s *settings) dataConfig() (daemon.Config, error) {
 	return daemon.Config{DataDir: dir}, nil
 }
 
+// limits checks how many requests may be served at once. It answers with the
+// wrong flag and why it is.
+func (s *settings) limits(c *daemon.Config) (flag, why string) {
+	switch {
+	case s.maxRequests < 0:
+		return "max-requests-inflight", fmt.Sprintf("%d is negative", s.maxRequests)
+	case s.maxMutating < 0:
+		return "max-mutating-requests-inflight", fmt.Sprintf("%d is negative", s.maxMutating)
+	case s.fairness && s.maxRequests+s.maxMutating == 0:
+		return "max-requests-inflight", "priority and fairness need something to share: give this or --max-mutating-requests-inflight a number, or --enable-priority-and-fairness=false"
+	}
+	c.Fairness, c.MaxRequests, c.MaxMutatingRequests = s.fairness, s.maxRequests, s.maxMutating
+	return "", ""
+}
+
 // clusterConfig checks every setting; the first wrong one is named with its flag.
 func (s *settings) clusterConfig() (daemon.Config, error) {
 	c, err := s.dataConfig()
@@ -263,6 +284,9 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	}
 	if c.NodeTaints, err = parseTaints(s.nodeTaints); err != nil {
 		return bad("node-taint", "%v", err)
+	}
+	if flag, why := s.limits(&c); why != "" {
+		return bad(flag, "%s", why)
 	}
 	for _, g := range s.featureGates {
 		name, _, _ := strings.Cut(g, "=")

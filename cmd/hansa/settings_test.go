@@ -49,6 +49,9 @@ func TestDefaults(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
+	if !c.Fairness || c.MaxRequests != 400 || c.MaxMutatingRequests != 200 {
+		t.Errorf("fairness %v, %d and %d requests at once; want kube-apiserver's true, 400 and 200", c.Fairness, c.MaxRequests, c.MaxMutatingRequests)
+	}
 }
 
 // A flag wins over the environment, and that over the file.
