@@ -28,6 +28,7 @@ import (
 // Factory makes one informer for each kind that is asked for. Its methods may
 // be called from any goroutine.
 type Factory struct {
+	groups
 	registry *api.Registry
 	view     client.View
 
@@ -42,10 +43,12 @@ var _ informers.SharedInformerFactory = (*Factory)(nil)
 
 // New makes a factory of informers over a view of the kinds of a registry.
 func New(registry *api.Registry, view client.View) *Factory {
-	return &Factory{
+	f := &Factory{
 		registry: registry, view: view,
 		informers: map[*api.Resource]*Informer{}, started: map[*api.Resource]bool{},
 	}
+	f.own = f
+	return f
 }
 
 // InformerFor gives the informer of an object's kind; how a reflector would

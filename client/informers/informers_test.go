@@ -13,6 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/informers/core"
+	coreinformers "k8s.io/client-go/informers/core/v1"
+	eventsinformers "k8s.io/client-go/informers/events"
 	"k8s.io/client-go/tools/cache"
 
 	"hansa.dev/hansa/api"
@@ -36,6 +39,10 @@ func (l *log) take() []string {
 	all := []string(*l)
 	*l = nil
 	return all
+}
+
+func configMaps(f *informers.Factory) coreinformers.ConfigMapInformer {
+	return core.New(f, "", nil).V1().ConfigMaps()
 }
 
 func data(obj any) string { return obj.(*corev1.ConfigMap).Data["k"] }
@@ -65,7 +72,7 @@ func TestHandlers(t *testing.T) {
 		c := open(t)
 		create(t, c, requesttest.ConfigMap("a", "k", "1"))
 		f := informers.New(c.Registry(), c.View())
-		i := f.Core().V1().ConfigMaps().Informer()
+		i := configMaps(f).Informer()
 		var first, late log
 		handle, err := i.AddEventHandler(&first)
 		if err != nil {
@@ -127,7 +134,7 @@ func TestSlowHandler(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := open(t)
 		f := informers.New(c.Registry(), c.View())
-		i := f.Core().V1().ConfigMaps().Informer()
+		i := configMaps(f).Informer()
 		var quick log
 		held := make(chan struct{})
 		slow := 0
@@ -163,7 +170,7 @@ func TestListers(t *testing.T) {
 	other.Namespace, other.Labels = "other", map[string]string{"l": "v"}
 	create(t, c, other)
 	f := informers.New(c.Registry(), c.View())
-	maps := f.Core().V1().ConfigMaps()
+	maps := configMaps(f)
 
 	names := func(list []*corev1.ConfigMap, err error) string {
 		t.Helper()
@@ -210,7 +217,7 @@ func TestIndexer(t *testing.T) {
 	for name, k := range map[string]string{"a": "1", "b": "2", "c": "1"} {
 		create(t, c, requesttest.ConfigMap(name, "k", k))
 	}
-	i := informers.New(c.Registry(), c.View()).Core().V1().ConfigMaps().Informer()
+	i := configMaps(informers.New(c.Registry(), c.View())).Informer()
 	byData := cache.Indexers{"data": func(obj any) ([]string, error) { return []string{data(obj)}, nil }}
 	if err := i.AddIndexers(byData); err != nil {
 		t.Fatal(err)
@@ -263,5 +270,5 @@ func TestOtherVersions(t *testing.T) {
 			t.Error("an informer of a Go type that nothing is held in")
 		}
 	}()
-	f.Events().V1().Events().Informer()
+	eventsinformers.New(f, "", nil).V1().Events().Informer()
 }
