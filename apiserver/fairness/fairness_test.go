@@ -246,11 +246,11 @@ func TestPatience(t *testing.T) {
 		if n, m := serving(), refused(); n != 3 || m != 0 {
 			t.Fatalf("%d served and %d refused, want 3 and 0", n, m)
 		}
-		time.Sleep(14 * time.Second)
+		<-time.After(14 * time.Second)
 		if n := refused(); n != 0 {
 			t.Errorf("%d refused after 14 s", n)
 		}
-		time.Sleep(2 * time.Second)
+		<-time.After(2 * time.Second)
 		if n := refused(); n != 7 {
 			t.Errorf("%d refused after 16 s, want the 7 that waited", n)
 		}
@@ -347,7 +347,7 @@ func TestDangling(t *testing.T) {
 				writes++
 			}
 		})()
-		time.Sleep(10 * time.Minute)
+		<-time.After(10 * time.Minute)
 		if writes > 0 {
 			t.Errorf("%d writes at rest", writes)
 		}
