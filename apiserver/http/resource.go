@@ -2,6 +2,7 @@ package http
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -152,6 +153,9 @@ func (c *call) body() ([]byte, error) {
 		return nil, tooLarge()
 	}
 	if err != nil {
+		if errors.Is(c.ctx.Err(), context.DeadlineExceeded) {
+			return nil, c.ctx.Err()
+		}
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("read request body: %v", err))
 	}
 	return data, nil

@@ -55,6 +55,7 @@ type response struct {
 
 	mu       sync.Mutex
 	warnings []string
+	ended    bool // nobody may touch the connection any more
 }
 
 func (w *response) WriteHeader(code int) {
@@ -78,6 +79,26 @@ func (w *response) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	w.size += n
 	return n, err
+}
+
+// hurry ends all reading at once, and writing at a time, unless the request has
+// been answered meanwhile: then the connection is another's.
+func (w *response) hurry(last time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended {
+		return
+	}
+	conn := http.NewResponseController(w.ResponseWriter)
+	_ = conn.SetReadDeadline(time.Unix(1, 0)) // long ago
+	_ = conn.SetWriteDeadline(last)
+}
+
+// end keeps hurry from doing anything from now on.
+func (w *response) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
 }
 
 // Unwrap lets http.ResponseController reach the connection.
@@ -236,7 +257,7 @@ func (s *Server) serveResource(w *response, r *http.Request, t target) {
 		s.fail(w, r, err)
 		return
 	}
-	ctx, cancel, limit, err := timed(r, q, info.Verb == "watch" || lasts(t.sub))
+	ctx, cancel, limit, err := s.timed(w, r, q, info.Verb == "watch" || lasts(t.sub))
 	if err != nil {
 		s.fail(w, r, err)
 		return
@@ -304,8 +325,9 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request, info *request.I
 
 // timed bounds a request that is not long-running, by what the client asks for
 // or by the server's own limit, whichever is shorter: waiting for its turn
-// included.
-func timed(r *http.Request, q url.Values, long bool) (context.Context, context.CancelFunc, time.Duration, error) {
+// included. When it is over the connection is read no further and soon not
+// written either, so that a client that does neither holds nothing up.
+func (s *Server) timed(w *response, r *http.Request, q url.Values, long bool) (context.Context, context.CancelFunc, time.Duration, error) {
 	if long {
 		return r.Context(), func() {}, 0, nil
 	}
@@ -320,7 +342,8 @@ func timed(r *http.Request, q url.Values, long bool) (context.Context, context.C
 		}
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), limit)
-	return ctx, cancel, limit, nil
+	spare := context.AfterFunc(ctx, func() { w.hurry(s.Config.Clock.Now().Add(lastWords)) })
+	return ctx, func() { spare(); w.end(); cancel() }, limit, nil
 }
 
 func isTrue(values []string) bool {

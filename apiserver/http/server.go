@@ -64,6 +64,8 @@ const (
 	MaxBody = 3 << 20
 	// requestTimeout ends requests that are not long-running.
 	requestTimeout = 60 * time.Second
+	// lastWords is the time after that in which a client must have taken in why.
+	lastWords = 5 * time.Second
 	// maxHeader bounds the request line and headers.
 	maxHeader = 1 << 20
 )
