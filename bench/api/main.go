@@ -8,6 +8,9 @@
 //	list                      time of one list of -objects, with 20 asked at once
 //	list_label                lists a second that select 1 % of them by label, 20 at once
 //	watch                     events a second to 100 watchers together while objects are created
+//	flood                     requests a second of 200 connections of one service account
+//	flood_refused             how many of a hundred of them are refused
+//	heartbeat_p99 admin_p99   how long a node's lease and the administrator's gets take meanwhile
 //	memory_pss_loaded         the server's memory after all that
 //
 // With -bare the same is asked of a server of a hundred lines: TLS, HTTP/2,
@@ -35,7 +38,7 @@ var (
 	phase       = flag.Duration("phase", 20*time.Second, "how long creates, gets, patches and deletes are measured each")
 	objects     = flag.Int("objects", 5000, "`number` of objects that are listed")
 	bare        = flag.Bool("bare", false, "measure a server without any checks as well, and print ratios to it")
-	only        = flag.String("only", "", "only these `phases`, comma separated: get,patch,delete,list,watch; creates always come first")
+	only        = flag.String("only", "", "only these `phases`, comma separated: get,patch,delete,list,watch,flood; creates always come first")
 )
 
 func main() {
@@ -103,6 +106,9 @@ func runHansa(ctx context.Context, r *rig.Rig) (_ rates, err error) {
 	}
 	if wanted("watch") && err == nil {
 		err = l.watches(ctx)
+	}
+	if wanted("flood") && err == nil {
+		err = l.flood(ctx)
 	}
 	if err != nil {
 		return nil, err

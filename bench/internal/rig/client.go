@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,6 +19,8 @@ import (
 type Target struct {
 	URL string
 	TLS *tls.Config
+	// Token is a bearer's, "" for whoever has the certificate.
+	Token string
 }
 
 // Target is the cluster's API as its administrator sees it.
@@ -49,6 +52,20 @@ func (t Target) Connect() *Client {
 // Close ends the connection.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Refusal is an answer that is no success.
+type Refusal struct {
+	Code int // of HTTP
+	text string
+}
+
+func (r *Refusal) Error() string { return r.text }
+
+// IsRefusal says whether an error is an answer with that code.
+func IsRefusal(err error, code int) bool {
+	var r *Refusal
+	return errors.As(err, &r) && r.Code == code
+}
+
 // Open sends one request and returns the answer's body, which the caller
 // closes. An answer that is no success is an error.
 func (c *Client) Open(ctx context.Context, method, path, contentType string, body []byte) (io.ReadCloser, error) {
@@ -59,6 +76,9 @@ func (c *Client) Open(ctx context.Context, method, path, contentType string, bod
 	if body != nil {
 		req.Header.Set("Content-Type", contentType)
 	}
+	if c.target.Token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.target.Token)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, err
@@ -66,7 +86,7 @@ func (c *Client) Open(ctx context.Context, method, path, contentType string, bod
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 2000)) //nolint:errcheck // the status says enough
-		return nil, fmt.Errorf("%s %s: %s: %s", method, path, resp.Status, text)
+		return nil, &Refusal{Code: resp.StatusCode, text: fmt.Sprintf("%s %s: %s: %s", method, path, resp.Status, text)}
 	}
 	if resp.ProtoMajor != 2 {
 		resp.Body.Close()
