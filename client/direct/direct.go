@@ -49,12 +49,17 @@ func (c *Client) As(u user.Info, manager string) *Client {
 	return &other
 }
 
-// info is a request for one object in the row's preferred version.
+// info is a request for one object in the version that is stored, or the
+// preferred one where that is not served.
 func (c *Client) info(verb string, ref api.Ref, subresource string) *request.Info {
+	version := ref.Resource.Storage
+	if ref.Resource.StoredAs != nil {
+		version = ref.Resource.Versions[0].GroupVersion
+	}
 	info := &request.Info{
 		User:        c.user,
 		Verb:        verb,
-		Served:      c.h.Registry.ByGVR(ref.Resource.Storage.WithResource(ref.Resource.Plural)),
+		Served:      c.h.Registry.ByGVR(version.WithResource(ref.Resource.Plural)),
 		Subresource: subresource,
 		Namespace:   ref.Namespace,
 		Name:        ref.Name,

@@ -41,6 +41,21 @@ func TestSuite(t *testing.T) {
 	})
 }
 
+// Every kind can be written, also those that are stored in a version that is no
+// longer served.
+func TestEveryKindHasADoor(t *testing.T) {
+	h := requesttest.Handler(t, nil)
+	c := direct.New(h, requesttest.Admin, "test")
+	for _, r := range h.Registry.Resources() {
+		if r.Prefix == "" {
+			continue
+		}
+		if _, err := c.Get(t.Context(), api.Ref{Resource: r, Namespace: "default", Name: "none"}); !apierrors.IsNotFound(err) {
+			t.Errorf("get %s: %v", r.GroupResource(), err)
+		}
+	}
+}
+
 // What the process asks of itself is noted like what comes over the wire.
 func TestAudit(t *testing.T) {
 	p, _, err := audit.ParsePolicy([]byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse, omitStages: [RequestReceived]}]"))
