@@ -220,6 +220,7 @@ var groups = map[string]string{
 	"leases": "coordination.k8s.io/v1", "endpointslices": "discovery.k8s.io/v1", "priorityclasses": "scheduling.k8s.io/v1",
 	"roles": "rbac.authorization.k8s.io/v1", "rolebindings": "rbac.authorization.k8s.io/v1",
 	"clusterroles": "rbac.authorization.k8s.io/v1", "clusterrolebindings": "rbac.authorization.k8s.io/v1",
+	"certificatesigningrequests": "certificates.k8s.io/v1", "clustertrustbundles": "certificates.k8s.io/v1",
 	"tokenreviews": "authentication.k8s.io/v1", "selfsubjectreviews": "authentication.k8s.io/v1",
 	"subjectaccessreviews": "authorization.k8s.io/v1", "localsubjectaccessreviews": "authorization.k8s.io/v1",
 	"selfsubjectaccessreviews": "authorization.k8s.io/v1", "selfsubjectrulesreviews": "authorization.k8s.io/v1",

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 	testclock "k8s.io/utils/clock/testing"
@@ -25,6 +26,7 @@ import (
 	"hansa.dev/hansa/apiserver/auth"
 	"hansa.dev/hansa/apiserver/auth/bootstrap"
 	"hansa.dev/hansa/apiserver/auth/rbac"
+	"hansa.dev/hansa/apiserver/auth/review"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/requesttest"
 	"hansa.dev/hansa/client"
@@ -84,6 +86,12 @@ func newWorldIn(t testing.TB, in tester) *world {
 		roles := rbac.New(c.Registry, view)
 		t.Cleanup(roles.Close)
 		c.Authorizer, c.Clock = auth.Chain{roles}, w.clock
+		c.Hooks = map[string]request.Hook{}
+		for name, answer := range (&review.Reviewer{Authorizer: c.Authorizer.(auth.Chain), Clock: w.clock}).Funcs() {
+			c.Hooks[name] = func(ctx context.Context, info *request.Info, _ api.Object, body runtime.Object, _ bool) (runtime.Object, error) {
+				return answer(ctx, info.User, body.(api.Object))
+			}
+		}
 		c.Admission = admission.Chain{namespacelifecycle.New(c.Registry, view), priority.New(c.Registry, view)}
 	})
 	w.api = direct.New(w.h, requesttest.Admin, "test")

@@ -13,6 +13,7 @@ import (
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/controller/certificates"
 	"hansa.dev/hansa/controller/clusterrole"
 	"hansa.dev/hansa/controller/deployment"
 	"hansa.dev/hansa/controller/endpoints"
@@ -28,6 +29,7 @@ import (
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/tainteviction"
 	"hansa.dev/hansa/controller/tokens"
+	"hansa.dev/hansa/controller/trustbundle"
 	"hansa.dev/hansa/controller/ttl"
 	"hansa.dev/hansa/scheduler"
 )
@@ -61,6 +63,8 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 		return tokens.New(c, p.authority.API.PEM(), p.tokens.Legacy)
 	})
 	run("root-ca-cert-publisher", "root_ca_cert_publisher", 1, func(c door, _ told) loop { return rootca.New(c, p.authority.API.PEM()) })
+	run("kube-apiserver-serving-clustertrustbundle-publisher", "ca_cert_publisher_cluster_trust_bundles", 1, func(c door, _ told) loop { return trustbundle.New(c, p.authority.API.PEM()) })
+	run("certificate-controller", "certificate", 5, func(c door, _ told) loop { return certificates.New(c, p.authority.API) })
 	run("deployment-controller", "deployment", 5, func(c door, r told) loop { return deployment.New(c, r) })
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })

@@ -1,7 +1,11 @@
 package pki
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -189,5 +193,40 @@ func TestIssueNearTheEnd(t *testing.T) {
 	clk.Step(21 * 24 * time.Hour)
 	if _, err := a.API.Issue(AdminIdentity()); err == nil || !strings.Contains(err.Error(), `"hansa-api-ca" expired on 2026-02-11`) {
 		t.Errorf("an expired authority signs: %v", err)
+	}
+}
+
+// What is signed for others does not outlive the authority, and is none.
+func TestSign(t *testing.T) {
+	clk := clocktesting.NewFakeClock(epoch)
+	a := open(t, filepath.Join(t.TempDir(), "pki"), clk)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := &x509.Certificate{
+		Subject: pkix.Name{CommonName: "jane"}, IsCA: true, NotBefore: epoch, NotAfter: epoch.Add(10 * DefaultCALifetime),
+		KeyUsage: x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+	der, err := a.API.Sign(asked, key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if leaf.IsCA || !leaf.BasicConstraintsValid || leaf.SerialNumber.Sign() <= 0 || leaf.NotAfter.After(epoch.Add(DefaultCALifetime)) {
+		t.Errorf("an authority until %s: %v", leaf.NotAfter, leaf.IsCA)
+	}
+	if !key.PublicKey.Equal(leaf.PublicKey) {
+		t.Error("it is for another key")
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: a.API.Pool(), CurrentTime: epoch, KeyUsages: asked.ExtKeyUsage}); err != nil {
+		t.Error(err)
+	}
+	clk.Step(DefaultCALifetime)
+	if _, err := a.API.Sign(asked, key.Public()); err == nil {
+		t.Error("the authority signs after its end")
 	}
 }

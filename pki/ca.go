@@ -97,6 +97,24 @@ func (ca *CA) Issue(id Identity) (*tls.Certificate, error) {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}, nil
 }
 
+// Sign signs a certificate for somebody else's key, as its caller describes it.
+// It gets a serial number, does not outlive the authority, and is none itself.
+func (ca *CA) Sign(certificate *x509.Certificate, key crypto.PublicKey) (der []byte, err error) {
+	if now := ca.clock.Now(); !now.Before(ca.cert.NotAfter) {
+		return nil, fmt.Errorf("the signer has expired: NotAfter=%v", ca.cert.NotAfter)
+	}
+	c := *certificate
+	if c.SerialNumber, err = newSerial(); err != nil {
+		return nil, err
+	}
+	c.NotAfter = earlier(c.NotAfter, ca.cert.NotAfter)
+	c.BasicConstraintsValid, c.IsCA = true, false
+	if der, err = x509.CreateCertificate(rand.Reader, &c, ca.cert, key, ca.key); err != nil {
+		return nil, fmt.Errorf("failed to sign certificate: %w", err)
+	}
+	return der, nil
+}
+
 // newCA makes a self-signed authority, as the PEM of its certificate and key.
 func newCA(name string, now time.Time, lifetime time.Duration) (certPEM, keyPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

@@ -34,7 +34,6 @@ func certificateSigningRequest() *api.Resource {
 		Kind:       "CertificateSigningRequest",
 		ShortNames: []string{"csr"},
 		Prefix:     "certificatesigningrequests",
-		Inert:      "no controller approves or signs it",
 		PrepareCreate: on(func(r *certificatesv1.CertificateSigningRequest) {
 			SetRequester(r, "", "", nil, nil)
 			r.Status = certificatesv1.CertificateSigningRequestStatus{}

@@ -20,6 +20,19 @@ func controllers() []struct {
 	}
 	rules := func(rules ...rbacv1.PolicyRule) []rbacv1.PolicyRule { return rules }
 	return []loop{
+		{"certificate-controller", rules(
+			on("certificates.k8s.io", "certificatesigningrequests", "delete get list watch"),
+			on("certificates.k8s.io", "certificatesigningrequests/approval certificatesigningrequests/status", "update"),
+			named("certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client-kubelet", "approve"),
+			rbacv1.PolicyRule{
+				Verbs: []string{"sign"}, APIGroups: []string{"certificates.k8s.io"}, Resources: []string{"signers"},
+				ResourceNames: []string{
+					"kubernetes.io/kube-apiserver-client", "kubernetes.io/kube-apiserver-client-kubelet",
+					"kubernetes.io/kubelet-serving", "kubernetes.io/legacy-unknown",
+				},
+			},
+			on("authorization.k8s.io", "subjectaccessreviews", "create"),
+			events())},
 		{"clusterrole-aggregation-controller", rules(
 			on("rbac.authorization.k8s.io", "clusterroles", "escalate get list patch update watch"))},
 		{"deployment-controller", rules(
@@ -53,6 +66,10 @@ func controllers() []struct {
 			on("batch", "jobs/status", "update"),
 			on("batch", "jobs/finalizers", "update"),
 			on("core", "pods", "create delete list patch watch"),
+			events())},
+		{"kube-apiserver-serving-clustertrustbundle-publisher", rules(
+			named("certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-serving", "attest"),
+			on("certificates.k8s.io", "clustertrustbundles", "create delete list update watch"),
 			events())},
 		{"namespace-controller", rules(
 			on("core", "namespaces", "delete get list watch"),
