@@ -44,7 +44,7 @@ func TestServiceAllocation(t *testing.T) {
 		t.Errorf("chosen are %+v", chosen.Spec)
 	}
 	refused("clusterIP: 10.43.200.7, ports: [{port: 80}]", "spec.clusterIPs", "failed to allocate IP 10.43.200.7: provided IP is already allocated")
-	refused("clusterIP: 10.99.0.1, ports: [{port: 80}]", "spec.clusterIPs", "failed to allocate IP 10.99.0.1: the provided IP (10.99.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/16")
+	refused("clusterIP: 10.99.0.1, ports: [{port: 80}]", "spec.clusterIPs", "failed to allocate IP 10.99.0.1: the provided network does not match the current range")
 	refused("type: NodePort, ports: [{port: 80, nodePort: 32007}]", "spec.ports[0].nodePort", "provided port is already allocated")
 	refused("type: NodePort, ports: [{port: 80, nodePort: 80}]", "spec.ports[0].nodePort", "provided port is not in the valid range. The range of valid ports is 30000-32767")
 	if s := made("headless", "clusterIP: None, ports: [{port: 80}]"); s.Spec.ClusterIP != "None" {

@@ -22,7 +22,7 @@ func clusterRoles(c client.Interface, _ events.Recorder) controller.Loop { retur
 var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
-	certificateSigner, trustBundles,
+	certificateSigner, trustBundles, serviceRanges, defaultRange, claimRepair,
 }
 
 // The loops do not disturb one another: whatever the order in which they get
@@ -38,7 +38,7 @@ func TestAllLoopsRest(t *testing.T) {
 		w.joins("n")
 		create(w, aToken("t", "default", ""))
 		create(w, aDeployment("web", 3))
-		create(w, aService("web"))
+		create(w, addressed("web", ""))
 		create(w, indexed(aJob("work", 2, 3)))
 		create(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 		create(w, &rbacv1.ClusterRole{

@@ -32,7 +32,7 @@ func aService(name string) *corev1.Service {
 	return &corev1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, Labels: map[string]string{"l": "v"}},
 		Spec: corev1.ServiceSpec{
-			ClusterIP: corev1.ClusterIPNone, // no addresses are allocated here
+			ClusterIP: corev1.ClusterIPNone, // its address does not matter here
 			Selector:  map[string]string{"app": name},
 			Ports: []corev1.ServicePort{
 				{Name: "http", Port: 80, TargetPort: intstr.FromString("web")},

@@ -12,14 +12,17 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 	testclock "k8s.io/utils/clock/testing"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
 	"hansa.dev/hansa/apiserver/admission/priority"
@@ -28,11 +31,14 @@ import (
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
 	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/apiserver/request/alloc"
 	"hansa.dev/hansa/apiserver/request/requesttest"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/controller/ipaddress"
+	"hansa.dev/hansa/controller/servicecidr"
 )
 
 // world is a cluster without nodes: the real API with its real roles over a
@@ -92,6 +98,11 @@ func newWorldIn(t testing.TB, in tester) *world {
 				return answer(ctx, info.User, body.(api.Object))
 			}
 		}
+		services, err := alloc.New(c.Store, c.Registry, alloc.Config{Families: []corev1.IPFamily{corev1.IPv4Protocol}, Clock: w.clock})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Allocators = map[schema.GroupResource]request.Allocator{{Resource: "services"}: services}
 		c.Admission = admission.Chain{namespacelifecycle.New(c.Registry, view), priority.New(c.Registry, view)}
 	})
 	w.api = direct.New(w.h, requesttest.Admin, "test")
@@ -101,6 +112,9 @@ func newWorldIn(t testing.TB, in tester) *world {
 			t.Fatal(err)
 		}
 		if len(plan) == 0 {
+			create(w, &networkingv1.ServiceCIDR{
+				ObjectMeta: metav1.ObjectMeta{Name: kinds.DefaultServiceCIDR}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: []string{serviceRange}},
+			})
 			return w
 		}
 		var writes []client.Write
@@ -115,17 +129,24 @@ func newWorldIn(t testing.TB, in tester) *world {
 	}
 }
 
-// run adds a loop, which acts as the service account of its name.
+// serviceRange is where services get their addresses.
+const serviceRange = "10.43.0.0/16"
+
+// run adds a loop, which acts as the service account of its name, or is a part
+// of the API server.
 func (w *world) run(build func(client.Interface, events.Recorder) controller.Loop) *driver {
 	w.Helper()
 	name := build(w.api, events.Discard).Name()
+	if name == ipaddress.Name || name == servicecidr.DefaultName {
+		return w.runAs(requesttest.Admin.GetName(), build, requesttest.Admin.GetGroups()...)
+	}
 	return w.runAs("system:serviceaccount:kube-system:"+name, build, "system:serviceaccounts", "system:serviceaccounts:kube-system")
 }
 
 // runAs adds a loop, which acts as a user.
 func (w *world) runAs(name string, build func(client.Interface, events.Recorder) controller.Loop, groups ...string) *driver {
 	w.Helper()
-	who := &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}
+	who := &user.DefaultInfo{Name: name, Groups: append(slices.Clone(groups), user.AllAuthenticated)}
 	d := &driver{world: w, build: build, client: &flaky{Interface: direct.New(w.h, who, "kube-controller-manager")}, tries: map[api.Key]int{}}
 	d.restart()
 	w.loops = append(w.loops, d)
@@ -365,6 +386,8 @@ type flaky struct {
 	left  int  // writes until then; negative: it lives
 	after bool // dies after the write is done, not before
 	dead  bool
+	// refuse is the answer to creations, when it is set.
+	refuse error
 }
 
 // dieAt makes the process die at the n-th write from now, counted from 0.
@@ -407,6 +430,9 @@ func write[T any](f *flaky, do func() (T, error)) (T, error) {
 }
 
 func (f *flaky) Create(ctx context.Context, r *api.Resource, obj api.Object, opts metav1.CreateOptions) (api.Object, error) {
+	if f.refuse != nil {
+		return nil, f.refuse
+	}
 	return write(f, func() (api.Object, error) { return f.Interface.Create(ctx, r, obj, opts) })
 }
 

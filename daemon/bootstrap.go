@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -14,15 +15,18 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/apiserver/auth/bootstrap"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/controller/servicecidr"
 	"hansa.dev/hansa/network/pod"
 )
 
 // ensureObjects makes the objects that every cluster has: namespaces, roles,
-// priority classes, and the services of API and DNS. It returns when all are
+// priority classes, the range of service addresses, and the services of API and DNS. It returns when all are
 // there.
-func ensureObjects(ctx context.Context, c client.Interface, cfg Config, port int32) error {
+func ensureObjects(ctx context.Context, c client.Interface, cfg Config, port int32, now time.Time) error {
 	for {
 		writes, err := bootstrap.Plan(c.Registry(), c.View())
 		if err != nil {
@@ -34,6 +38,10 @@ func ensureObjects(ctx context.Context, c client.Interface, cfg Config, port int
 		if err := carryOut(ctx, c, writes); err != nil {
 			return err
 		}
+	}
+	ranges := servicecidr.NewDefault(c, events.Discard, cfg.ServiceCIDR.String())
+	if _, err := ranges.Step(ctx, api.Key{Name: kinds.DefaultServiceCIDR}, now); err != nil {
+		return err
 	}
 	if err := ensureService(ctx, c, bootstrap.KubernetesService(cfg.ServiceCIDR.Addr().Next(), port)); err != nil {
 		return err

@@ -111,7 +111,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	authenticator := authn.New(authn.NewCertificates(p.authority.API.Pool(), clk), tokens, tokens.Audiences(), authn.AnonymousPaths)
 	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: tokens.Audiences(), Clock: clk}
 
-	services, err := alloc.New(p.store, p.registry, alloc.Config{Addresses: []netip.Prefix{c.ServiceCIDR}, Ports: alloc.DefaultPorts})
+	services, err := alloc.New(p.store, p.registry, alloc.Config{Families: []corev1.IPFamily{kinds.IPFamilyOf(c.ServiceCIDR.Addr())}, Ports: alloc.DefaultPorts, Clock: clk})
 	if err != nil {
 		return nil, err
 	}
@@ -175,11 +175,16 @@ func (p *controlPlane) as(name, manager string, groups ...string) *direct.Client
 // markUsed writes on a secret the day on which its token was used.
 func (p *controlPlane) markUsed(ctx context.Context, s *corev1.Secret, day string, log *slog.Logger) {
 	patch := fmt.Sprintf(`{"metadata":{"uid":%q,"labels":{%q:%q}}}`, s.UID, token.LastUsedLabel, day)
-	c := p.as(user.APIServerUser, "kube-apiserver", user.SystemPrivilegedGroup)
-	_, err := c.Patch(ctx, api.RefTo(p.registry.Must("", "secrets"), s), types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "")
+	_, err := p.asServer().Patch(ctx, api.RefTo(p.registry.Must("", "secrets"), s), types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "")
 	if err != nil && !apierrors.IsNotFound(err) {
 		log.Warn("cannot note the use of a token", "secret", s.Namespace+"/"+s.Name, "error", err)
 	}
+}
+
+// asServer is a client with the identity of the API server itself, which may do
+// everything.
+func (p *controlPlane) asServer() *direct.Client {
+	return p.as(user.APIServerUser, "kube-apiserver", user.SystemPrivilegedGroup)
 }
 
 // asLoop is a client with the identity of a loop: a service account in

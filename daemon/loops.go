@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"log/slog"
+	"net/netip"
 
 	"k8s.io/utils/clock"
 
@@ -11,6 +12,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/controller/certificates"
@@ -19,6 +21,7 @@ import (
 	"hansa.dev/hansa/controller/endpoints"
 	"hansa.dev/hansa/controller/endpointslice"
 	"hansa.dev/hansa/controller/garbage"
+	"hansa.dev/hansa/controller/ipaddress"
 	"hansa.dev/hansa/controller/job"
 	"hansa.dev/hansa/controller/mirroring"
 	"hansa.dev/hansa/controller/namespace"
@@ -27,6 +30,7 @@ import (
 	"hansa.dev/hansa/controller/replicaset"
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
+	"hansa.dev/hansa/controller/servicecidr"
 	"hansa.dev/hansa/controller/tainteviction"
 	"hansa.dev/hansa/controller/tokens"
 	"hansa.dev/hansa/controller/trustbundle"
@@ -34,8 +38,9 @@ import (
 	"hansa.dev/hansa/scheduler"
 )
 
-// startLoops runs every control loop as its own identity.
-func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
+// startLoops runs every control loop as its own identity. services is the default
+// range of service addresses.
+func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.Logger) {
 	clk := clock.RealClock{}
 	metrics := controller.NewMetrics(p.metrics)
 	// queue is the name of the loop's queue in upstream's metrics.
@@ -57,6 +62,10 @@ func startLoops(l *lifecycle, p *controlPlane, log *slog.Logger) {
 	ours := p.as(user.APIServerUser, fairnessProducer, user.SystemPrivilegedGroup)
 	keeper := &controller.Runner{Loop: fairnessObjects{ours}, View: ours.View(), Clock: clk, Log: log, Metrics: metrics, Queue: "priority_and_fairness_config_producer"}
 	l.run(fairnessProducer, keeper.Run)
+	server := p.asServer()
+	runAs(server, servicecidr.DefaultName, "default_service_cidr", 1, func(c door, r told) loop { return servicecidr.NewDefault(c, r, services.String()) })
+	runAs(server, ipaddress.Name, "services", 5, func(c door, r told) loop { return ipaddress.New(c, r) })
+	run("service-cidrs-controller", "ipaddresses", 5, func(c door, r told) loop { return servicecidr.New(c, r) })
 	run("clusterrole-aggregation-controller", "ClusterRoleAggregator", 1, func(c door, _ told) loop { return clusterrole.New(c) })
 	run("service-account-controller", "serviceaccount", 1, func(c door, _ told) loop { return serviceaccount.New(c) })
 	runAs(p.as(user.KubeControllerManager, "kube-controller-manager"), "tokens-controller", "serviceaccount_tokens_service", 5, func(c door, _ told) loop {

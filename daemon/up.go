@@ -145,13 +145,13 @@ func startPlane(l *lifecycle, c Config, listener net.Listener, log *slog.Logger)
 		return ctx.Err()
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
-	if err := ensureObjects(l.ctx, p.as("system:apiserver", "kube-apiserver", user.SystemPrivilegedGroup), c, int32(port)); err != nil {
+	if err := ensureObjects(l.ctx, p.asServer(), c, int32(port), time.Now()); err != nil {
 		return nil, err
 	}
 	if err := ensureFairness(l.ctx, p.as(user.APIServerUser, fairnessProducer, user.SystemPrivilegedGroup)); err != nil {
 		return nil, err
 	}
-	startLoops(l, p, log)
+	startLoops(l, p, c.ServiceCIDR, log)
 	return p, nil
 }
 

@@ -1,9 +1,11 @@
 package kinds
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -39,6 +41,31 @@ func ipAddress() *api.Resource {
 			}),
 		},
 	})
+}
+
+// ServiceAddressManager is the label managed-by of the claims of services.
+const ServiceAddressManager = "ipallocator.k8s.io"
+
+// ServiceAddress is the claim of a service to an address.
+func ServiceAddress(ip netip.Addr, s *corev1.Service) *networkingv1.IPAddress {
+	return &networkingv1.IPAddress{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: ip.String(),
+			Labels: map[string]string{
+				networkingv1.LabelIPAddressFamily: string(IPFamilyOf(ip)),
+				networkingv1.LabelManagedBy:       ServiceAddressManager,
+			},
+		},
+		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: s.Namespace, Name: s.Name}},
+	}
+}
+
+// IPFamilyOf is the family of an address.
+func IPFamilyOf(ip netip.Addr) corev1.IPFamily {
+	if ip.Is4() {
+		return corev1.IPv4Protocol
+	}
+	return corev1.IPv6Protocol
 }
 
 // isCanonicalIP is the rule for names that are addresses: there is one way to

@@ -1,6 +1,7 @@
 package kinds
 
 import (
+	"net/netip"
 	"strings"
 	"time"
 
@@ -14,6 +15,18 @@ import (
 	"hansa.dev/hansa/api"
 )
 
+// DefaultServiceCIDR has the ranges that the server was started with.
+const DefaultServiceCIDR = "kubernetes"
+
+// RangeContains says whether an address is one that a range of service addresses
+// can give: its first is the network's, IPv4's last one the broadcast's.
+func RangeContains(p netip.Prefix, ip netip.Addr) bool {
+	if p = p.Masked(); !p.Contains(ip) || ip == p.Addr() {
+		return false
+	}
+	return !ip.Is4() || p.Contains(ip.Next())
+}
+
 func serviceCIDR() *api.Resource {
 	gv := networkingv1.SchemeGroupVersion
 	return stored[networkingv1.ServiceCIDR, *networkingv1.ServiceCIDR, networkingv1.ServiceCIDRList](gv, &api.Resource{
@@ -21,7 +34,6 @@ func serviceCIDR() *api.Resource {
 		Singular:      "servicecidr",
 		Kind:          "ServiceCIDR",
 		Prefix:        "servicecidrs",
-		Inert:         "services get their addresses from the ranges that the server was started with",
 		PrepareCreate: on(func(c *networkingv1.ServiceCIDR) { c.Status = networkingv1.ServiceCIDRStatus{} }),
 		PrepareUpdate: onUpdate(func(c, old *networkingv1.ServiceCIDR) { c.Status = *old.Status.DeepCopy() }),
 		Validate: validates(func(c *networkingv1.ServiceCIDR) field.ErrorList {

@@ -97,6 +97,12 @@ func controllers() []struct {
 		{"service-account-controller", rules(
 			on("core", "serviceaccounts", "create"),
 			events())},
+		{"service-cidrs-controller", rules(
+			on("networking.k8s.io", "servicecidrs", "get list patch update watch"),
+			on("networking.k8s.io", "servicecidrs/finalizers", "patch update"),
+			on("networking.k8s.io", "servicecidrs/status", "patch update"),
+			on("networking.k8s.io", "ipaddresses", read),
+			events())},
 		{"ttl-after-finished-controller", rules(
 			on("batch", "jobs", "delete get list watch"),
 			events())},

@@ -8,10 +8,12 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/uuid"
@@ -37,11 +39,14 @@ type addressRange struct {
 // services.
 const maxAddresses = 1 << 40
 
-func newAddressRange(p netip.Prefix) (*addressRange, error) {
+// newAddressRange gives false for a range from which nothing can be given: an
+// IPv4 one without usable addresses, an IPv6 one that is larger than Kubernetes
+// allows.
+func newAddressRange(p netip.Prefix) (*addressRange, bool) {
 	p = p.Masked()
 	bits := p.Addr().BitLen() - p.Bits()
-	if bits < 2 {
-		return nil, fmt.Errorf("the range of cluster addresses %s is too small", p)
+	if bits < 2 || p.Addr().Is6() && bits > 64 {
+		return nil, false
 	}
 	size := uint64(maxAddresses)
 	if bits < 40 {
@@ -52,7 +57,40 @@ func newAddressRange(p netip.Prefix) (*addressRange, error) {
 	if p.Addr().Is4() {
 		usable--
 	}
-	return &addressRange{prefix: p, first: p.Addr().Next(), size: usable, offset: band(size, 16, 16, 256)}, nil
+	return &addressRange{prefix: p, first: p.Addr().Next(), size: usable, offset: band(size, 16, 16, 256)}, true
+}
+
+// ranges are those of one family that addresses are given from now: of every
+// ServiceCIDR that is ready, the default one first.
+func (a *Services) ranges(family corev1.IPFamily) []*addressRange {
+	var ranges []*addressRange
+	for o := range a.store.View().List(a.cidrs, "") {
+		c := o.(*networkingv1.ServiceCIDR)
+		if !gives(c) {
+			continue
+		}
+		for _, text := range c.Spec.CIDRs {
+			p, err := netip.ParsePrefix(text)
+			if err != nil || kinds.IPFamilyOf(p.Addr()) != family {
+				continue
+			}
+			r, ok := newAddressRange(p)
+			switch {
+			case ok && c.Name == kinds.DefaultServiceCIDR:
+				ranges = slices.Insert(ranges, 0, r)
+			case ok:
+				ranges = append(ranges, r)
+			}
+		}
+	}
+	return ranges
+}
+
+// gives says whether a ServiceCIDR may be given from: it stays, and nobody has
+// said that it is not ready.
+func gives(c *networkingv1.ServiceCIDR) bool {
+	ready := meta.FindStatusCondition(c.Status.Conditions, networkingv1.ServiceCIDRConditionReady)
+	return c.DeletionTimestamp == nil && (ready == nil || ready.Status == metav1.ConditionTrue)
 }
 
 // band is the size of the static band: a part of the range, within limits, and
@@ -72,13 +110,6 @@ func (r *addressRange) at(i uint64) netip.Addr {
 	n.FillBytes(b)
 	addr, _ := netip.AddrFromSlice(b)
 	return addr
-}
-
-func (r *addressRange) contains(ip netip.Addr) bool {
-	if !r.prefix.Contains(ip) || ip == r.prefix.Addr() {
-		return false
-	}
-	return !ip.Is4() || ip != r.at(r.size)
 }
 
 // allocateAddresses gives the service the addresses it still needs, and says
@@ -106,9 +137,9 @@ func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service
 		if !ok {
 			continue
 		}
-		ip, side, err := a.findAddress(ctx, a.addresses[family], s, used)
+		ip, side, err := a.findAddress(ctx, a.ranges(family), s, used)
 		if err != nil {
-			return nil, apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP: %w", err))
+			return nil, apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP for Service %q: %w", s.Name, err))
 		}
 		for len(s.Spec.ClusterIPs) <= i {
 			s.Spec.ClusterIPs = append(s.Spec.ClusterIPs, "")
@@ -166,9 +197,8 @@ func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Serv
 		return store.Side{}, fmt.Errorf("failed to parse service IP %q", text)
 	}
 	ip = ip.Unmap()
-	r := a.addresses[familyOf(ip)]
-	if r == nil || !r.contains(ip) {
-		return store.Side{}, fmt.Errorf("the provided IP (%v) is not in the valid range. The range of valid IPs is %s", ip, a.rangesText(r))
+	if !slices.ContainsFunc(a.ranges(kinds.IPFamilyOf(ip)), func(r *addressRange) bool { return kinds.RangeContains(r.prefix, ip) }) {
+		return store.Side{}, errNoRange
 	}
 	taken, err := used()
 	if err != nil {
@@ -184,41 +214,47 @@ func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Serv
 	return side, err
 }
 
-func (a *Services) rangesText(r *addressRange) string {
-	if r == nil {
-		r = a.addresses[a.families[0]]
-	}
-	return r.prefix.String()
-}
-
-// findAddress chooses a free address: from a random place through the dynamic
-// band, and only when that is full through the static one.
-func (a *Services) findAddress(ctx context.Context, r *addressRange, s *corev1.Service, used usedFunc) (string, store.Side, error) {
+// findAddress chooses a free address of the first range that has one: from a
+// random place through its dynamic band, and only when that is full through the
+// static one.
+func (a *Services) findAddress(ctx context.Context, ranges []*addressRange, s *corev1.Service, used usedFunc) (string, store.Side, error) {
 	taken, err := used()
 	if err != nil {
 		return "", store.Side{}, err
 	}
-	for _, part := range [][2]uint64{{r.offset, r.size}, {0, r.offset}} {
-		from, n := part[0], part[1]-part[0]
-		if n == 0 {
-			continue
-		}
-		start := a.random(n)
-		for i := range min(n, uint64(len(taken))+lookahead) {
-			ip := r.at(from + (start+i)%n)
-			if taken[ip] {
-				continue
-			}
-			side, free, err := a.tryAddress(ctx, ip, s)
-			if err != nil {
-				return "", store.Side{}, err
-			}
-			if free {
-				return ip.String(), side, nil
+	for _, r := range ranges {
+		for _, part := range [][2]uint64{{r.offset, r.size}, {0, r.offset}} {
+			ip, side, err := a.findIn(ctx, r, part, s, taken)
+			if err != nil || ip != "" {
+				return ip, side, err
 			}
 		}
 	}
 	return "", store.Side{}, errFull
+}
+
+// findIn looks for a free address in a part of a range; there is none if the
+// answer is empty.
+func (a *Services) findIn(ctx context.Context, r *addressRange, part [2]uint64, s *corev1.Service, taken map[netip.Addr]bool) (string, store.Side, error) {
+	from, n := part[0], part[1]-part[0]
+	if n == 0 {
+		return "", store.Side{}, nil
+	}
+	start := a.random(n)
+	for i := range min(n, uint64(len(taken))+lookahead) {
+		ip := r.at(from + (start+i)%n)
+		if taken[ip] {
+			continue
+		}
+		side, free, err := a.tryAddress(ctx, ip, s)
+		if err != nil {
+			return "", store.Side{}, err
+		}
+		if free {
+			return ip.String(), side, nil
+		}
+	}
+	return "", store.Side{}, nil
 }
 
 // lookahead is how many addresses beyond those known to be used are tried.
@@ -238,7 +274,7 @@ func (a *Services) tryAddress(ctx context.Context, ip netip.Addr, s *corev1.Serv
 			return store.Side{}, false, err
 		}
 	}
-	value, err = encodeAddress(ip, s)
+	value, err = encodeAddress(ip, s, a.clock.Now())
 	return store.Side{Key: key, Revision: revision, Value: value}, true, err
 }
 
@@ -248,6 +284,9 @@ func (a *Services) held(ctx context.Context, value []byte, ip string, by *corev1
 	obj, err := decodeAddress(value)
 	if err != nil {
 		return true, nil //nolint:nilerr // whatever it is, it is not ours
+	}
+	if obj.Labels[networkingv1.LabelManagedBy] != kinds.ServiceAddressManager {
+		return true, nil // people's own
 	}
 	parent := obj.Spec.ParentRef
 	if parent == nil || parent.Group != "" || parent.Resource != "services" {
@@ -283,21 +322,19 @@ func (a *Services) freeAddress(ctx context.Context, text string, was *corev1.Ser
 }
 
 // encodeAddress makes the IPAddress by which a service holds an address.
-func encodeAddress(ip netip.Addr, s *corev1.Service) ([]byte, error) {
-	obj := &networkingv1.IPAddress{
-		ObjectMeta: metav1.ObjectMeta{
-			Name:              ip.String(),
-			UID:               uuid.NewUUID(),
-			CreationTimestamp: s.CreationTimestamp,
-			Labels: map[string]string{
-				networkingv1.LabelIPAddressFamily: string(familyOf(ip)),
-				networkingv1.LabelManagedBy:       "ipallocator.k8s.io",
-			},
-		},
-		Spec: networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: s.Namespace, Name: s.Name}},
-	}
+func encodeAddress(ip netip.Addr, s *corev1.Service, now time.Time) ([]byte, error) {
+	obj := kinds.ServiceAddress(ip, s)
+	obj.UID, obj.CreationTimestamp = uuid.NewUUID(), metav1.NewTime(now)
+	obj.ManagedFields = []metav1.ManagedFieldsEntry{{
+		Manager: "kube-apiserver", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: networkingv1.SchemeGroupVersion.String(),
+		Time: &obj.CreationTimestamp, FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(addressFields)},
+	}}
 	return encode(networkingv1.SchemeGroupVersion.String(), "IPAddress", obj)
 }
+
+// addressFields are the fields that kinds.ServiceAddress sets.
+const addressFields = `{"f:metadata":{"f:labels":{".":{},"f:ipaddress.kubernetes.io/ip-family":{},"f:ipaddress.kubernetes.io/managed-by":{}}},` +
+	`"f:spec":{"f:parentRef":{".":{},"f:name":{},"f:namespace":{},"f:resource":{}}}}`
 
 func encode(apiVersion, kind string, obj interface{ Marshal() ([]byte, error) }) ([]byte, error) {
 	raw, err := obj.Marshal()

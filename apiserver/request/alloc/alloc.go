@@ -8,8 +8,10 @@
 // want the same cannot both succeed: whoever allocates reads the claim first and
 // the services then, and the claim's revision guards the write. So neither a
 // claim without its service nor a service without its claim, made by whoever
-// edited etcd by hand or restored a part of it, does harm or needs a repair: the
-// first is taken over, the second is respected.
+// edited etcd by hand, deleted a claim or restored a part of it, does harm: the
+// first is taken over, the second is respected, and loops mend both. Only the
+// allocator's own claims are taken over; an IPAddress that somebody else made
+// holds its address.
 package alloc
 
 import (
@@ -17,12 +19,12 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/netip"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
@@ -31,13 +33,14 @@ import (
 
 // Config says what there is to give.
 type Config struct {
-	// Addresses are the ranges of cluster addresses, at most one of each
-	// family, the primary first.
-	Addresses []netip.Prefix
+	// Families are those that services get addresses of, the primary first. The
+	// ranges are the cluster's ServiceCIDRs.
+	Families []corev1.IPFamily
 	// Ports are the node ports.
 	Ports PortRange
 	// Random gives a number below n; nil is math/rand.
 	Random func(n uint64) uint64
+	Clock  clock.PassiveClock
 }
 
 // PortRange are the ports First to Last, both included.
@@ -52,6 +55,7 @@ var DefaultPorts = PortRange{30000, 32767}
 
 var (
 	errFull          = errors.New("range is full")
+	errNoRange       = errors.New("the provided network does not match the current range")
 	errAddressInUse  = errors.New("provided IP is already allocated")
 	errPortInUse     = errors.New("provided port is already allocated")
 	errWrongPortText = "provided port is not in the valid range. The range of valid ports is %s"
@@ -59,12 +63,12 @@ var (
 
 // Services is the request.Allocator of services.
 type Services struct {
-	store     *store.Store
-	row       *api.Resource
-	addresses map[corev1.IPFamily]*addressRange
-	families  []corev1.IPFamily
-	ports     PortRange
-	random    func(n uint64) uint64
+	store      *store.Store
+	row, cidrs *api.Resource
+	families   []corev1.IPFamily
+	ports      PortRange
+	random     func(n uint64) uint64
+	clock      clock.PassiveClock
 }
 
 // New makes the allocator of services.
@@ -75,33 +79,13 @@ func New(s *store.Store, registry *api.Registry, c Config) (*Services, error) {
 	if c.Ports == (PortRange{}) {
 		c.Ports = DefaultPorts
 	}
-	a := &Services{
-		store: s, row: registry.Must("", "services"), ports: c.Ports, random: c.Random,
-		addresses: map[corev1.IPFamily]*addressRange{},
+	if len(c.Families) == 0 {
+		return nil, errors.New("services get addresses of no family")
 	}
-	for _, prefix := range c.Addresses {
-		family := familyOf(prefix.Addr())
-		if a.addresses[family] != nil {
-			return nil, fmt.Errorf("two ranges of cluster addresses are %s: %s", family, prefix)
-		}
-		r, err := newAddressRange(prefix)
-		if err != nil {
-			return nil, err
-		}
-		a.addresses[family] = r
-		a.families = append(a.families, family)
-	}
-	if len(a.families) == 0 {
-		return nil, errors.New("there is no range of cluster addresses")
-	}
-	return a, nil
-}
-
-func familyOf(a netip.Addr) corev1.IPFamily {
-	if a.Is4() {
-		return corev1.IPv4Protocol
-	}
-	return corev1.IPv6Protocol
+	return &Services{
+		store: s, row: registry.Must("", "services"), cidrs: registry.Must("networking.k8s.io", "servicecidrs"),
+		families: c.Families, ports: c.Ports, random: c.Random, clock: c.Clock,
+	}, nil
 }
 
 // Allocate implements request.Allocator.

@@ -2,11 +2,11 @@ package alloc_test
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request"
@@ -33,16 +34,44 @@ func newCluster(t *testing.T) cluster {
 	t.Helper()
 	h := requesttest.Handler(t, func(c *request.Config) {
 		a, err := alloc.New(c.Store, c.Registry, alloc.Config{
-			Addresses: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/24")},
-			Ports:     alloc.PortRange{First: 30000, Last: 30099},
-			Random:    func(uint64) uint64 { return 0 },
+			Families: []corev1.IPFamily{corev1.IPv4Protocol},
+			Ports:    alloc.PortRange{First: 30000, Last: 30099},
+			Random:   func(uint64) uint64 { return 0 },
+			Clock:    clocktesting.NewFakeClock(epoch),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Allocators = map[schema.GroupResource]request.Allocator{{Resource: "services"}: a}
 	})
-	return cluster{h, t}
+	c := cluster{h, t}
+	c.rangeOf("kubernetes", "10.43.0.0/24")
+	return c
+}
+
+var epoch = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// rangeOf makes a ServiceCIDR.
+func (c cluster) rangeOf(name string, cidrs ...string) {
+	c.t.Helper()
+	r := &networkingv1.ServiceCIDR{ObjectMeta: metav1.ObjectMeta{Name: name, Finalizers: []string{"example.com/kept"}}, Spec: networkingv1.ServiceCIDRSpec{CIDRs: cidrs}}
+	info := requesttest.Info("create", "networking.k8s.io/v1", "servicecidrs", "", "")
+	if _, err := c.Create(c.t.Context(), info, request.Body{Object: r}, &metav1.CreateOptions{}); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// ready says whether a ServiceCIDR is ready.
+func (c cluster) ready(name string, status metav1.ConditionStatus) {
+	c.t.Helper()
+	_, err := c.Store.Update(c.t.Context(), requesttest.Ref("networking.k8s.io", "servicecidrs", "", name), store.WriteOptions{}, func(cur api.Object) (store.Outcome, error) {
+		r := cur.DeepCopyObject().(*networkingv1.ServiceCIDR)
+		r.Status.Conditions = []metav1.Condition{{Type: networkingv1.ServiceCIDRConditionReady, Status: status}}
+		return store.Outcome{Object: r}, nil
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
 }
 
 func service(name string, change func(*corev1.ServiceSpec)) *corev1.Service {
@@ -176,12 +205,83 @@ func TestChosenAddresses(t *testing.T) {
 	}
 	for ip, want := range map[string]string{
 		"10.43.0.10":  `spec.clusterIPs: Invalid value: ["10.43.0.10"]: failed to allocate IP 10.43.0.10: provided IP is already allocated`,
-		"10.44.0.1":   `failed to allocate IP 10.44.0.1: the provided IP (10.44.0.1) is not in the valid range. The range of valid IPs is 10.43.0.0/24`,
-		"10.43.0.255": `failed to allocate IP 10.43.0.255: the provided IP (10.43.0.255) is not in the valid range`,
+		"10.44.0.1":   `failed to allocate IP 10.44.0.1: the provided network does not match the current range`,
+		"10.43.0.255": `failed to allocate IP 10.43.0.255: the provided network does not match the current range`,
 	} {
 		if err := at("b", ip); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s gave %v, want %s", ip, err, want)
 		}
+	}
+}
+
+// https://kubernetes.io/docs/tasks/network/extend-service-ip-ranges/
+func TestRanges(t *testing.T) {
+	c := newCluster(t)
+	c.rangeOf("a-second", "10.44.0.0/28")
+	give := func(name, ip, want string) {
+		t.Helper()
+		s, err := c.create(service(name, func(s *corev1.ServiceSpec) { s.ClusterIP = ip }))
+		switch {
+		case err != nil && (want == "" || !strings.Contains(err.Error(), want)):
+			t.Errorf("%s: %v, want %s", name, err, want)
+		case err == nil && s.Spec.ClusterIP != want:
+			t.Errorf("%s got %s, want %s", name, s.Spec.ClusterIP, want)
+		}
+	}
+	give("first", "", "10.43.0.17")
+	give("chosen", "10.44.0.5", "10.44.0.5")
+	c.ready("kubernetes", metav1.ConditionFalse)
+	give("other", "", "10.44.0.1") // too small for a static band
+	give("not-ready", "10.43.0.30", "the provided network does not match the current range")
+	c.ready("kubernetes", metav1.ConditionTrue)
+	give("again", "", "10.43.0.18")
+	c.ready("kubernetes", metav1.ConditionFalse)
+	for i := range 12 {
+		c.mustCreate(service(fmt.Sprintf("fill%d", i), nil))
+	}
+	give("full", "", "range is full")
+	c.rangeOf("third", "10.45.0.0/24")
+	give("third", "", "10.45.0.17")
+	if _, _, err := c.Delete(t.Context(), requesttest.Info("delete", "networking.k8s.io/v1", "servicecidrs", "", "third"), &metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	give("going", "", "range is full")
+	c.delete("third") // what is given is freed all the same
+	if c.claimed("10.45.0.17") {
+		t.Error("an address of a range that goes was not freed")
+	}
+}
+
+// A claim looks as if it had been made through the API, and one that was made so
+// holds its address.
+func TestClaimsAreObjects(t *testing.T) {
+	c := newCluster(t)
+	s := c.mustCreate(service("a", nil))
+	row := c.Registry.Must("networking.k8s.io", "ipaddresses")
+	claim := c.Store.View().Get(row, api.Key{Name: s.Spec.ClusterIP}).(*networkingv1.IPAddress)
+	made := &networkingv1.IPAddress{
+		ObjectMeta: metav1.ObjectMeta{Name: "10.43.0.18", Labels: claim.Labels},
+		Spec:       networkingv1.IPAddressSpec{ParentRef: &networkingv1.ParentReference{Resource: "services", Namespace: "default", Name: "b"}},
+	}
+	info := requesttest.Info("create", "networking.k8s.io/v1", "ipaddresses", "", "")
+	out, err := c.Create(t.Context(), info, request.Body{Object: made}, &metav1.CreateOptions{FieldManager: "kube-apiserver"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := out.(*networkingv1.IPAddress).ManagedFields, claim.ManagedFields
+	if len(got) != 1 || got[0].FieldsV1.String() != want[0].FieldsV1.String() || got[0].Manager != want[0].Manager || got[0].APIVersion != want[0].APIVersion {
+		t.Errorf("managed fields are %v, want %v", got, want)
+	}
+	if !claim.CreationTimestamp.Time.Equal(epoch) || claim.UID == "" {
+		t.Errorf("the claim is %+v", claim.ObjectMeta)
+	}
+	// It is taken over, since there is no service b; this one is not.
+	own := &networkingv1.IPAddress{ObjectMeta: metav1.ObjectMeta{Name: "10.43.0.19"}, Spec: made.Spec}
+	if _, err := c.Create(t.Context(), info, request.Body{Object: own}, &metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if got := []string{c.mustCreate(service("c", nil)).Spec.ClusterIP, c.mustCreate(service("d", nil)).Spec.ClusterIP}; !slices.Equal(got, []string{"10.43.0.18", "10.43.0.20"}) {
+		t.Errorf("services got %v", got)
 	}
 }
 
@@ -236,7 +336,7 @@ func TestFullRanges(t *testing.T) {
 		c.mustCreate(service(fmt.Sprintf("c%d", i), nil))
 	}
 	_, err = c.create(service("more", nil))
-	if err == nil || !strings.Contains(err.Error(), "failed to allocate a serviceIP: range is full") {
+	if err == nil || !strings.Contains(err.Error(), "failed to allocate a serviceIP for Service \"more\": range is full") {
 		t.Errorf("without addresses: %v", err)
 	}
 }
