@@ -76,6 +76,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("certificate-controller", "certificate", 5, func(c door, _ told) loop { return certificates.New(c, p.authority.API) })
 	run("deployment-controller", "deployment", 5, func(c door, r told) loop { return deployment.New(c, r) })
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
+	run("replication-controller", "replicationmanager", 5, func(c door, r told) loop { return replicaset.NewReplication(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })
 	run("endpointslice-controller", "endpoint_slice", 5, func(c door, r told) loop { return endpointslice.New(c, r) })

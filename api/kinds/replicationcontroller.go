@@ -55,7 +55,6 @@ func replicationController() *api.Resource {
 			return append(validateReplicationController(&rc.Spec, old.Spec.Template), validateNonConvertible(rc, old)...)
 		}),
 		Warnings:                 warns(warnReplicationController),
-		Inert:                    "no controller makes pods of it",
 		ResetFields:              resets(gv, "status"),
 		AllowUnconditionalUpdate: true,
 		// As with jobs of batch/v1: the pods stay unless told otherwise.

@@ -1,5 +1,5 @@
 // Package replicaset keeps as many pods of a template running as each
-// ReplicaSet asks for.
+// ReplicaSet, or each ReplicationController, asks for.
 package replicaset
 
 import (
@@ -10,7 +10,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -29,33 +28,40 @@ const (
 	successfulDelete = "SuccessfulDelete"
 )
 
-var kind = appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
-
-// Loop is the ReplicaSet controller.
+// Loop is the ReplicaSet controller, or that of ReplicationControllers, which it
+// sees as replica sets.
 type Loop struct {
+	flavor
 	client client.Interface
 	events events.Recorder
 	sets   *api.Resource
 	pods   *api.Resource
 }
 
-// New makes the loop; it acts as the client's identity.
+// New makes the loop of ReplicaSets; it acts as the client's identity.
 func New(c client.Interface, recorder events.Recorder) *Loop {
-	return &Loop{client: c, events: recorder, sets: c.Registry().Must("apps", "replicasets"), pods: c.Registry().Must("", "pods")}
+	return makeLoop(c, recorder, c.Registry().Must("apps", "replicasets"), sets)
+}
+
+// NewReplication makes the loop of ReplicationControllers.
+func NewReplication(c client.Interface, recorder events.Recorder) *Loop {
+	return makeLoop(c, recorder, c.Registry().Must("", "replicationcontrollers"), controllers)
+}
+
+func makeLoop(c client.Interface, recorder events.Recorder, row *api.Resource, f flavor) *Loop {
+	return &Loop{flavor: f, client: c, events: recorder, sets: row, pods: c.Registry().Must("", "pods")}
 }
 
 // Name is the loop's identity.
-func (l *Loop) Name() string { return "replicaset-controller" }
+func (l *Loop) Name() string { return l.name }
 
 // Sources are the sets themselves and the pods that they have or might adopt.
 func (l *Loop) Sources() []controller.Source {
 	return []controller.Source{
 		{Resource: l.sets},
 		{Resource: l.pods, Keys: func(old, new api.Object) []api.Key {
-			return controller.KeysOfOwners(old, new, "ReplicaSet", func(p api.Object) []api.Key {
-				return controller.KeysThatSelect(l.client.View(), l.sets, p, func(o api.Object) *metav1.LabelSelector {
-					return o.(*appsv1.ReplicaSet).Spec.Selector
-				})
+			return controller.KeysOfOwners(old, new, l.kind.Kind, func(p api.Object) []api.Key {
+				return controller.KeysThatSelect(l.client.View(), l.sets, p, l.selector)
 			})
 		}},
 	}
@@ -64,10 +70,11 @@ func (l *Loop) Sources() []controller.Source {
 // Step makes the pods match the set, and the set's status match its pods.
 func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
 	view := l.client.View()
-	rs, ok := view.Get(l.sets, key).(*appsv1.ReplicaSet)
-	if !ok {
+	obj := view.Get(l.sets, key)
+	if obj == nil {
 		return 0, nil
 	}
+	rs := l.asSet(obj)
 	selector, err := metav1.LabelSelectorAsSelector(rs.Spec.Selector)
 	if err != nil {
 		return 0, nil // not possible in a set that was validated
@@ -81,7 +88,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	}
 	// A pod that has ended is of no use to anybody, and stays where it is.
 	candidates = slices.DeleteFunc(candidates, func(p *corev1.Pod) bool { return !podstate.Active(p) })
-	owner := controller.Owner{Resource: l.sets, Kind: kind, Object: rs}
+	owner := controller.Owner{Resource: l.sets, Kind: l.kind, Object: rs}
 	owned, err := controller.Settle(ctx, l.client, owner, l.pods, controller.Claim(rs, selector, candidates))
 	if err != nil {
 		return 0, err
@@ -91,15 +98,13 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	// What was written is in the view by now.
 	owned = l.podsOf(rs)
 	s, after := status(rs, owned, reason, failure, now)
-	if !equality.Semantic.DeepEqual(s, rs.Status) {
-		changed := rs.DeepCopy()
-		changed.Status = s
+	if changed := l.withStatus(obj, s); changed != nil {
 		if _, err := l.client.Update(ctx, l.sets, changed, "status"); err != nil && !apierrors.IsNotFound(err) {
-			return 0, fmt.Errorf("update status of replica set %s: %w", key, err)
+			return 0, fmt.Errorf("update status of %s %s: %w", l.kind.Kind, key, err)
 		}
 	}
 	if failure != nil {
-		return 0, fmt.Errorf("pods of replica set %s: %w", key, failure)
+		return 0, fmt.Errorf("pods of %s %s: %w", l.kind.Kind, key, failure)
 	}
 	return after, nil
 }
@@ -121,7 +126,7 @@ func (l *Loop) crowd(rs *appsv1.ReplicaSet) map[string]int {
 	if ref := metav1.GetControllerOfNoCopy(rs); ref != nil {
 		family = nil
 		for o := range l.client.View().ByIndex(l.sets, api.IndexOwner, string(ref.UID)) {
-			family = append(family, o.(*appsv1.ReplicaSet))
+			family = append(family, l.asSet(o))
 		}
 	}
 	onNode := map[string]int{}
@@ -138,9 +143,9 @@ func (l *Loop) crowd(rs *appsv1.ReplicaSet) map[string]int {
 // act carries out a plan. It answers with the first failure, in the server's
 // words, and the reason of the condition for it.
 func (l *Loop) act(ctx context.Context, rs *appsv1.ReplicaSet, a actions) (reason string, err error) {
-	about := events.About(kind, rs, "")
+	about := events.About(l.kind, rs, "")
 	_, err = controller.SlowStart(ctx, a.create, func(ctx context.Context, _ int) error {
-		p, err := l.client.Create(ctx, l.pods, controller.PodFromTemplate(&rs.Spec.Template, rs, kind), metav1.CreateOptions{})
+		p, err := l.client.Create(ctx, l.pods, controller.PodFromTemplate(&rs.Spec.Template, rs, l.kind), metav1.CreateOptions{})
 		if err != nil {
 			if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 				l.events.Event(about, corev1.EventTypeWarning, failedCreate, "Error creating: "+err.Error())

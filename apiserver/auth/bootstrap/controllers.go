@@ -91,6 +91,12 @@ func controllers() []struct {
 			on("apps extensions", "replicasets/finalizers", "update"),
 			on("core", "pods", "create delete list patch watch"),
 			events())},
+		{"replication-controller", rules(
+			on("core", "replicationcontrollers", "get list update watch"),
+			on("core", "replicationcontrollers/status", "update"),
+			on("core", "replicationcontrollers/finalizers", "update"),
+			on("core", "pods", "create delete list patch watch"),
+			events())},
 		{"root-ca-cert-publisher", rules(
 			on("core", "configmaps", "create update"),
 			events())},
