@@ -170,6 +170,11 @@ func TestReconcile(t *testing.T) {
 	edited.Labels = map[string]string{"mine": "yes", "kubernetes.io/bootstrapping": "no"}
 	view.Put(edited)
 
+	gathering := get[*rbacv1.ClusterRole](view, rbacv1.GroupName, "clusterroles", "", "system:node-proxier").DeepCopy()
+	gathering.AggregationRule = &rbacv1.AggregationRule{ClusterRoleSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"a": "b"}}}}
+	gathering.Rules = nil
+	view.Put(gathering)
+
 	fixed := get[*rbacv1.ClusterRole](view, rbacv1.GroupName, "clusterroles", "", "system:basic-user").DeepCopy()
 	fixed.Rules = nil
 	fixed.Annotations[rbacv1.AutoUpdateAnnotationKey] = "false"
@@ -192,8 +197,11 @@ func TestReconcile(t *testing.T) {
 	ensure(t, view)
 
 	edited = get[*rbacv1.ClusterRole](view, rbacv1.GroupName, "clusterroles", "", "system:kube-dns")
-	if len(edited.Rules) != 2 || edited.Labels["mine"] != "yes" || edited.Labels["kubernetes.io/bootstrapping"] != "no" {
+	if len(edited.Rules) != 5 || !cmp.Equal(edited.Rules[1], rbacv1.PolicyRule{Verbs: []string{"list"}, APIGroups: []string{""}, Resources: []string{"endpoints"}}) || edited.Labels["mine"] != "yes" || edited.Labels["kubernetes.io/bootstrapping"] != "no" {
 		t.Errorf("an edited role became %v %v", edited.Labels, edited.Rules)
+	}
+	if gathering = get[*rbacv1.ClusterRole](view, rbacv1.GroupName, "clusterroles", "", "system:node-proxier"); gathering.AggregationRule != nil || len(gathering.Rules) == 0 {
+		t.Errorf("a role that was made to gather others became %v", gathering)
 	}
 	if fixed = get[*rbacv1.ClusterRole](view, rbacv1.GroupName, "clusterroles", "", "system:basic-user"); len(fixed.Rules) != 0 {
 		t.Errorf("a role with autoupdate=false became %v", fixed.Rules)

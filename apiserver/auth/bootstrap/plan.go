@@ -136,7 +136,10 @@ func reconcile(have, want api.Object) api.Object {
 	case *rbacv1.ClusterRole:
 		next := next.(*rbacv1.ClusterRole)
 		next.Rules = lackingRules(next.Rules, want.Rules)
-		if want.AggregationRule != nil {
+		if want.AggregationRule == nil {
+			// One that was made to gather others would lose its own rules.
+			next.AggregationRule = nil
+		} else {
 			next.AggregationRule = lackingSelectors(next.AggregationRule, want.AggregationRule)
 		}
 	case *rbacv1.Role:
@@ -190,13 +193,11 @@ func merged(first, second map[string]string) map[string]string {
 	return m
 }
 
+// lackingRules adds what is not covered, in the single permissions into which
+// Kubernetes takes apart rules that are covered in part.
 func lackingRules(have, want []rbacv1.PolicyRule) []rbacv1.PolicyRule {
-	for _, rule := range want {
-		if covered, _ := validation.Covers(have, []rbacv1.PolicyRule{rule}); !covered {
-			have = append(have, rule)
-		}
-	}
-	return have
+	_, lacking := validation.Covers(have, want)
+	return append(have, lacking...)
 }
 
 func lackingSelectors(have, want *rbacv1.AggregationRule) *rbacv1.AggregationRule {
