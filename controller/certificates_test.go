@@ -48,6 +48,10 @@ func certificateSigner(c client.Interface, _ events.Recorder) controller.Loop {
 	return certificates.New(c, authority)
 }
 
+func podCertificates(c client.Interface, _ events.Recorder) controller.Loop {
+	return certificates.NewPodCleaner(c)
+}
+
 func trustBundles(c client.Interface, _ events.Recorder) controller.Loop {
 	return trustbundle.New(c, bundlePEM)
 }
@@ -238,6 +242,26 @@ func TestOldRequestsAreRemoved(t *testing.T) {
 	left(22*time.Hour, "foreign pending")
 	left(time.Hour, "")
 	w.rests()
+}
+
+// KEP-4317, "PodCertificateRequest": requests are removed after 15 minutes.
+func TestOldPodRequestsAreRemoved(t *testing.T) {
+	w := newWorld(t)
+	w.run(podCertificates)
+	r := &certificatesv1.PodCertificateRequest{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "r", CreationTimestamp: w.stamp(), UID: "u"}}
+	if _, err := w.h.Store.Create(t.Context(), w.row(r), r, store.WriteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	there := func() bool { return get[*certificatesv1.PodCertificateRequest](w, "default", "r") != nil }
+	w.pass(14 * time.Minute)
+	w.rests()
+	if !there() {
+		t.Error("the request was removed early")
+	}
+	w.pass(2 * time.Minute)
+	if there() {
+		t.Error("the request is still there")
+	}
 }
 
 func TestTrustBundleIsPublished(t *testing.T) {

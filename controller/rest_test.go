@@ -22,7 +22,7 @@ func clusterRoles(c client.Interface, _ events.Recorder) controller.Loop { retur
 var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
-	certificateSigner, trustBundles, serviceRanges, defaultRange, claimRepair, replication,
+	certificateSigner, podCertificates, trustBundles, serviceRanges, defaultRange, claimRepair, replication, claimKeeper,
 }
 
 // The loops do not disturb one another: whatever the order in which they get

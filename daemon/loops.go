@@ -12,7 +12,6 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
-	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/controller/certificates"
@@ -28,6 +27,7 @@ import (
 	"hansa.dev/hansa/controller/nodelifecycle"
 	"hansa.dev/hansa/controller/podgc"
 	"hansa.dev/hansa/controller/replicaset"
+	"hansa.dev/hansa/controller/resourceclaim"
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/servicecidr"
@@ -74,6 +74,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("root-ca-cert-publisher", "root_ca_cert_publisher", 1, func(c door, _ told) loop { return rootca.New(c, p.authority.API.PEM()) })
 	run("kube-apiserver-serving-clustertrustbundle-publisher", "ca_cert_publisher_cluster_trust_bundles", 1, func(c door, _ told) loop { return trustbundle.New(c, p.authority.API.PEM()) })
 	run("certificate-controller", "certificate", 5, func(c door, _ told) loop { return certificates.New(c, p.authority.API) })
+	run("podcertificaterequestcleaner", "podcertificaterequestcleaner", 1, func(c door, _ told) loop { return certificates.NewPodCleaner(c) })
 	run("deployment-controller", "deployment", 5, func(c door, r told) loop { return deployment.New(c, r) })
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
 	run("replication-controller", "replicationmanager", 5, func(c door, r told) loop { return replicaset.NewReplication(c, r) })
@@ -82,6 +83,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("endpointslice-controller", "endpoint_slice", 5, func(c door, r told) loop { return endpointslice.New(c, r) })
 	run("endpointslicemirroring-controller", "endpoint_slice_mirroring", 5, func(c door, r told) loop { return mirroring.New(c, r) })
 	run("endpoint-controller", "endpoint", 5, func(c door, r told) loop { return endpoints.New(c, r) })
+	run("resource-claim-controller", "resource_claim", 5, func(c door, r told) loop { return resourceclaim.New(c, r) })
 	run("generic-garbage-collector", "garbage_collector_attempt_to_delete", 5, func(c door, r told) loop { return garbage.New(c, r) })
 	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c) })
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })

@@ -85,6 +85,8 @@ func controllers() []struct {
 			on("core", "pods", "delete list watch"),
 			on("core", "nodes", read),
 			on("core", "pods/status", "patch"))},
+		{"podcertificaterequestcleaner", rules(
+			on("certificates.k8s.io", "podcertificaterequests", "delete get list watch"))},
 		{"replicaset-controller", rules(
 			on("apps extensions", "replicasets", "get list update watch"),
 			on("apps extensions", "replicasets/status", "update"),
@@ -97,6 +99,14 @@ func controllers() []struct {
 			on("core", "replicationcontrollers/finalizers", "update"),
 			on("core", "pods", "create delete list patch watch"),
 			events())},
+		{"resource-claim-controller", rules(
+			on("core", "pods", read),
+			on("core", "pods/finalizers", "update"),
+			on("resource.k8s.io", "resourceclaims", "create delete get list watch"),
+			on("resource.k8s.io", "resourceclaims resourceclaims/status", "patch update"),
+			on("core", "pods/status", "patch update"),
+			events(),
+			on("resource.k8s.io", "resourceclaims/binding", "patch update"))},
 		{"root-ca-cert-publisher", rules(
 			on("core", "configmaps", "create update"),
 			events())},
