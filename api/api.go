@@ -116,6 +116,8 @@ type Resource struct {
 	// NameRule answers with the reasons why a name is not allowed; prefix says
 	// that it is a generateName. Nil means a DNS-1123 subdomain.
 	NameRule func(name string, prefix bool) []string
+	// PlainNames makes a generateName the name itself, with nothing added.
+	PlainNames bool
 	// AnyFinalizer lets finalizers be without a domain, which Kubernetes forbids
 	// for most kinds only.
 	AnyFinalizer bool

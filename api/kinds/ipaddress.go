@@ -26,6 +26,7 @@ func ipAddress() *api.Resource {
 		ShortNames: []string{"ip"},
 		Prefix:     "ipaddresses",
 		NameRule:   isCanonicalIP,
+		PlainNames: true,
 		Validate:   validates(validateIPAddress),
 		ValidateUpdate: validatesUpdate(func(a, old *networkingv1.IPAddress) field.ErrorList {
 			return append(validateIPAddress(a), immutable(a.Spec.ParentRef, old.Spec.ParentRef, field.NewPath("spec", "parentRef"))...)

@@ -216,15 +216,21 @@ func (c *change) checkVersion(obj, cur api.Object) error {
 	return apierrors.NewConflict(c.info.resource(), c.info.Name, errors.New(optimisticLock))
 }
 
-// prepare takes away what the writer may not set, and lets an allocator see
+// prepare fills in times, takes away what the writer may not set, and lets an allocator see
 // changes of the resource itself.
 func (c *change) prepare(ctx context.Context, obj, cur api.Object) ([]store.Side, error) {
 	row, sub := c.info.row(), c.info.sub()
 	if sub != nil && (sub.Put == nil || sub.PrepareUpdate != nil) {
+		if sub.Stamp != nil {
+			sub.Stamp(obj, cur, c.h.now().Time)
+		}
 		if sub.PrepareUpdate != nil {
 			sub.PrepareUpdate(obj, cur)
 		}
 		return nil, nil
+	}
+	if row.Stamp != nil {
+		row.Stamp(obj, cur, c.h.now().Time)
 	}
 	if row.PrepareUpdate != nil {
 		row.PrepareUpdate(obj, cur)

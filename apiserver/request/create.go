@@ -156,7 +156,11 @@ func (c *creation) store(ctx context.Context, obj api.Object) (api.Object, error
 // take the original, where fields may share memory (see defaultJob).
 func (c *creation) name(obj api.Object) (next api.Object) {
 	next = obj.DeepCopyObject().(api.Object)
-	obj.SetName(c.h.generateName(obj.GetGenerateName()))
+	if base := obj.GetGenerateName(); c.info.row().PlainNames {
+		obj.SetName(base)
+	} else {
+		obj.SetName(c.h.generateName(base))
+	}
 	return next
 }
 
@@ -214,6 +218,9 @@ func (c *creation) outcomeOf(ctx context.Context, obj api.Object) func(cur api.O
 // that claim what was allocated.
 func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Side, err error) {
 	info, row := c.info, c.info.row()
+	if row.Stamp != nil {
+		row.Stamp(obj, nil, c.h.now().Time)
+	}
 	if row.PrepareCreate != nil {
 		row.PrepareCreate(obj)
 	}

@@ -6,7 +6,7 @@
 // A write goes through these steps, in this order:
 //
 //	authorize → decode → default → mutating admission (defaults again) →
-//	prepare → validate → canonicalize → validating admission → store
+//	stamp → prepare → validate → canonicalize → validating admission → store
 //
 // For updates and patches everything after decoding happens within the store's
 // conflict retry, so that it always speaks of the object that is replaced.

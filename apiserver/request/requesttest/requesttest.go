@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
@@ -106,4 +107,9 @@ func ConfigMap(name string, data ...string) *corev1.ConfigMap {
 // Ref names an object of the process-wide rows.
 func Ref(group, plural, namespace, name string) api.Ref {
 	return api.Ref{Resource: kinds.Registry().Must(group, plural), Namespace: namespace, Name: name}
+}
+
+// Capacity is an amount of storage.
+func Capacity(amount string) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourceStorage: resource.MustParse(amount)}
 }
