@@ -340,7 +340,7 @@ func (c *call) send(code int, obj runtime.Object) error {
 		c.writeObject(c.w, c.r, code, stored, form, c.out)
 		return nil
 	case "Table":
-		return c.sendTable(code, store.List{Items: []api.Object{stored}, ResourceVersion: stored.GetResourceVersion()})
+		return c.sendTable(code, store.List{Items: []api.Object{stored}, ResourceVersion: stored.GetResourceVersion()}, false)
 	case "PartialObjectMetadata":
 		c.writeValue(c.w, c.r, code, metadataOf(stored), c.out.as, c.out)
 		return nil
@@ -357,7 +357,7 @@ func (c *call) sendList(list store.List) error {
 	meta := metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining}
 	switch c.out.as.Kind {
 	case "Table":
-		return c.sendTable(http.StatusOK, list)
+		return c.sendTable(http.StatusOK, list, true)
 	case "PartialObjectMetadataList", "PartialObjectMetadata":
 		if c.out.as.Kind == "PartialObjectMetadata" {
 			return statusError(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,

@@ -47,8 +47,9 @@ var plainTable = &api.Table{
 	},
 }
 
-// table shows objects as rows. columns says whether to head them.
-func (c *call) table(objs []api.Object, meta metav1.ListMeta, include metav1.IncludeObjectPolicy, columns bool) (*metav1.Table, error) {
+// table shows objects as rows. columns says whether to head them, whole that they
+// are a list.
+func (c *call) table(objs []api.Object, meta metav1.ListMeta, include metav1.IncludeObjectPolicy, columns, whole bool) (*metav1.Table, error) {
 	spec := c.info.Served.Table
 	if spec == nil {
 		spec = plainTable
@@ -58,10 +59,14 @@ func (c *call) table(objs []api.Object, meta metav1.ListMeta, include metav1.Inc
 	if columns {
 		t.ColumnDefinitions = spec.Columns
 	}
+	cells := spec.Row
+	if whole && spec.Among != nil {
+		cells = spec.Among(objs)
+	}
 	for i, obj := range objs {
 		row := &t.Rows[i]
-		if spec.Row != nil {
-			row.Cells = spec.Row(obj, now)
+		if cells != nil {
+			row.Cells = cells(obj, now)
 		} else {
 			row.Cells = []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format("2006-01-02T15:04:05Z")}
 		}
@@ -95,13 +100,13 @@ func (c *call) metaKind(kind string) schema.GroupVersionKind {
 	return c.out.as.GroupVersion().WithKind(kind)
 }
 
-func (c *call) sendTable(code int, list store.List) error {
+func (c *call) sendTable(code int, list store.List, whole bool) error {
 	include, err := c.tableOptions()
 	if err != nil {
 		return err
 	}
 	meta := metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining}
-	t, err := c.table(list.Items, meta, include, true)
+	t, err := c.table(list.Items, meta, include, true, whole)
 	if err != nil {
 		return err
 	}

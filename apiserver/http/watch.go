@@ -299,7 +299,7 @@ func appendFrame(b []byte, event string, object []byte, media codec.MediaType) (
 }
 
 func (s *stream) tableFrame(event string, obj api.Object) ([]byte, error) {
-	t, err := s.table([]api.Object{obj}, metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, s.include, !s.headed)
+	t, err := s.table([]api.Object{obj}, metav1.ListMeta{ResourceVersion: obj.GetResourceVersion()}, s.include, !s.headed, false)
 	if err != nil {
 		return nil, err
 	}

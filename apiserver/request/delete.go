@@ -104,6 +104,15 @@ var answersWithObject = sets.New(
 	schema.GroupResource{Resource: "resourcequotas"},
 	schema.GroupResource{Resource: "serviceaccounts"},
 	schema.GroupResource{Resource: "services"},
+	schema.GroupResource{Group: "resource.k8s.io", Resource: "deviceclasses"},
+	schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaims"},
+	schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaimtemplates"},
+	schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"},
+	schema.GroupResource{Group: "storage.k8s.io", Resource: "csidrivers"},
+	schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"},
+	schema.GroupResource{Group: "storage.k8s.io", Resource: "storageclasses"},
+	schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattachments"},
+	schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattributesclasses"},
 )
 
 func (d *deletion) answer(obj api.Object) runtime.Object {
