@@ -32,6 +32,7 @@ import (
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/alloc"
+	"hansa.dev/hansa/apiserver/request/rules"
 	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
@@ -127,6 +128,8 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		},
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
 		Hooks:      hooks(reviewer, tokens),
+		Rules:      rules.New(p.registry, view, authorizer, clk),
+		Computed:   map[schema.GroupResource]request.Computed{{Resource: "componentstatuses"}: components(l, p.store.Ready)},
 		Audit:      auditLog,
 		Clock:      clk, Logger: log,
 	})

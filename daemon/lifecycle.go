@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 )
 
@@ -52,6 +53,29 @@ func (l *lifecycle) run(name string, f func(context.Context) error) {
 			l.cancel(fmt.Errorf("%s ended unexpectedly", name))
 		}
 	}()
+}
+
+// running says why not all the parts whose names begin so run in the background:
+// one has ended, or none has started. Nil: they run.
+func (l *lifecycle) running(prefix string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	found := false
+	for _, p := range l.parts {
+		if p.done == nil || !strings.HasPrefix(p.name, prefix) {
+			continue
+		}
+		found = true
+		select {
+		case <-p.done:
+			return fmt.Errorf("%s has ended", p.name)
+		default:
+		}
+	}
+	if !found {
+		return errors.New("not started")
+	}
+	return nil
 }
 
 // cleanup has f called when the turn of this place has come.

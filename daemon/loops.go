@@ -38,6 +38,9 @@ import (
 	"hansa.dev/hansa/scheduler"
 )
 
+// loopPart begins the names of the parts that are loops.
+const loopPart = "loop "
+
 // startLoops runs every control loop as its own identity. services is the default
 // range of service addresses.
 func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.Logger) {
@@ -48,7 +51,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 		recorder := events.New(c, clk, name, "", log)
 		l.run(name+" events", recorder.Run)
 		runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers, Metrics: metrics, Queue: queue}
-		l.run(name, runner.Run)
+		l.run(loopPart+name, runner.Run)
 	}
 	run := func(name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
 		runAs(p.asLoop(name), name, queue, workers, build)

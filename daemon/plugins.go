@@ -11,6 +11,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/apiserver/admission/certificates"
 	"hansa.dev/hansa/apiserver/admission/escalation"
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
 	"hansa.dev/hansa/apiserver/admission/noderestriction"
@@ -36,6 +37,7 @@ func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z au
 		priority.New(reg, view),
 		tolerations.New(reg),
 		escalation.New(roles, z),
+		certificates.New(z),
 	}
 }
 

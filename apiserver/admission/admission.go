@@ -6,6 +6,7 @@ package admission
 import (
 	"context"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apiserver/pkg/authentication/user"
 
@@ -78,4 +79,19 @@ func (c Chain) Validate(ctx context.Context, a *Attributes) error {
 		}
 	}
 	return nil
+}
+
+// OnlyCollectorFields is true for an update that changes nothing but what the
+// garbage collector does in letting an object go: it gives nobody anything.
+func OnlyCollectorFields(a *Attributes) bool {
+	obj, ok := a.Object.(api.Object)
+	if !ok {
+		return false
+	}
+	obj = obj.DeepCopyObject().(api.Object)
+	obj.SetOwnerReferences(a.Old.GetOwnerReferences())
+	obj.SetFinalizers(a.Old.GetFinalizers())
+	obj.SetManagedFields(a.Old.GetManagedFields())
+	obj.SetResourceVersion(a.Old.GetResourceVersion())
+	return equality.Semantic.DeepEqual(obj, a.Old)
 }

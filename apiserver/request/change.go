@@ -169,7 +169,7 @@ func (c *change) update(ctx context.Context, obj, cur api.Object) (store.Outcome
 		return store.Outcome{}, err
 	}
 	keepSystemFields(obj, cur)
-	if errs := c.validate(obj, cur); len(errs) > 0 {
+	if errs := c.validate(ctx, obj, cur); len(errs) > 0 {
 		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
 	warnings := row.Warn
@@ -251,7 +251,7 @@ func (h *Handler) release(ctx context.Context, row *api.Resource, cur api.Object
 }
 
 // validate is everything that the changed object is checked for.
-func (c *change) validate(obj, cur api.Object) field.ErrorList {
+func (c *change) validate(ctx context.Context, obj, cur api.Object) field.ErrorList {
 	row, sub := c.info.row(), c.info.sub()
 	own := row.ValidateUpdate
 	if sub != nil && (sub.Put == nil || sub.ValidateUpdate != nil) {
@@ -260,6 +260,9 @@ func (c *change) validate(obj, cur api.Object) field.ErrorList {
 	errs := validateChange(row, obj, cur, own)
 	if v := c.info.Served.Version.ValidateUpdate; v != nil && sub == nil {
 		errs = append(errs, v(obj, cur)...)
+	}
+	if check := c.h.rule(c.info).Validate; check != nil {
+		errs = check(ctx, c.info, obj, cur, errs)
 	}
 	return errs
 }

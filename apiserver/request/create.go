@@ -224,6 +224,10 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	if row.PrepareCreate != nil {
 		row.PrepareCreate(obj)
 	}
+	rule := c.h.rule(info)
+	if rule.Prepare != nil {
+		rule.Prepare(info, obj)
+	}
 	if a := c.h.Allocators[row.GroupResource()]; a != nil {
 		if sides, err = a.Allocate(ctx, obj, nil); err != nil {
 			return nil, err
@@ -232,6 +236,9 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	errs := validateNew(row, obj)
 	if v := info.Served.Version.Validate; v != nil {
 		errs = append(errs, v(obj)...)
+	}
+	if rule.Validate != nil {
+		errs = rule.Validate(ctx, info, obj, nil, errs)
 	}
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
@@ -244,6 +251,11 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	}
 	if err := c.h.Admission.Validate(ctx, c.attributes(obj)); err != nil {
 		return nil, err
+	}
+	// What preparation emptied (status) gets its defaults: Kubernetes fills them
+	// in at every read.
+	if row.Default != nil {
+		row.Default(obj)
 	}
 	return sides, checkPathName(obj.GetName())
 }

@@ -27,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/utils/clock"
 
@@ -53,6 +54,11 @@ type Config struct {
 	// Hooks answer creates that store nothing: reviews ("tokenreviews.authentication.k8s.io")
 	// and subresources ("serviceaccounts/token"). See HookName.
 	Hooks map[string]Hook
+	// Rules are what the rows of kinds cannot say, by HookName of a resource or
+	// of a subresource that is a view of it.
+	Rules map[string]Rule
+	// Computed answers reads of kinds that have no storage and yet are read.
+	Computed map[schema.GroupResource]Computed
 	// Audit is told of every request. Nil: nothing is noted.
 	Audit *audit.Log
 	// Clock is the real one when nil.
@@ -77,6 +83,19 @@ func HookName(gr schema.GroupResource, subresource string) string {
 	}
 	return gr.String() + "/" + subresource
 }
+
+// Rule adds to a row what depends on who asks, on the time or on other objects.
+// Either function may be nil; old is nil on create.
+type Rule struct {
+	// Prepare fills in what only the server can say, after the row's preparation.
+	Prepare func(info *Info, obj api.Object)
+	// Validate gets what the row has found, and answers with everything.
+	Validate func(ctx context.Context, info *Info, obj, old api.Object, found field.ErrorList) field.ErrorList
+}
+
+// Computed makes all objects of a kind at the moment they are asked for, in the
+// order of their names.
+type Computed func(ctx context.Context) []api.Object
 
 // Allocator gives an object what is unique in the cluster (addresses, ports) and
 // claims it in the same transaction.
@@ -136,6 +155,11 @@ func New(c Config) (*Handler, error) {
 	}
 	h.Hooks["pods/eviction"] = h.evict
 	return h, nil
+}
+
+// rule is what applies beside the row to what a request writes; it may be empty.
+func (h *Handler) rule(info *Info) Rule {
+	return h.Rules[HookName(info.row().GroupResource(), info.Subresource)]
 }
 
 // update is the store's Update. Writes of a resource that allocates take turns,

@@ -96,6 +96,10 @@ func (i *Info) Form() codec.Form {
 	return codec.FormOf(i.Served)
 }
 
+// Attributes are those that the request as a whole is authorized by. They belong
+// to the caller.
+func (i *Info) Attributes() *authorizer.AttributesRecord { return i.attributes(i.Verb) }
+
 func (i *Info) attributes(verb string) *authorizer.AttributesRecord {
 	a := &authorizer.AttributesRecord{
 		User:            i.User,
@@ -152,6 +156,25 @@ func (h *Handler) decide(ctx context.Context, a *authorizer.AttributesRecord, r 
 	case err != nil:
 		return apierrors.NewInternalError(err)
 	}
+	return refusal(a, reason)
+}
+
+// Ask is what rules ask beside the request as a whole: nil, or a 403 in
+// Kubernetes' words, also where the answer could not be found out.
+func Ask(ctx context.Context, z authorizer.UnconditionalAuthorizer, a *authorizer.AttributesRecord) error {
+	decision, reason, err := z.Authorize(ctx, a)
+	switch {
+	case decision == authorizer.DecisionAllow:
+		return nil
+	case err != nil && reason != "":
+		reason = fmt.Sprintf("%v: %s", err, reason)
+	case err != nil:
+		reason = err.Error()
+	}
+	return refusal(a, reason)
+}
+
+func refusal(a *authorizer.AttributesRecord, reason string) error {
 	text := noHTML.Replace(forbidden(a))
 	if reason != "" {
 		text += ": " + reason

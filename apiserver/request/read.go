@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 
 	"hansa.dev/hansa/api"
@@ -34,7 +35,17 @@ func (h *Handler) read(ctx context.Context, info *Info, resourceVersion string) 
 	if err := checkPathName(info.Name); err != nil {
 		return nil, err
 	}
-	return h.Store.Get(ctx, info.ref(), resourceVersion)
+	compute := h.Computed[info.row().GroupResource()]
+	if compute == nil {
+		return h.Store.Get(ctx, info.ref(), resourceVersion)
+	}
+	for _, obj := range compute(ctx) {
+		if obj.GetName() == info.Name {
+			return obj, nil
+		}
+	}
+	// The name in the singular, as Kubernetes has it.
+	return nil, apierrors.NewNotFound(schema.GroupResource{Group: info.row().Group, Resource: info.row().Singular}, info.Name)
 }
 
 // List reads the objects that the options select.
@@ -48,6 +59,11 @@ func (h *Handler) List(ctx context.Context, info *Info, opts *metav1.ListOptions
 	q, err := query(info, opts)
 	if err != nil {
 		return store.List{}, err
+	}
+	if compute := h.Computed[info.row().GroupResource()]; compute != nil {
+		return store.List{Items: slices.DeleteFunc(compute(ctx), func(obj api.Object) bool {
+			return q.Name != "" && obj.GetName() != q.Name || q.Match != nil && !q.Match(obj)
+		})}, nil
 	}
 	return h.Store.List(ctx, q, listOptions(opts))
 }

@@ -8,11 +8,9 @@ import (
 	"slices"
 
 	rbacv1 "k8s.io/api/rbac/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
-	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/admission/refusal"
 )
@@ -49,7 +47,7 @@ func (p *Plugin) Validate(ctx context.Context, a *admission.Attributes) error {
 	if slices.Contains(a.User.GetGroups(), user.SystemPrivilegedGroup) {
 		return nil
 	}
-	if a.Operation == admission.Update && onlyCollectorFields(a) {
+	if a.Operation == admission.Update && admission.OnlyCollectorFields(a) {
 		return nil
 	}
 	switch obj := a.Object.(type) {
@@ -120,19 +118,4 @@ func (p *Plugin) allowed(ctx context.Context, a *admission.Attributes, verb, res
 
 func aggregates(r *rbacv1.ClusterRole) bool {
 	return r.AggregationRule != nil && len(r.AggregationRule.ClusterRoleSelectors) > 0
-}
-
-// onlyCollectorFields is true for an update that changes nothing but what the
-// garbage collector does in letting an object go: it gives nobody anything.
-func onlyCollectorFields(a *admission.Attributes) bool {
-	obj, ok := a.Object.(api.Object)
-	if !ok {
-		return false
-	}
-	obj = obj.DeepCopyObject().(api.Object)
-	obj.SetOwnerReferences(a.Old.GetOwnerReferences())
-	obj.SetFinalizers(a.Old.GetFinalizers())
-	obj.SetManagedFields(a.Old.GetManagedFields())
-	obj.SetResourceVersion(a.Old.GetResourceVersion())
-	return equality.Semantic.DeepEqual(obj, a.Old)
 }

@@ -1,0 +1,61 @@
+// Package rules has what the rows of kinds cannot say by themselves: what
+// depends on who writes, on the time, or on the namespace of an object.
+package rules
+
+import (
+	"context"
+	"fmt"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/apiserver/auth/signer"
+	"hansa.dev/hansa/apiserver/request"
+)
+
+// View is what the rules need of the store's view.
+type View interface {
+	Get(r *api.Resource, key api.Key) api.Object
+}
+
+// New gives the rules by the names of request.HookName. z decides who may sign,
+// and who may write which part of a claim's status.
+func New(reg *api.Registry, view View, z authorizer.UnconditionalAuthorizer, clk clock.PassiveClock) map[string]request.Rule {
+	c := &claims{view: view, namespaces: reg.Must("", "namespaces"), authorizer: z}
+	return map[string]request.Rule{
+		"certificatesigningrequests.certificates.k8s.io":    {Prepare: setRequester},
+		"podcertificaterequests.certificates.k8s.io/status": {Validate: signs(z, clk)},
+		"resourceclaims.resource.k8s.io":                    {Validate: c.adminAccess},
+		"resourceclaimtemplates.resource.k8s.io":            {Validate: c.adminAccess},
+		"resourceclaims.resource.k8s.io/status":             {Validate: c.status},
+	}
+}
+
+func setRequester(info *request.Info, obj api.Object) {
+	if r, ok := obj.(*certificatesv1.CertificateSigningRequest); ok {
+		u := info.User
+		kinds.SetRequester(r, u.GetName(), u.GetUID(), u.GetGroups(), u.GetExtra())
+	}
+}
+
+// signs holds whoever writes the status of a PodCertificateRequest to what only
+// its signer may say, and to the present time.
+func signs(z authorizer.UnconditionalAuthorizer, clk clock.PassiveClock) func(context.Context, *request.Info, api.Object, api.Object, field.ErrorList) field.ErrorList {
+	return func(ctx context.Context, info *request.Info, obj, old api.Object, found field.ErrorList) field.ErrorList {
+		r, was := obj.(*certificatesv1.PodCertificateRequest), old.(*certificatesv1.PodCertificateRequest)
+		found = append(found, kinds.ValidateIssuedNow(r, was, clk.Now())...)
+		if len(found) > 0 || equality.Semantic.DeepEqual(r.Status, was.Status) {
+			return found
+		}
+		if name := was.Spec.SignerName; !signer.Allows(ctx, z, info.User, "sign", name) {
+			return field.ErrorList{field.Forbidden(field.NewPath("spec", "signerName"),
+				fmt.Sprintf("User %q is not permitted to \"sign\" for signer %q", info.User.GetName(), name))}
+		}
+		return nil
+	}
+}
