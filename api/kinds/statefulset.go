@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -19,7 +20,7 @@ import (
 
 func statefulSet() *api.Resource {
 	gv := appsv1.SchemeGroupVersion
-	return stored[appsv1.StatefulSet, *appsv1.StatefulSet, appsv1.StatefulSetList](gv, &api.Resource{
+	row := stored[appsv1.StatefulSet, *appsv1.StatefulSet, appsv1.StatefulSetList](gv, &api.Resource{
 		Plural:     "statefulsets",
 		Singular:   "statefulset",
 		Kind:       "StatefulSet",
@@ -78,6 +79,8 @@ func statefulSet() *api.Resource {
 			}),
 		},
 	})
+	row.Versions[0].FromHub = statefulSetFromHub
+	return row
 }
 
 func defaultStatefulSet(s *appsv1.StatefulSet) {
@@ -128,10 +131,25 @@ func defaultStatefulSetStrategy(s *appsv1.StatefulSetUpdateStrategy) {
 	}
 }
 
-// defaultClaimTemplate makes a claim complete, down to its kind and its phase,
-// which old clients have come to see.
+// statefulSetFromHub gives the claims their kind, which old clients have come to
+// see. The hub has none, as what is stored has none.
+func statefulSetFromHub(obj api.Object) (api.Object, error) {
+	s := obj.(*appsv1.StatefulSet)
+	if len(s.Spec.VolumeClaimTemplates) == 0 {
+		return s, nil
+	}
+	shown := *s
+	shown.Spec.VolumeClaimTemplates = slices.Clone(s.Spec.VolumeClaimTemplates)
+	for i := range shown.Spec.VolumeClaimTemplates {
+		shown.Spec.VolumeClaimTemplates[i].TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "PersistentVolumeClaim"}
+	}
+	return &shown, nil
+}
+
+// defaultClaimTemplate makes a claim complete, down to its phase, which old
+// clients have come to see.
 func defaultClaimTemplate(claim *corev1.PersistentVolumeClaim) {
-	claim.APIVersion, claim.Kind = "v1", "PersistentVolumeClaim"
+	claim.TypeMeta = metav1.TypeMeta{}
 	pod.DefaultClaimSpec(&claim.Spec)
 	if claim.Status.Phase == "" {
 		claim.Status.Phase = corev1.ClaimPending
