@@ -1,6 +1,7 @@
 // Package noderestriction limits what the agent of a node may write to what is
 // its own: its Node without the labels and taints that steer pods, its Lease,
-// the status of its pods, mirror pods of itself, and tokens for its pods.
+// the status of its pods, mirror pods of itself, tokens and certificates for its
+// pods, its CSINode and the devices that it has.
 //
 // It completes the Node authorizer, which does not see what is written.
 package noderestriction
@@ -32,15 +33,15 @@ type View interface {
 
 // Plugin is a mutator by its place in the chain; it changes nothing.
 type Plugin struct {
-	view        View
-	authorizer  authorizer.UnconditionalAuthorizer
-	pods, nodes *api.Resource
+	view                  View
+	authorizer            authorizer.UnconditionalAuthorizer
+	pods, nodes, accounts *api.Resource
 }
 
 // New is the plugin over a view. z decides whether a node may ask for tokens
 // for an audience that its pod does not name.
 func New(reg *api.Registry, view View, z authorizer.UnconditionalAuthorizer) *Plugin {
-	return &Plugin{view: view, authorizer: z, pods: reg.Must("", "pods"), nodes: reg.Must("", "nodes")}
+	return &Plugin{view: view, authorizer: z, pods: reg.Must("", "pods"), nodes: reg.Must("", "nodes"), accounts: reg.Must("", "serviceaccounts")}
 }
 
 // Admit implements admission.Mutator.
@@ -62,6 +63,16 @@ func (p *Plugin) Admit(ctx context.Context, a *admission.Attributes) error {
 		return r.token(ctx)
 	case schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}:
 		return r.lease()
+	case schema.GroupResource{Resource: "persistentvolumeclaims"}:
+		return r.claim()
+	case schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"}:
+		return r.csiNode()
+	case schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"}:
+		return r.slice()
+	case schema.GroupResource{Group: "certificates.k8s.io", Resource: "certificatesigningrequests"}:
+		return r.signing()
+	case schema.GroupResource{Group: "certificates.k8s.io", Resource: "podcertificaterequests"}:
+		return r.podCertificate(ctx)
 	}
 	return nil
 }
