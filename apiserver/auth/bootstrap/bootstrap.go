@@ -78,9 +78,9 @@ func on(groups, resources, verbs string) rbacv1.PolicyRule {
 }
 
 // named is a rule about single objects.
-func named(group, resource, name, verbs string) rbacv1.PolicyRule {
+func named(group, resource, names, verbs string) rbacv1.PolicyRule {
 	r := on(group, resource, verbs)
-	r.ResourceNames = []string{name}
+	r.ResourceNames = strings.Fields(names)
 	return r
 }
 

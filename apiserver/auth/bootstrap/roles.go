@@ -1,19 +1,22 @@
 package bootstrap
 
 import (
+	"slices"
+
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // generalRoles are those of people and of the parts of the system.
 func generalRoles() []*rbacv1.ClusterRole {
-	return append(peopleRoles(),
+	return append(slices.Concat(peopleRoles(), addedRoles()),
 		role("system:discovery",
 			paths("get", "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/")),
 		role("system:public-info-viewer",
 			paths("get", "/healthz /livez /readyz /version /version/")),
 		role("system:monitoring",
-			paths("get", "/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*")),
+			paths("get", "/flagz /healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/* /statusz"),
+			on("core", "nodes/metrics", "get")),
 		role("system:service-account-issuer-discovery",
 			paths("get", "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/")),
 		role("system:basic-user",
@@ -45,6 +48,44 @@ func generalRoles() []*rbacv1.ClusterRole {
 	)
 }
 
+// addedRoles are for what is added to a cluster: nodes that join, signers,
+// provisioners of volumes.
+func addedRoles() []*rbacv1.ClusterRole {
+	return []*rbacv1.ClusterRole{
+		role("system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+			on("certificates.k8s.io", "certificatesigningrequests/nodeclient", "create")),
+		role("system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+			on("certificates.k8s.io", "certificatesigningrequests/selfnodeclient", "create")),
+		role("system:certificates.k8s.io:kube-apiserver-client-approver",
+			named("certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client", "approve")),
+		role("system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
+			named("certificates.k8s.io", "signers", "kubernetes.io/kube-apiserver-client-kubelet", "approve")),
+		role("system:certificates.k8s.io:kubelet-serving-approver",
+			named("certificates.k8s.io", "signers", "kubernetes.io/kubelet-serving", "approve")),
+		role("system:certificates.k8s.io:legacy-unknown-approver",
+			named("certificates.k8s.io", "signers", "kubernetes.io/legacy-unknown", "approve")),
+		role("system:cluster-trust-bundle-discovery",
+			on("certificates.k8s.io", "clustertrustbundles", read)),
+		role("system:heapster",
+			on("core", "events namespaces nodes pods", read),
+			on("extensions", "deployments", read)),
+		role("system:kube-aggregator",
+			on("core", "endpoints services", read)),
+		role("system:node-bootstrapper",
+			on("certificates.k8s.io", "certificatesigningrequests", "create get list watch")),
+		role("system:persistent-volume-provisioner",
+			on("core", "persistentvolumes", "create delete get list watch"),
+			on("core", "persistentvolumeclaims", "get list update watch"),
+			on("storage.k8s.io", "storageclasses", read),
+			on("core", "events", "watch"),
+			events()),
+		role("system:volume-scheduler",
+			on("core", "persistentvolumes", "get list patch update watch"),
+			on("storage.k8s.io", "storageclasses", read),
+			on("core", "persistentvolumeclaims", "get list patch update watch")),
+	}
+}
+
 // NodeRules are those of every node, where the Node authorizer does not divide
 // a resource by node.
 func NodeRules() []rbacv1.PolicyRule {
@@ -55,7 +96,7 @@ func NodeRules() []rbacv1.PolicyRule {
 		on("core", "nodes", "create get list watch"),
 		on("core", "nodes/status", "patch update"),
 		on("core", "nodes", "patch update"),
-		on("core", "events", "create patch update"),
+		events(),
 		on("core", "pods", read),
 		on("core", "pods", "create delete"),
 		on("core", "pods/status", "patch update"),
@@ -73,7 +114,9 @@ func NodeRules() []rbacv1.PolicyRule {
 		on("node.k8s.io", "runtimeclasses", read),
 		on("resource.k8s.io", "resourceclaims", "get"),
 		on("resource.k8s.io", "resourceslices", "deletecollection"),
+		on("certificates.k8s.io", "clustertrustbundles", read),
 		on("core", "serviceaccounts", "get"),
+		on("certificates.k8s.io", "podcertificaterequests", "create get list watch"),
 	}
 }
 
@@ -81,7 +124,8 @@ func schedulerRole() *rbacv1.ClusterRole {
 	return role("system:kube-scheduler",
 		events(),
 		on("coordination.k8s.io", "leases", "create"),
-		named("coordination.k8s.io", "leases", "kube-scheduler", "get update"),
+		named("coordination.k8s.io", "leases", "kube-scheduler", "get list update watch"),
+		on("coordination.k8s.io", "leasecandidates", readWrite),
 		on("core", "nodes", read),
 		on("core", "pods", "delete get list watch"),
 		on("core", "bindings pods/binding", "create"),
@@ -101,8 +145,11 @@ func schedulerRole() *rbacv1.ClusterRole {
 		on("resource.k8s.io", "deviceclasses", read),
 		on("resource.k8s.io", "resourceclaims", "get list patch update watch"),
 		on("resource.k8s.io", "resourceclaims/status", "get list patch update watch"),
-		on("core", "pods/finalizers", "get list patch update watch"),
+		on("core", "pods/finalizers", "update"),
 		on("resource.k8s.io", "resourceslices", read),
+		on("resource.k8s.io", "resourceclaims", "create delete"),
+		on("resource.k8s.io", "devicetaintrules", read),
+		on("resource.k8s.io", "resourceclaims/binding", "patch update"),
 	)
 }
 
@@ -162,8 +209,9 @@ func editRules() []rbacv1.PolicyRule {
 		on("core", "serviceaccounts", "impersonate"),
 		on("core", "pods pods/attach pods/exec pods/portforward pods/proxy", write),
 		on("core", "pods/eviction", "create"),
-		on("core", "configmaps events persistentvolumeclaims replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy", write),
+		on("core", "configmaps persistentvolumeclaims replicationcontrollers replicationcontrollers/scale secrets serviceaccounts services services/proxy", write),
 		on("core", "serviceaccounts/token", "create"),
+		on("core events.k8s.io", "events", write),
 		on("apps", "daemonsets deployments deployments/rollback deployments/scale replicasets replicasets/scale statefulsets statefulsets/scale", write),
 		on("autoscaling", "horizontalpodautoscalers", write),
 		on("batch", "cronjobs jobs", write),
@@ -178,8 +226,9 @@ func editRules() []rbacv1.PolicyRule {
 func viewRules() []rbacv1.PolicyRule {
 	return []rbacv1.PolicyRule{
 		on("core", "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods replicationcontrollers replicationcontrollers/scale serviceaccounts services services/status", read),
-		on("core", "bindings events limitranges namespaces/status pods/log pods/status replicationcontrollers/status resourcequotas resourcequotas/status", read),
+		on("core", "bindings limitranges namespaces/status pods/log pods/status replicationcontrollers/status resourcequotas resourcequotas/status", read),
 		on("core", "namespaces", read),
+		on("core events.k8s.io", "events", read),
 		on("discovery.k8s.io", "endpointslices", read),
 		on("apps", "controllerrevisions daemonsets daemonsets/status deployments deployments/scale deployments/status replicasets replicasets/scale replicasets/status statefulsets statefulsets/scale statefulsets/status", read),
 		on("autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status", read),
@@ -206,6 +255,8 @@ func generalBindings() []*rbacv1.ClusterRoleBinding {
 		same("system:kube-controller-manager", user("system:kube-controller-manager")),
 		same("system:kube-dns", account("kube-dns")),
 		same("system:kube-scheduler", user("system:kube-scheduler")),
+		same("system:volume-scheduler", user("system:kube-scheduler")),
+		same("system:cluster-trust-bundle-discovery", group("system:serviceaccounts")),
 		// Nodes are authorized by the Node authorizer; the binding is there,
 		// without subjects, for those who used to add some.
 		same("system:node"),
