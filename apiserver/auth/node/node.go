@@ -17,7 +17,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/selection"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -51,15 +50,19 @@ type View interface {
 // Authorizer authorizes nodes; of anybody else it has no opinion. It is safe
 // for use by any goroutine.
 type Authorizer struct {
-	view  View
-	pods  *api.Resource
-	rules *rbac.Rules
+	view                                             View
+	pods, volumes, attachments, slices, certificates *api.Resource
+	rules                                            *rbac.Rules
 }
 
 // New is an authorizer by what the view shows. rules are those of the cluster
 // role system:node, which apply to resources that are not divided by node.
 func New(reg *api.Registry, view View, rules []rbacv1.PolicyRule) *Authorizer {
-	return &Authorizer{view: view, pods: reg.Must("", "pods"), rules: rbac.Compile(rules)}
+	return &Authorizer{
+		view: view, rules: rbac.Compile(rules), pods: reg.Must("", "pods"),
+		volumes: reg.Must("", "persistentvolumes"), attachments: reg.Must("storage.k8s.io", "volumeattachments"),
+		slices: reg.Must("resource.k8s.io", "resourceslices"), certificates: reg.Must("certificates.k8s.io", "podcertificaterequests"),
+	}
 }
 
 // Authorize implements authorizer.UnconditionalAuthorizer.
@@ -105,12 +108,16 @@ func (z *Authorizer) decide(node string, a authorizer.Attributes) (allowed bool,
 			return lease(node, a)
 		case schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"}:
 			return csiNode(node, a)
-		case schema.GroupResource{Resource: "persistentvolumes"},
-			schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattachments"},
-			schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaims"},
-			schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"}:
-			// Kinds that are not served have no object that could be related.
-			return false, unrelated(node)
+		case schema.GroupResource{Resource: "persistentvolumes"}:
+			return z.volume(node, a)
+		case schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattachments"}:
+			return z.attachment(node, a)
+		case schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaims"}:
+			return z.resourceClaim(node, a)
+		case schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"}:
+			return z.slice(node, a)
+		case schema.GroupResource{Group: "certificates.k8s.io", Resource: "podcertificaterequests"}:
+			return z.podCertificate(node, a)
 		}
 	}
 	return z.rules.Allow(a), ""
@@ -129,7 +136,7 @@ func (z *Authorizer) readReferenced(node string, a authorizer.Attributes, names 
 	case a.GetName() == "":
 		return false, "No Object name found"
 	}
-	return z.related(node, a, names)
+	return z.related(node, a.GetNamespace(), a.GetName(), names)
 }
 
 func (z *Authorizer) claim(node string, a authorizer.Attributes) (bool, string) {
@@ -145,7 +152,7 @@ func (z *Authorizer) claim(node string, a authorizer.Attributes) (bool, string) 
 	if a.GetName() == "" {
 		return false, "No Object name found"
 	}
-	return z.related(node, a, podrefs.Claims)
+	return z.related(node, a.GetNamespace(), a.GetName(), podrefs.Claims)
 }
 
 // serviceAccount allows getting the accounts of the node's pods and asking for
@@ -158,24 +165,24 @@ func (z *Authorizer) serviceAccount(node string, a authorizer.Attributes) (bool,
 	case a.GetSubresource() != "token":
 		return false, "can only create token subresource of serviceaccount"
 	}
-	return z.related(node, a, func(pod *corev1.Pod) iter.Seq[string] {
+	return z.related(node, a.GetNamespace(), a.GetName(), func(pod *corev1.Pod) iter.Seq[string] {
 		return slices.Values([]string{pod.Spec.ServiceAccountName})
 	})
 }
 
 // related looks for a pod of the node that refers to the object. A mirror pod
 // shows what the node itself decided to run and entitles it to nothing.
-func (z *Authorizer) related(node string, a authorizer.Attributes, names func(*corev1.Pod) iter.Seq[string]) (bool, string) {
+func (z *Authorizer) related(node, namespace, name string, names func(*corev1.Pod) iter.Seq[string]) (bool, string) {
 	for obj := range z.view.ByIndex(z.pods, api.IndexNode, node) {
 		pod := obj.(*corev1.Pod)
-		if pod.Namespace != a.GetNamespace() {
+		if pod.Namespace != namespace {
 			continue
 		}
 		if _, mirror := pod.Annotations[corev1.MirrorPodAnnotationKey]; mirror {
 			continue
 		}
-		for name := range names(pod) {
-			if name == a.GetName() {
+		for referred := range names(pod) {
+			if referred == name {
 				return true, ""
 			}
 		}
@@ -218,7 +225,7 @@ func (z *Authorizer) podRequest(node string, a authorizer.Attributes) (bool, str
 		case "get":
 			return z.ownPod(node, a)
 		case "list", "watch":
-			if selectsNode(a, node) {
+			if selects(a, nodeField, node) {
 				return true, ""
 			}
 			if a.GetName() != "" {
@@ -245,19 +252,6 @@ func (z *Authorizer) ownPod(node string, a authorizer.Attributes) (bool, string)
 		return false, unrelated(node)
 	}
 	return true, ""
-}
-
-func selectsNode(a authorizer.Attributes, node string) bool {
-	requirements, err := a.GetFieldSelector()
-	if err != nil {
-		return false
-	}
-	for _, r := range requirements {
-		if r.Field == "spec.nodeName" && r.Operator == selection.Equals && r.Value == node {
-			return true
-		}
-	}
-	return false
 }
 
 func lease(node string, a authorizer.Attributes) (bool, string) {

@@ -81,6 +81,30 @@ func Claims(pod *corev1.Pod) iter.Seq[string] {
 	}
 }
 
+// ResourceClaims goes through the names of the claims for devices that a pod
+// has; of those made for it, its status knows the names.
+func ResourceClaims(pod *corev1.Pod) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		emit := stopping(yield)
+		for _, c := range pod.Spec.ResourceClaims {
+			if c.ResourceClaimName != nil {
+				emit(*c.ResourceClaimName)
+			}
+			if c.ResourceClaimTemplateName == nil {
+				continue
+			}
+			for _, made := range pod.Status.ResourceClaimStatuses {
+				if made.Name == c.Name && made.ResourceClaimName != nil {
+					emit(*made.ResourceClaimName)
+				}
+			}
+		}
+		if made := pod.Status.ExtendedResourceClaimStatus; made != nil {
+			emit(made.ResourceClaimName)
+		}
+	}
+}
+
 // volumeSecrets emits the secrets of a volume; most are credentials of remote
 // storage.
 func volumeSecrets(v *corev1.Volume, emit func(string)) {
