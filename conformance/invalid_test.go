@@ -307,6 +307,9 @@ func TestInvalidObjects(t *testing.T) {
 // What the tables call valid is taken.
 func TestValidPods(t *testing.T) {
 	create(t, "serviceaccounts", "default", "metadata: {name: web}")
+	runtime := sample{Unstructured: &unstructured.Unstructured{}, resource: "runtimeclasses"}
+	decode(t, `{"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": "gvisor"}, "handler": "runsc"}`, &runtime.Object)
+	runtime.make(t)
 	for _, c := range tables(t, "pod/testdata/valid/*.yaml") {
 		// Admission sets it from the priority class.
 		unstructured.RemoveNestedField(c.Object, "spec", "preemptionPolicy")

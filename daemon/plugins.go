@@ -12,11 +12,13 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/admission/certificates"
+	"hansa.dev/hansa/apiserver/admission/defaultclass"
 	"hansa.dev/hansa/apiserver/admission/escalation"
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
 	"hansa.dev/hansa/apiserver/admission/noderestriction"
 	"hansa.dev/hansa/apiserver/admission/nodetaint"
 	"hansa.dev/hansa/apiserver/admission/priority"
+	"hansa.dev/hansa/apiserver/admission/runtimeclass"
 	"hansa.dev/hansa/apiserver/admission/serviceaccount"
 	"hansa.dev/hansa/apiserver/admission/tolerations"
 	"hansa.dev/hansa/apiserver/auth"
@@ -36,8 +38,10 @@ func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z au
 		nodetaint.New(reg),
 		priority.New(reg, view),
 		tolerations.New(reg),
-		escalation.New(roles, z),
+		runtimeclass.New(reg, view),
+		defaultclass.New(reg, view),
 		certificates.New(z),
+		escalation.New(roles, z),
 	}
 }
 
