@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"time"
 
-	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -143,23 +142,4 @@ func checkSeen(info *Info, obj, cur metav1.Object) error {
 
 func success(code int32) *metav1.Status {
 	return &metav1.Status{Status: metav1.StatusSuccess, Code: code}
-}
-
-// evict is the hook that deletes a pod on behalf of somebody who may not simply
-// delete it. There are no disruption budgets yet that could refuse.
-func (h *Handler) evict(ctx context.Context, info *Info, _ api.Object, body runtime.Object, dryRun bool) (runtime.Object, error) {
-	opts := body.(*policyv1.Eviction).DeleteOptions
-	if opts == nil {
-		opts = &metav1.DeleteOptions{}
-	}
-	if dryRun {
-		opts.DryRun = []string{metav1.DryRunAll}
-	}
-	main := *info
-	main.Subresource = ""
-	d := &deletion{h: h, info: &main, opts: opts}
-	if _, err := d.write(ctx); err != nil {
-		return nil, err
-	}
-	return success(http.StatusCreated), nil
 }
