@@ -75,3 +75,18 @@ func TestApprovals(t *testing.T) {
 		t.Errorf("the conditions are %v, want the server's times", conditions)
 	}
 }
+
+// "Limit Ranges": containers get their defaults and are held to the limits.
+func TestLimitRanges(t *testing.T) {
+	ns := namespace(t)
+	create(t, "limitranges", ns, `{"metadata": {"name": "l"}, "spec": {"limits": [{"type": "Container", "default": {"cpu": "1"}, "max": {"cpu": "2"}}]}}`)
+	pod := func(limit string) string {
+		return `{"metadata": {"name": "p"}, "spec": {"schedulerName": "nobody", "containers": [{"name": "c", "image": "i", "resources": {` + limit + `}}]}}`
+	}
+	eventually(t, "the range is known", func() bool {
+		a := admin.want(t, http.StatusCreated, call{method: "POST", path: at("pods", ns) + "?dryRun=All", body: pod("")}, nil)
+		return field(a.object(t), "metadata", "annotations", "kubernetes.io/limit-ranger") == "LimitRanger plugin set: cpu request for container c; cpu limit for container c"
+	})
+	admin.do(t, call{method: "POST", path: at("pods", ns), body: pod(`"limits": {"cpu": "3"}`)}).refused(t, http.StatusForbidden, metav1.StatusReasonForbidden,
+		`pods "p" is forbidden: maximum cpu usage per Container is 2, but limit is 3`)
+}

@@ -194,31 +194,35 @@ func (c *tabled) stored(t *testing.T, ns string) (path string) {
 	return path
 }
 
+// putStatus writes the status of an object, or a part of it by way of another
+// subresource, whatever else happens to the object.
+func putStatus(t *testing.T, path, subresource string, status any) {
+	t.Helper()
+	var a answer
+	eventually(t, "the loops leave the object alone", func() bool {
+		object := admin.want(t, http.StatusOK, call{path: path}, nil).object(t)
+		object.Object["status"] = status
+		a = admin.do(t, call{method: "PUT", path: path + "/" + subresource, body: encode(t, object.Object)})
+		return a.code != http.StatusConflict
+	})
+	a.status2xx(t)
+}
+
 // storeStatus gives the old object its status: of a certificate request, first
 // the part that is written by way of its approval.
 func (c *tabled) storeStatus(t *testing.T, path string) {
 	t.Helper()
-	put := func(sub string, status any) {
-		var a answer
-		eventually(t, "the loops leave the object alone", func() bool {
-			object := admin.want(t, http.StatusOK, call{path: path}, nil).object(t)
-			object.Object["status"] = status
-			a = admin.do(t, call{method: "PUT", path: path + "/" + sub, body: encode(t, object.Object)})
-			return a.code != http.StatusConflict
-		})
-		a.status2xx(t)
-	}
 	conditions, _, err := nested[[]any](c.Old, "status", "conditions")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Old["kind"] == "CertificateSigningRequest" && len(conditions) > 0 {
-		put("approval", map[string]any{"conditions": conditions[:1]})
+		putStatus(t, path, "approval", map[string]any{"conditions": conditions[:1]})
 		if len(conditions) == 1 && len(c.Old["status"].(map[string]any)) == 1 {
 			return
 		}
 	}
-	put("status", c.Old["status"])
+	putStatus(t, path, "status", c.Old["status"])
 }
 
 // send makes the write that the case is about.

@@ -53,11 +53,10 @@ func (s sample) gvr() schema.GroupVersionResource {
 // make creates the sample with its status; it goes with the test.
 func (s sample) make(t *testing.T) *unstructured.Unstructured {
 	t.Helper()
-	made := admin.want(t, http.StatusCreated, call{method: "POST", path: s.path(), body: encode(t, s.Object)}, nil).object(t)
+	admin.want(t, http.StatusCreated, call{method: "POST", path: s.path(), body: encode(t, s.Object)}, nil)
 	t.Cleanup(func() { s.drop(t) })
 	if status, ok := s.Object["status"]; ok {
-		made.Object["status"] = status
-		admin.want(t, http.StatusOK, call{method: "PUT", path: s.path(s.GetName(), "status"), body: encode(t, made.Object)}, nil)
+		putStatus(t, s.path(s.GetName()), "status", status)
 	}
 	return admin.want(t, http.StatusOK, call{path: s.path(s.GetName())}, nil).object(t)
 }

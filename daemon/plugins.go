@@ -14,6 +14,7 @@ import (
 	"hansa.dev/hansa/apiserver/admission/certificates"
 	"hansa.dev/hansa/apiserver/admission/defaultclass"
 	"hansa.dev/hansa/apiserver/admission/escalation"
+	"hansa.dev/hansa/apiserver/admission/limitranger"
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
 	"hansa.dev/hansa/apiserver/admission/noderestriction"
 	"hansa.dev/hansa/apiserver/admission/nodetaint"
@@ -33,6 +34,7 @@ import (
 func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Chain, clk clock.Clock) admission.Chain {
 	return admission.Chain{
 		namespacelifecycle.New(reg, view),
+		limitranger.New(reg, view),
 		serviceaccount.New(reg, view, clk, rand.String),
 		noderestriction.New(reg, view, z),
 		nodetaint.New(reg),

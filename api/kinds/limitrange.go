@@ -31,7 +31,6 @@ func limitRange() *api.Resource {
 		}),
 		Validate:                 validates(validateLimitRange),
 		ValidateUpdate:           validatesUpdate(func(l, _ *corev1.LimitRange) field.ErrorList { return validateLimitRange(l) }),
-		Inert:                    "pods are neither checked against it nor given its defaults",
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
 		Table:                    plainTable(),

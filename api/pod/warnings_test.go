@@ -12,6 +12,7 @@ import (
 
 type warningCase struct {
 	Name       string      `json:"name"`
+	InProcess  bool        `json:"inProcess,omitempty"` // for tests through a server
 	Object     *corev1.Pod `json:"object"`
 	Want       []string    `json:"want"`
 	InTemplate *[]string   `json:"inTemplate,omitempty"`
