@@ -31,7 +31,11 @@ var (
 )
 
 func main() {
-	rig.Main("pod measures how long pods take to run, their image present.", run, ocibuild.Busybox)
+	rig.Main(rig.Program{
+		Doc:    "pod measures how long pods take to run, their image present.",
+		Images: []string{ocibuild.Busybox},
+		Run:    run,
+	})
 }
 
 const (

@@ -32,7 +32,10 @@ var (
 )
 
 func main() {
-	rig.Main("up measures how long `hansa up` takes to its ready line, and what a cluster without pods costs at rest.", run)
+	rig.Main(rig.Program{
+		Doc: "up measures how long `hansa up` takes to its ready line, and what a cluster without pods costs at rest.",
+		Run: run,
+	})
 }
 
 func run(ctx context.Context, r *rig.Rig) (err error) {

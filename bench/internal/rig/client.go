@@ -38,6 +38,8 @@ func (c *Cluster) Target() (Target, error) {
 
 // Client is one connection of HTTP/2.
 type Client struct {
+	Accept string // what answers are to be, "" for whatever the server likes
+
 	target Target
 	http   *http.Client
 }
@@ -72,6 +74,9 @@ func (c *Client) Open(ctx context.Context, method, path, contentType string, bod
 	req, err := http.NewRequestWithContext(ctx, method, c.target.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
+	}
+	if c.Accept != "" {
+		req.Header.Set("Accept", c.Accept)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", contentType)

@@ -4,34 +4,99 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strconv"
 	"time"
 )
 
-// figures prints what was measured as it comes.
+// figures prints what was measured as it comes, and remembers it.
 type figures struct {
 	out  io.Writer
 	json bool
+	// rounds is set while what comes will be printed as medians.
+	rounds bool
+	names  []string // in the order of their first values
+	series map[string]*series
+}
+
+// series are the values that came by one name.
+type series struct {
+	unit   string
+	values []float64
+}
+
+func (s *series) median() float64 {
+	sorted := slices.Sorted(slices.Values(s.values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
 }
 
 // Figure prints one figure.
 func (r *Rig) Figure(name string, value float64, unit string) {
-	digits := 2
-	if value >= 100 {
-		digits = 0
+	f := r.figures
+	s := f.series[name]
+	if s == nil {
+		s = &series{unit: unit}
+		f.series[name], f.names = s, append(f.names, name)
 	}
-	text := strconv.FormatFloat(value, 'f', digits, 64)
-	if r.figures.json {
+	s.values = append(s.values, value)
+	if f.rounds {
+		fmt.Fprintf(os.Stderr, "# %s %s %s\n", name, digits(value), unit)
+		return
+	}
+	f.print(name, value, unit)
+}
+
+// Rounds calls do n times. When that is more than once, figures go to standard
+// error as they come, and afterwards the median of each is printed.
+func (r *Rig) Rounds(n int, do func() error) error {
+	f := r.figures
+	f.rounds = n > 1
+	defer func() { f.rounds = false }()
+	for i := range n {
+		if n > 1 {
+			fmt.Fprintf(os.Stderr, "# round %d of %d\n", i+1, n)
+		}
+		if err := do(); err != nil {
+			return fmt.Errorf("round %d: %w", i+1, err)
+		}
+	}
+	if n > 1 {
+		for _, name := range f.names {
+			f.print(name, f.series[name].median(), f.series[name].unit)
+		}
+	}
+	return nil
+}
+
+// Median is that of the figures given by a name; there may be none.
+func (r *Rig) Median(name string) (_ float64, ok bool) {
+	s := r.figures.series[name]
+	if s == nil {
+		return 0, false
+	}
+	return s.median(), true
+}
+
+func digits(value float64) string {
+	if value >= 100 {
+		return strconv.FormatFloat(value, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(value, 'f', 2, 64)
+}
+
+func (f *figures) print(name string, value float64, unit string) {
+	if f.json {
 		b, _ := json.Marshal(struct { //nolint:errcheck // a string and a number
 			Name  string      `json:"name"`
 			Value json.Number `json:"value"`
 			Unit  string      `json:"unit"`
-		}{name, json.Number(text), unit})
-		fmt.Fprintf(r.figures.out, "%s\n", b)
+		}{name, json.Number(digits(value)), unit})
+		fmt.Fprintf(f.out, "%s\n", b)
 		return
 	}
-	fmt.Fprintln(r.figures.out, name, text, unit)
+	fmt.Fprintln(f.out, name, digits(value), unit)
 }
 
 // Seconds prints a duration.

@@ -17,13 +17,26 @@ import (
 // profiled is the program that runs a cluster with profiles.
 const profiled = ".cache/linked/profiled"
 
-// buildProfiled links it and appends the carried programs of the last build.
-func buildProfiled(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", profiled, "./bench/internal/profiled")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+// Build links the program in a folder, which may be a module of its own, into a
+// file.
+func Build(ctx context.Context, folder, file string) error {
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", file, ".")
+	cmd.Dir, cmd.Env = folder, append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("link a program with profiles: %w", err)
+		return fmt.Errorf("link %s: %w", folder, err)
+	}
+	return nil
+}
+
+// buildProfiled links it and appends the carried programs of the last build.
+func buildProfiled(ctx context.Context) error {
+	if err := Build(ctx, "bench/internal/profiled", profiled); err != nil {
+		return err
 	}
 	bundle, err := os.Open(".cache/carried/current/bundle")
 	if err != nil {

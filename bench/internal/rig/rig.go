@@ -39,22 +39,31 @@ type Rig struct {
 // isolated marks, in the environment, the program that runs in a namespace.
 const isolated = "HANSA_BENCH_ISOLATED"
 
+// Program is a benchmark.
+type Program struct {
+	Doc string // a sentence
+	// Prepare is called first, with the network of the host. It may be nil.
+	Prepare func(context.Context) error
+	Images  []string // that Run will import
+	Run     func(context.Context, *Rig) error
+}
+
 // Main is the main function of a benchmark program: it reads the command line,
-// to which the program may have added flags of its own, builds the images that
-// run will import, and calls run in a network namespace of its own. It exits
-// with status 1 when run fails.
-func Main(doc string, run func(context.Context, *Rig) error, images ...string) {
-	r := &Rig{figures: &figures{out: os.Stdout}}
+// to which the program may have added flags of its own, prepares, builds the
+// images, and runs the program in a network namespace of its own. It exits with
+// status 1 when that fails.
+func Main(p Program) {
+	r := &Rig{figures: &figures{out: os.Stdout, series: map[string]*series{}}}
 	flag.StringVar(&r.Binary, "hansa", "bin/hansa", "`path` of the binary to measure")
 	flag.StringVar(&r.Profiles, "profile", "", "take profiles into this `folder`, of a build of the same sources that can give them")
 	flag.BoolVar(&r.figures.json, "json", false, "print each figure as a JSON object")
 	flag.Usage = func() {
-		fmt.Fprintf(flag.CommandLine.Output(), "%s\n\nIt needs root and %s (make build).\n\n", doc, r.Binary)
+		fmt.Fprintf(flag.CommandLine.Output(), "%s\n\nIt needs root and %s (make build).\n\n", p.Doc, r.Binary)
 		flag.PrintDefaults()
 	}
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	err := r.main(ctx, run, images)
+	err := r.main(ctx, p)
 	stop()
 	if err != nil {
 		// The program inside has said already what is wrong.
@@ -65,14 +74,19 @@ func Main(doc string, run func(context.Context, *Rig) error, images ...string) {
 	}
 }
 
-func (r *Rig) main(ctx context.Context, run func(context.Context, *Rig) error, images []string) error {
+func (r *Rig) main(ctx context.Context, p Program) error {
 	if os.Getenv(isolated) == "" {
 		if r.Profiles != "" {
 			if err := buildProfiled(ctx); err != nil {
 				return err
 			}
 		}
-		return isolate(ctx, images)
+		if p.Prepare != nil {
+			if err := p.Prepare(ctx); err != nil {
+				return err
+			}
+		}
+		return isolate(ctx, p.Images)
 	}
 	if err := makeNetwork(); err != nil {
 		return err
@@ -88,7 +102,7 @@ func (r *Rig) main(ctx context.Context, run func(context.Context, *Rig) error, i
 		return err
 	}
 	load(os.Stderr, "before")
-	err = run(ctx, r)
+	err = p.Run(ctx, r)
 	load(os.Stderr, "after")
 	return errors.Join(err, os.RemoveAll(r.tmp))
 }

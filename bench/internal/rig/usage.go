@@ -104,18 +104,26 @@ func stat(pid int) ([]string, error) {
 // tick is the unit of processor time in /proc: USER_HZ is 100 everywhere.
 const tick = 10 * time.Millisecond
 
-func inspect(pid int) (Process, error) {
-	p := Process{PID: pid}
+// CPU is the processor time that a process has taken so far.
+func CPU(pid int) (sum time.Duration, err error) {
 	fields, err := stat(pid)
 	if err != nil {
-		return p, err
+		return 0, err
 	}
 	for _, f := range fields[11:13] { // utime, stime
 		n, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
-			return p, err
+			return 0, err
 		}
-		p.CPU += time.Duration(n) * tick
+		sum += time.Duration(n) * tick
+	}
+	return sum, nil
+}
+
+func inspect(pid int) (p Process, err error) {
+	p.PID = pid
+	if p.CPU, err = CPU(pid); err != nil {
+		return p, err
 	}
 	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	if err != nil {
@@ -150,7 +158,7 @@ func inspect(pid int) (Process, error) {
 // CPU is the processor time that the cluster has taken so far, that of
 // processes which have ended included: the daemon's and its cgroup's.
 func (c *Cluster) CPU() (time.Duration, error) {
-	daemon, err := inspect(c.PID())
+	daemon, err := CPU(c.PID())
 	if err != nil {
 		return 0, err
 	}
@@ -166,7 +174,7 @@ func (c *Cluster) CPU() (time.Duration, error) {
 			return 0, err
 		}
 		used, err := read(string(b))
-		return daemon.CPU + used, err
+		return daemon + used, err
 	}
 	return 0, fmt.Errorf("no accounting of cgroup %s", c.group())
 }
