@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +15,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,8 +22,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/bench/internal/rig"
@@ -39,46 +34,22 @@ import (
 // server.
 const bareVariable = "HANSA_BENCH_BARE"
 
-// runBare measures the bare server, in a process of its own.
-func runBare(ctx context.Context, r *rig.Rig) (_ rates, err error) {
+func startBare(ctx context.Context, _ *rig.Rig) (*server, error) {
 	dir, err := os.MkdirTemp("", "hansa-bench-bare-")
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	self, err := os.Executable()
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	cmd := exec.CommandContext(ctx, self)
 	cmd.Env = append(os.Environ(), bareVariable+"="+dir)
-	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	stdout, err := cmd.StdoutPipe()
+	s, err := startProgram(ctx, dir, configMaps, cmd)
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	defer func() {
-		cmd.Process.Signal(unix.SIGTERM) //nolint:errcheck // Wait tells
-		err = errors.Join(err, cmd.Wait())
-	}()
-	if _, err := bufio.NewReader(stdout).ReadString('\n'); err != nil {
-		return nil, fmt.Errorf("did not start: %w", err)
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(dir, "kubeconfig"))
-	if err != nil {
-		return nil, err
-	}
-	security, err := rest.TLSConfigFor(config)
-	if err != nil {
-		return nil, err
-	}
-	l := newLoad(r, rig.Target{URL: config.Host, TLS: security}, nil)
-	defer l.close()
-	return l.writes(ctx, "bare_")
+	return s, nil
 }
 
 // bareMain is the main function of the bare server.
@@ -137,34 +108,48 @@ func (s *bareServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *bareServer) answer(r *http.Request) (int, []byte, error) {
-	if r.Method == http.MethodPost {
-		b, err := s.create(r)
-		return http.StatusCreated, b, err
+	namespace, name, err := parts(r.URL.Path)
+	if err != nil {
+		return 0, nil, err
 	}
-	_, name, ok := strings.Cut(r.URL.Path, "/configmaps/")
-	if !ok {
-		return 0, nil, fmt.Errorf("%s %s is nothing", r.Method, r.URL.Path)
-	}
+	key := prefix(namespace) + name
 	var b []byte
-	var err error
-	switch r.Method {
-	case http.MethodGet:
+	switch {
+	case r.Method == http.MethodPost:
+		b, err = s.create(r, namespace)
+		return http.StatusCreated, b, err
+	case r.Method == http.MethodGet && name == "":
+		b, err = s.list(r.Context(), namespace)
+	case r.Method == http.MethodGet:
 		var cm *corev1.ConfigMap
-		if cm, err = s.read(r.Context(), name); err == nil {
+		if cm, err = s.read(r.Context(), key); err == nil {
 			b, err = json.Marshal(cm)
 		}
-	case http.MethodPatch:
-		b, err = s.patch(r, name)
-	case http.MethodDelete:
+	case r.Method == http.MethodPatch:
+		b, err = s.patch(r, key)
+	case r.Method == http.MethodDelete:
 		b = []byte("{}")
-		_, err = s.put(r.Context(), store.Put{Key: key(name), Delete: true})
+		_, err = s.put(r.Context(), store.Put{Key: key, Delete: true})
+	default:
+		err = fmt.Errorf("there is no %s", r.Method)
 	}
 	return http.StatusOK, b, err
 }
 
-func key(name string) string { return "/registry/configmaps/load/" + name }
+// parts are the namespace and the name, "" for a collection, of a path.
+func parts(path string) (namespace, name string, err error) {
+	rest, ok := strings.CutPrefix(path, "/api/v1/namespaces/")
+	namespace, rest, _ = strings.Cut(rest, "/")
+	rest, isMaps := strings.CutPrefix(rest, "configmaps")
+	if !ok || !isMaps {
+		return "", "", fmt.Errorf("%s is nothing", path)
+	}
+	return namespace, strings.TrimPrefix(rest, "/"), nil
+}
 
-func (s *bareServer) create(r *http.Request) ([]byte, error) {
+func prefix(namespace string) string { return "/registry/configmaps/" + namespace + "/" }
+
+func (s *bareServer) create(r *http.Request, namespace string) ([]byte, error) {
 	data, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
@@ -173,7 +158,7 @@ func (s *bareServer) create(r *http.Request) ([]byte, error) {
 	if err := json.Unmarshal(data, cm); err != nil {
 		return nil, err
 	}
-	cm.Namespace, cm.UID, cm.CreationTimestamp = "load", uuid.NewUUID(), metav1.Now()
+	cm.Namespace, cm.UID, cm.CreationTimestamp = namespace, uuid.NewUUID(), metav1.Now()
 	return s.write(r.Context(), cm, 0)
 }
 
@@ -183,7 +168,8 @@ func (s *bareServer) write(ctx context.Context, cm *corev1.ConfigMap, mod int64)
 	if err != nil {
 		return nil, err
 	}
-	revision, err := s.put(ctx, store.Put{Key: key(cm.Name), Value: value}, store.Condition{Key: key(cm.Name), Revision: mod})
+	key := prefix(cm.Namespace) + cm.Name
+	revision, err := s.put(ctx, store.Put{Key: key, Value: value}, store.Condition{Key: key, Revision: mod})
 	if err != nil {
 		return nil, err
 	}
@@ -204,29 +190,54 @@ func (s *bareServer) put(ctx context.Context, p store.Put, guards ...store.Condi
 	return resp.Revision, nil
 }
 
-func (s *bareServer) read(ctx context.Context, name string) (*corev1.ConfigMap, error) {
-	resp, err := s.engine.Range(ctx, store.RangeRequest{Start: key(name)})
+func (s *bareServer) read(ctx context.Context, key string) (*corev1.ConfigMap, error) {
+	resp, err := s.engine.Range(ctx, store.RangeRequest{Start: key})
 	if err != nil {
 		return nil, err
 	}
 	if len(resp.KVs) == 0 {
-		return nil, fmt.Errorf("there is no %s", name)
+		return nil, fmt.Errorf("there is no %s", key)
 	}
+	return decode(resp.KVs[0])
+}
+
+func decode(kv store.KV) (*corev1.ConfigMap, error) {
 	cm := &corev1.ConfigMap{}
-	if err := json.Unmarshal(resp.KVs[0].Value, cm); err != nil {
+	if err := json.Unmarshal(kv.Value, cm); err != nil {
 		return nil, err
 	}
-	cm.ResourceVersion = strconv.FormatInt(resp.KVs[0].ModRevision, 10)
+	cm.ResourceVersion = strconv.FormatInt(kv.ModRevision, 10)
 	return cm, nil
 }
 
-func (s *bareServer) patch(r *http.Request, name string) ([]byte, error) {
+func (s *bareServer) list(ctx context.Context, namespace string) ([]byte, error) {
+	from := prefix(namespace)
+	resp, err := s.engine.Range(ctx, store.RangeRequest{Start: from, End: from[:len(from)-1] + "0"}) // '0' follows '/'
+	if err != nil {
+		return nil, err
+	}
+	list := corev1.ConfigMapList{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"},
+		ListMeta: metav1.ListMeta{ResourceVersion: strconv.FormatInt(resp.Revision, 10)},
+		Items:    make([]corev1.ConfigMap, len(resp.KVs)),
+	}
+	for i, kv := range resp.KVs {
+		cm, err := decode(kv)
+		if err != nil {
+			return nil, err
+		}
+		list.Items[i] = *cm
+	}
+	return json.Marshal(list)
+}
+
+func (s *bareServer) patch(r *http.Request, key string) ([]byte, error) {
 	patch, err := io.ReadAll(r.Body)
 	if err != nil {
 		return nil, err
 	}
 	for deadline := time.Now().Add(time.Second); ; {
-		cm, err := s.read(r.Context(), name)
+		cm, err := s.read(r.Context(), key)
 		if err != nil {
 			return nil, err
 		}
@@ -251,17 +262,4 @@ func (s *bareServer) patch(r *http.Request, name string) ([]byte, error) {
 			return answer, err
 		}
 	}
-}
-
-// countLines reads that many lines.
-func countLines(r io.Reader, n int) error {
-	buf := make([]byte, 64<<10)
-	for n > 0 {
-		read, err := r.Read(buf)
-		n -= bytes.Count(buf[:read], []byte{'\n'})
-		if err != nil && n > 0 {
-			return fmt.Errorf("the watch ended %d events early: %w", n, err)
-		}
-	}
-	return nil
 }

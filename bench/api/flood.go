@@ -45,7 +45,7 @@ func (l *load) flood(ctx context.Context) error {
 		return err
 	}
 	defer node.Close()
-	ctx, cancel := context.WithTimeout(ctx, warm+*phase)
+	ctx, cancel := context.WithTimeout(ctx, warm()+*phase)
 	defer cancel()
 	var answered, refused atomic.Int64
 	errs := make(chan error, flooders+2)
@@ -58,7 +58,7 @@ func (l *load) flood(ctx context.Context) error {
 		all.Go(func() { errs <- rush(ctx, c, i, &answered, &refused) })
 	}
 	began := time.Now()
-	heartbeats, gets := &series{from: began.Add(warm)}, &series{from: began.Add(warm)}
+	heartbeats, gets := &series{from: began.Add(warm())}, &series{from: began.Add(warm())}
 	all.Go(func() { errs <- heartbeats.keep(ctx, func() error { return renew(ctx, node) }) })
 	all.Go(func() {
 		errs <- gets.keep(ctx, func() error {
@@ -75,7 +75,7 @@ func (l *load) flood(ctx context.Context) error {
 		return err
 	}
 	total := answered.Load() + refused.Load()
-	l.Figure("flood", float64(answered.Load())/(warm+*phase).Seconds(), "1/s")
+	l.Figure("flood", float64(answered.Load())/(warm()+*phase).Seconds(), "1/s")
 	l.Figure("flood_refused", 100*float64(refused.Load())/float64(max(total, 1)), "%")
 	l.Figure("heartbeat_p99", heartbeats.p99(), "ms")
 	l.Figure("admin_p99", gets.p99(), "ms")
@@ -128,7 +128,7 @@ func (l *load) node() (*rig.Client, error) {
 
 // rush asks for one thing after the other until the context ends.
 func rush(ctx context.Context, c *rig.Client, who int, answered, refused *atomic.Int64) error {
-	path := collection(floodNamespace)
+	path := configMaps.collection(floodNamespace)
 	for i := 0; ctx.Err() == nil; i++ {
 		var err error
 		switch name := fmt.Sprintf("cm-%d-%d", who, i/3); i % 3 {

@@ -1,126 +1,206 @@
 // Command api measures the API over HTTPS and HTTP/2 with ConfigMaps of 512
 // bytes: many connections, each with one request at a time, asked by this
-// program on the same processors.
+// program on the same processors. What begins with a name of -only:
 //
-//	create get patch delete   requests per second, for -phase each
+//	create get patch delete   requests per second
+//	pods_create pods_get      the same of pods of 2 KiB, in protobuf
 //	…_p50 …_p99               how long one took
 //	…_cpu …_cpu_client        processor time for one, of the server's processes and of this program
-//	list                      time of one list of -objects, with 20 asked at once
-//	list_label                lists a second that select 1 % of them by label, 20 at once
-//	watch                     events a second to 100 watchers together while objects are created
+//	list                      time of one list of -objects, with 20 asked at once; also per second
+//	list_label                lists a second that select 2 % of them by label, 20 at once
+//	watch                     events a second to -watchers together while objects are created, none lost
+//	watch_resumed             watches that the server ended and that were taken up again
 //	flood                     requests a second of 200 connections of one service account
 //	flood_refused             how many of a hundred of them are refused
 //	heartbeat_p99 admin_p99   how long a node's lease and the administrator's gets take meanwhile
-//	memory_pss_loaded         the server's memory after all that
+//	memory_private_N          private memory after a run with N = -objects objects on a fresh server
+//	memory_private_N_database the part of it that is etcd's file mapped
+//	memory_pss_loaded         memory of all processes of Hansa after the phases up to here
 //
-// With -bare the same is asked of a server of a hundred lines: TLS, HTTP/2,
-// JSON in and out, one synced put of the embedded etcd, no checks. Ratios say
-// more than figures: machines differ and are shared.
+// These, with memory_pss_loaded, are measured -rounds times, and the median is
+// printed. With -peer the same is asked, in turn, of custom resources served by
+// the API machinery of Kubernetes over the same etcd; with -bare of a server of
+// a hundred lines: TLS, HTTP/2, JSON in and out, one synced put of the embedded
+// etcd, no checks. Their figures begin with peer_ and bare_, and ratios follow:
+// how many times faster, or smaller, Hansa is. They say more than figures, since
+// machines differ and are shared. The rest is of Hansa alone, once:
+//
+//	idlewatches               memory for one of 10,000 idle watches over 100 connections
+//	pods100k_templates        private memory with -pods pods of 200 templates, without etcd's file mapped
+//	pods100k_distinct         the same of pods of which no two are alike
+//	pods100k_…_database       the file's pages that are mapped
+//	start100k                 from the start of the process, with as many pods in etcd, to the first list
+//	start100k_ready           the same to the ready line
 package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
-
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hansa.dev/hansa/bench/internal/rig"
 )
 
 var (
 	connections = flag.Int("connections", 64, "`number` of connections")
-	phase       = flag.Duration("phase", 20*time.Second, "how long creates, gets, patches and deletes are measured each")
+	phase       = flag.Duration("phase", 20*time.Second, "how long each phase is measured")
 	objects     = flag.Int("objects", 5000, "`number` of objects that are listed")
+	watchers    = flag.Int("watchers", 50, "`number` of watchers, each on a connection of its own")
+	podCount    = flag.Int("pods", 100_000, "`number` of pods in pods100k and start100k")
+	settle      = flag.Duration("settle", 5*time.Second, "how long after a load memory is looked at")
+	rounds      = flag.Int("rounds", 1, "`number` of times that each server is started and measured, in turn")
+	peer        = flag.Bool("peer", false, "measure the API machinery of Kubernetes as well, and print ratios to it")
 	bare        = flag.Bool("bare", false, "measure a server without any checks as well, and print ratios to it")
-	only        = flag.String("only", "", "only these `phases`, comma separated: get,patch,delete,list,watch,flood; creates always come first")
+	only        = flag.String("only", "", "only these `phases`, comma separated, of "+strings.Join(phases, ",")+"; creates come before any of the first four")
 )
+
+var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "idlewatches", "pods100k", "start100k"}
 
 func main() {
 	if dir := os.Getenv(bareVariable); dir != "" {
 		bareMain(dir)
 		return
 	}
-	rig.Main("api measures the API over HTTPS and HTTP/2 with ConfigMaps of 512 bytes.", run)
+	rig.Main(rig.Program{
+		Doc:     "api measures the API over HTTPS and HTTP/2 with ConfigMaps of 512 bytes.",
+		Prepare: prepare,
+		Run:     run,
+	})
 }
 
-func wanted(phase string) bool {
-	return *only == "" || strings.Contains(","+*only+",", ","+phase+",")
+func prepare(ctx context.Context) error {
+	for name := range strings.SplitSeq(*only, ",") {
+		if name != "" && !slices.Contains(phases, name) {
+			return fmt.Errorf("-only knows no %q, but %s", name, strings.Join(phases, ", "))
+		}
+	}
+	return buildPeer(ctx)
+}
+
+// wanted says whether any of some phases is.
+func wanted(phases ...string) bool {
+	return *only == "" || slices.ContainsFunc(strings.Split(*only, ","), func(name string) bool { return slices.Contains(phases, name) })
 }
 
 func run(ctx context.Context, r *rig.Rig) error {
-	limit := rates{}
-	if *bare {
-		var err error
-		if limit, err = runBare(ctx, r); err != nil {
-			return fmt.Errorf("bare server: %w", err)
-		}
-		if err := rig.Wait(ctx, 2*time.Second); err != nil {
-			return err
-		}
+	subjects := []subject{hansaSubject}
+	if *peer {
+		subjects = append(subjects, peerSubject)
 	}
-	got, err := runHansa(ctx, r)
-	if err != nil {
+	if *bare {
+		subjects = append(subjects, bareSubject)
+	}
+	if err := r.Rounds(*rounds, func() error { return round(ctx, r, subjects) }); err != nil {
 		return err
 	}
-	for _, name := range []string{"create", "get", "patch", "delete"} {
-		if limit[name] > 0 && got[name] > 0 {
-			r.Figure(name+"_ratio", got[name]/limit[name], "of_bare")
+	for _, s := range subjects[1:] {
+		ratios(r, s)
+	}
+	return alone(ctx, r)
+}
+
+// round measures each server.
+func round(ctx context.Context, r *rig.Rig, subjects []subject) error {
+	for _, s := range subjects {
+		if wanted("create", "get", "patch", "delete", "list", "watch", "pods") {
+			if err := s.run(ctx, r, compare); err != nil {
+				return err
+			}
+		}
+		if wanted("memory") {
+			if err := s.run(ctx, r, memory); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-// rates are requests per second by the name of the phase.
-type rates map[string]float64
-
-func runHansa(ctx context.Context, r *rig.Rig) (_ rates, err error) {
-	c := r.NewCluster("api")
-	defer c.Remove(ctx, &err)
-	if err := c.Up(ctx); err != nil {
-		return nil, err
-	}
-	target, err := c.Target()
-	if err != nil {
-		return nil, err
-	}
-	l := newLoad(r, target, c)
-	defer l.close()
-	for _, name := range []string{"load", "list", "watch"} {
-		ns := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		if err := l.clients[0].Call(ctx, "POST", "/api/v1/namespaces", ns, nil); err != nil {
-			return nil, err
+// compare has the phases that are asked of one server after the other.
+func compare(ctx context.Context, l *load) error {
+	isHansa := l.cluster != nil
+	for _, p := range []struct {
+		do   func(context.Context) error
+		want bool
+	}{
+		{l.writes, wanted("create", "get", "patch", "delete")},
+		{l.lists, wanted("list")},
+		{l.watches, wanted("watch") && l.subject.watches},
+		{l.pods, wanted("pods") && isHansa},
+		{l.flood, wanted("flood") && isHansa},
+		{l.loaded, isHansa},
+	} {
+		if !p.want {
+			continue
+		}
+		if err := p.do(ctx); err != nil {
+			return err
 		}
 	}
-	got, err := l.writes(ctx, "")
+	return nil
+}
+
+// loaded is the memory of all processes of Hansa.
+func (l *load) loaded(ctx context.Context) error {
+	ps, err := l.cluster.Processes()
 	if err != nil {
-		return nil, err
-	}
-	if wanted("list") {
-		err = errors.Join(err, l.lists(ctx))
-	}
-	if wanted("watch") && err == nil {
-		err = l.watches(ctx)
-	}
-	if wanted("flood") && err == nil {
-		err = l.flood(ctx)
-	}
-	if err != nil {
-		return nil, err
-	}
-	ps, err := c.Processes()
-	if err != nil {
-		return nil, err
+		return err
 	}
 	var sum int64
 	for _, p := range ps {
 		sum += p.PSS
 	}
-	r.Figure("memory_pss_loaded", float64(sum)/(1<<20), "MiB")
-	return got, r.Profile(ctx, c, "loaded", "heap", 0)
+	l.Figure("memory_pss_loaded", mib(sum), "MiB")
+	return l.Profile(ctx, l.cluster, "loaded", "heap", 0)
+}
+
+func mib(n int64) float64 { return float64(n) / (1 << 20) }
+
+// ratios say how many times better Hansa is than another server.
+func ratios(r *rig.Rig, s subject) {
+	suffix, unit := "_ratio", "of_bare"
+	if s.prefix == peerSubject.prefix {
+		suffix, unit = "_peer_ratio", "of_peer"
+	}
+	for _, c := range []struct {
+		name string
+		less bool // is better
+	}{
+		{"create", false}, {"get", false}, {"patch", false}, {"list", true}, {"list_label", false},
+		{"watch", false}, {"delete", false}, {memoryFigure(), true},
+	} {
+		ours, have := r.Median(c.name)
+		theirs, haveTheirs := r.Median(s.prefix + c.name)
+		if !have || !haveTheirs || ours == 0 || theirs == 0 {
+			continue
+		}
+		if c.less {
+			ours, theirs = theirs, ours
+		}
+		r.Figure(c.name+suffix, ours/theirs, unit)
+	}
+}
+
+// alone are the phases of Hansa that nothing is compared with.
+func alone(ctx context.Context, r *rig.Rig) error {
+	for _, p := range []struct {
+		do   func(context.Context, *load) error
+		want bool
+	}{
+		{idleWatches, wanted("idlewatches")},
+		{templatePods, wanted("pods100k", "start100k")},
+		{distinctPods, wanted("pods100k")},
+	} {
+		if !p.want {
+			continue
+		}
+		if err := hansaSubject.run(ctx, r, p.do); err != nil {
+			return err
+		}
+	}
+	return nil
 }

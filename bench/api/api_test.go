@@ -1,0 +1,74 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// A pod is as large as the figures say, and two differ in what they should.
+func TestPodBodies(t *testing.T) {
+	body := templatePod()
+	for _, i := range []int64{0, 7, templates, 3*templates + 7, 99_999} {
+		for name, b := range map[string][]byte{"template": body(i), "distinct": distinctPod(i)} {
+			if len(b) != podSize || bytes.Count(b, []byte(podName(i))) != 1 {
+				t.Errorf("pod %d, %s: %d bytes, its name %d times", i, name, len(b), bytes.Count(b, []byte(podName(i))))
+			}
+		}
+	}
+	rename := func(b []byte, from, to int64) []byte {
+		return bytes.Replace(b, []byte(podName(from)), []byte(podName(to)), 1)
+	}
+	if !bytes.Equal(rename(body(7), 7, templates+7), body(templates+7)) {
+		t.Error("pods of one template differ in more than their names")
+	}
+	if bytes.Equal(rename(body(7), 7, 8), body(8)) {
+		t.Error("templates are alike")
+	}
+	if bytes.Equal(rename(distinctPod(7), 7, templates+7), distinctPod(templates+7)) {
+		t.Error("distinct pods are alike")
+	}
+}
+
+func event(i, version int64) string {
+	return fmt.Sprintf(`{"type":"ADDED","object":{"metadata":{"name":"%s","resourceVersion":"%d"}}}`+"\n", nameOf(i), version)
+}
+
+// A watcher counts each object once, over all the watches it had.
+func TestWatcher(t *testing.T) {
+	w := &watcher{}
+	if done, err := w.read(strings.NewReader(event(1, 10) + event(5000, 11) + `{"type":"ADD`)); done || err != nil {
+		t.Fatalf("a watch cut short: %v, %v", done, err)
+	}
+	if w.version != "11" || w.n != 2 {
+		t.Errorf("at %s with %d objects", w.version, w.n)
+	}
+	if done, err := w.read(strings.NewReader(event(0, 12) + event(lastObject, 13) + "not looked at")); !done || err != nil || w.n != 3 {
+		t.Errorf("%v, %v, %d objects", done, err, w.n)
+	}
+	for name, stream := range map[string]string{
+		"twice":   event(5000, 14),
+		"error":   `{"type":"ERROR","object":{"kind":"Status","code":410}}` + "\n",
+		"deleted": strings.Replace(event(9, 15), "ADDED", "DELETED", 1),
+	} {
+		if _, err := w.read(strings.NewReader(stream)); err == nil {
+			t.Errorf("%s is no error", name)
+		}
+	}
+}
+
+func TestParts(t *testing.T) {
+	for path, want := range map[string][2]string{
+		"/api/v1/namespaces/load/configmaps":   {"load", ""},
+		"/api/v1/namespaces/load/configmaps/a": {"load", "a"},
+	} {
+		namespace, name, err := parts(path)
+		if err != nil || [2]string{namespace, name} != want {
+			t.Errorf("%s: %q %q %v", path, namespace, name, err)
+		}
+	}
+	if _, _, err := parts("/api/v1/namespaces/load/pods/a"); err == nil {
+		t.Error("pods are served")
+	}
+}
