@@ -2,9 +2,16 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+
+	engine "hansa.dev/hansa/store/memory"
 )
 
 // A pod is as large as the figures say, and two differ in what they should.
@@ -70,5 +77,38 @@ func TestParts(t *testing.T) {
 	}
 	if _, _, err := parts("/api/v1/namespaces/load/pods/a"); err == nil {
 		t.Error("pods are served")
+	}
+}
+
+// What the bare server lists is what it has, over all pages.
+func TestBareList(t *testing.T) {
+	server := httptest.NewServer(&bareServer{engine.New(engine.Options{})})
+	defer server.Close()
+	for _, n := range []int64{0, 3, listPage, 2*listPage + 1} {
+		path := server.URL + configMaps.collection(fmt.Sprint("n", n))
+		for i := range n {
+			resp, err := http.Post(path, "", bytes.NewReader(configMaps.body(i)))
+			if err != nil || resp.StatusCode != http.StatusCreated {
+				t.Fatal(resp, err)
+			}
+			resp.Body.Close()
+		}
+		resp, err := http.Get(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		var list corev1.ConfigMapList
+		if err := json.NewDecoder(resp.Body).Decode(&list); err != nil {
+			t.Fatal(err)
+		}
+		if len(list.Items) != int(n) || list.ResourceVersion == "" {
+			t.Errorf("of %d: %d at %q", n, len(list.Items), list.ResourceVersion)
+		}
+		for i, cm := range list.Items {
+			if cm.Name != nameOf(int64(i)) || cm.ResourceVersion == "" || len(cm.Data["payload"]) != 512 {
+				t.Fatalf("object %d is %+v", i, cm.ObjectMeta)
+			}
+		}
 	}
 }

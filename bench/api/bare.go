@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,37 +98,41 @@ func serveBare(ctx context.Context, dir string) error {
 type bareServer struct{ engine store.Engine }
 
 func (s *bareServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	code, answer, err := s.answer(r)
+	w.Header().Set("Content-Type", rig.JSON)
+	namespace, name, err := parts(r.URL.Path)
+	if err == nil && r.Method == http.MethodGet && name == "" {
+		if err := s.list(w, r, namespace); err != nil {
+			panic(http.ErrAbortHandler) // the client sees it cut short
+		}
+		return
+	}
+	var code int
+	var answer []byte
+	if err == nil {
+		code, answer, err = s.answer(r, namespace, name)
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", rig.JSON)
 	w.WriteHeader(code)
 	w.Write(answer) //nolint:errcheck // the client has gone
 }
 
-func (s *bareServer) answer(r *http.Request) (int, []byte, error) {
-	namespace, name, err := parts(r.URL.Path)
-	if err != nil {
-		return 0, nil, err
-	}
+func (s *bareServer) answer(r *http.Request, namespace, name string) (code int, b []byte, err error) {
 	key := prefix(namespace) + name
-	var b []byte
-	switch {
-	case r.Method == http.MethodPost:
+	switch r.Method {
+	case http.MethodPost:
 		b, err = s.create(r, namespace)
 		return http.StatusCreated, b, err
-	case r.Method == http.MethodGet && name == "":
-		b, err = s.list(r.Context(), namespace)
-	case r.Method == http.MethodGet:
+	case http.MethodGet:
 		var cm *corev1.ConfigMap
 		if cm, err = s.read(r.Context(), key); err == nil {
 			b, err = json.Marshal(cm)
 		}
-	case r.Method == http.MethodPatch:
+	case http.MethodPatch:
 		b, err = s.patch(r, key)
-	case r.Method == http.MethodDelete:
+	case http.MethodDelete:
 		b = []byte("{}")
 		_, err = s.put(r.Context(), store.Put{Key: key, Delete: true})
 	default:
@@ -198,38 +203,56 @@ func (s *bareServer) read(ctx context.Context, key string) (*corev1.ConfigMap, e
 	if len(resp.KVs) == 0 {
 		return nil, fmt.Errorf("there is no %s", key)
 	}
-	return decode(resp.KVs[0])
-}
-
-func decode(kv store.KV) (*corev1.ConfigMap, error) {
 	cm := &corev1.ConfigMap{}
-	if err := json.Unmarshal(kv.Value, cm); err != nil {
+	if err := json.Unmarshal(resp.KVs[0].Value, cm); err != nil {
 		return nil, err
 	}
-	cm.ResourceVersion = strconv.FormatInt(kv.ModRevision, 10)
+	cm.ResourceVersion = strconv.FormatInt(resp.KVs[0].ModRevision, 10)
 	return cm, nil
 }
 
-func (s *bareServer) list(ctx context.Context, namespace string) ([]byte, error) {
+// listPage is how many objects of a list are read at a time.
+const listPage = 500
+
+// list writes what is in etcd as it is there, with its version put in.
+func (s *bareServer) list(w io.Writer, r *http.Request, namespace string) error {
 	from := prefix(namespace)
-	resp, err := s.engine.Range(ctx, store.RangeRequest{Start: from, End: from[:len(from)-1] + "0"}) // '0' follows '/'
-	if err != nil {
-		return nil, err
-	}
-	list := corev1.ConfigMapList{
-		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMapList"},
-		ListMeta: metav1.ListMeta{ResourceVersion: strconv.FormatInt(resp.Revision, 10)},
-		Items:    make([]corev1.ConfigMap, len(resp.KVs)),
-	}
-	for i, kv := range resp.KVs {
-		cm, err := decode(kv)
+	req := store.RangeRequest{Start: from, End: from[:len(from)-1] + "0", Limit: listPage} // '0' follows '/'
+	var page []byte
+	for more := true; more; {
+		resp, err := s.engine.Range(r.Context(), req)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		list.Items[i] = *cm
+		page = page[:0]
+		if req.Revision == 0 {
+			req.Revision = resp.Revision // of all pages
+			page = fmt.Appendf(page, `{"apiVersion":"v1","kind":"ConfigMapList","metadata":{"resourceVersion":"%d"},"items":[`, resp.Revision)
+		} else {
+			page = append(page, ',')
+		}
+		for i, kv := range resp.KVs {
+			if i > 0 {
+				page = append(page, ',')
+			}
+			before, after, _ := bytes.Cut(kv.Value, metadata)
+			page = append(append(page, before...), metadata...)
+			page = fmt.Appendf(page, `"resourceVersion":"%d",`, kv.ModRevision)
+			page = append(page, after...)
+			req.Start = kv.Key + "\x00"
+		}
+		if more = resp.More; !more {
+			page = append(page, "]}"...)
+		}
+		if _, err := w.Write(page); err != nil {
+			return err
+		}
 	}
-	return json.Marshal(list)
+	return nil
 }
+
+// metadata is what stands before an object's version.
+var metadata = []byte(`"metadata":{`)
 
 func (s *bareServer) patch(r *http.Request, key string) ([]byte, error) {
 	patch, err := io.ReadAll(r.Body)
