@@ -49,6 +49,8 @@ var changing = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d \+0000`), "TIME"},
 	{regexp.MustCompile(`<unknown>`), "AGE"},
+	// Fairness says so when it comes to it.
+	{regexp.MustCompile(`MissingPL string: (\?|False)`), "MissingPL string: STATUS"},
 }
 
 // steady takes out of a text what differs from run to run; with every pair of

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"os"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/yaml"
 )
 
@@ -99,9 +101,15 @@ func (s sample) verbs(t *testing.T) {
 		t.Fatalf("patch: %v, %v", patched, err)
 	}
 	events.expect(t, "MODIFIED "+name)
-	updated := s.read(t)
-	updated.SetLabels(map[string]string{"by": "update"})
-	if updated, err = client.Update(ctx, updated, metav1.UpdateOptions{}); err != nil || updated.GetLabels()["by"] != "update" {
+	var updated *unstructured.Unstructured
+	// Loops may write to it as well.
+	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
+		updated = s.read(t)
+		updated.SetLabels(map[string]string{"by": "update"})
+		updated, err = client.Update(ctx, updated, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil || updated.GetLabels()["by"] != "update" {
 		t.Fatalf("update: %v, %v", updated, err)
 	}
 	applied := &unstructured.Unstructured{Object: map[string]any{}}
@@ -129,7 +137,8 @@ func (s sample) verbs(t *testing.T) {
 	}
 }
 
-// drop deletes the sample if it is there.
+// drop deletes the sample if it is there, and waits until it has gone: what
+// loops hold by a finalizer takes a moment.
 func (s sample) drop(t *testing.T) {
 	resp, err := admin.open(background, call{method: "DELETE", path: s.path(s.GetName())})
 	if err != nil {
@@ -138,6 +147,17 @@ func (s sample) drop(t *testing.T) {
 	}
 	resp.Body.Close()
 	if s.GetKind() != "Namespace" {
+		ctx, cancel := context.WithTimeout(background, waitLimit)
+		defer cancel()
+		if !poll(ctx, func() bool {
+			resp, err := admin.open(ctx, call{path: s.path(s.GetName())})
+			if err == nil {
+				resp.Body.Close()
+			}
+			return err == nil && resp.StatusCode == http.StatusNotFound
+		}) {
+			t.Errorf("%s %s does not go", s.GetKind(), s.GetName())
+		}
 		return
 	}
 	if resp, err = admin.open(background, call{method: "PUT", path: s.path(s.GetName(), "finalize"), body: "metadata: {name: " + s.GetName() + "}"}); err == nil {

@@ -11,9 +11,6 @@ import (
 	"hansa.dev/hansa/api"
 )
 
-// unfair says what is missing for the kinds of flowcontrol.
-const unfair = "no request waits in a queue of it"
-
 func flowSchema() *api.Resource {
 	gv := flowcontrolv1.SchemeGroupVersion
 	doc := flowcontrolv1.FlowSchemaSpec{}.SwaggerDoc()
@@ -22,7 +19,6 @@ func flowSchema() *api.Resource {
 		Singular: "flowschema",
 		Kind:     "FlowSchema",
 		Prefix:   "flowschemas",
-		Inert:    unfair,
 		Default:  on(defaultFlowSchema),
 		PrepareCreate: on(func(f *flowcontrolv1.FlowSchema) {
 			f.Status = flowcontrolv1.FlowSchemaStatus{}

@@ -24,7 +24,6 @@ func priorityLevelConfiguration() *api.Resource {
 		Singular: "prioritylevelconfiguration",
 		Kind:     "PriorityLevelConfiguration",
 		Prefix:   "prioritylevelconfigurations",
-		Inert:    unfair,
 		Default:  on(defaultPriorityLevel),
 		PrepareCreate: on(func(p *flowcontrolv1.PriorityLevelConfiguration) {
 			p.Status = flowcontrolv1.PriorityLevelConfigurationStatus{}
