@@ -139,8 +139,14 @@ func (p *Puller) join(ctx context.Context, r Request) *flight {
 	return f
 }
 
-// try pulls with each of the credentials in turn.
+// try pulls with each of the credentials in turn, unless the image has come by
+// another pull since it was looked for.
 func (p *Puller) try(ctx context.Context, r Request, auths []*cri.AuthConfig) error {
+	if r.Policy != v1.PullAlways {
+		if _, err := p.runtime.Image(ctx, r.Image); err == nil {
+			return nil
+		}
+	}
 	if len(auths) == 0 {
 		auths = []*cri.AuthConfig{nil}
 	}

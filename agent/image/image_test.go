@@ -84,8 +84,7 @@ func TestOnePull(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// A pull that ended before the next one asked may be followed by another
-	// look, but the image is then present.
+	// Who looked before a pull ended, and asks only then, looks once more.
 	if len(r.Calls()) != 1 {
 		t.Errorf("calls: %v", r.Calls())
 	}
