@@ -26,7 +26,6 @@ lint:
 	go run ./hack/lint
 	go vet ./...
 	go -C carried vet ./hansa-cni ./pause
-	go -C bench/peer vet .
 
 generate: ## what is generated from sources, committed and checked by CI
 	go generate ./...
