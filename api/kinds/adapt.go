@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -52,6 +53,14 @@ func distinct(errs field.ErrorList) field.ErrorList {
 		seen.Insert(text)
 		return told
 	})
+}
+
+// countChange makes a new generation of obj if now, its desired state, is not was,
+// that of old.
+func countChange(obj, old api.Object, now, was any) {
+	if !equality.Semantic.DeepEqual(now, was) {
+		obj.SetGeneration(old.GetGeneration() + 1)
+	}
 }
 
 // warns passes a nil old (on create) on as T's zero value.

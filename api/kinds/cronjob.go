@@ -6,7 +6,6 @@ import (
 	"time"
 
 	batchv1 "k8s.io/api/batch/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
@@ -36,9 +35,7 @@ func cronJob() *api.Resource {
 			defaultCronJob(c)
 			prepareJobSpec(&c.Spec.JobTemplate.Spec, &old.Spec.JobTemplate.Spec)
 			c.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(c.Spec, old.Spec) {
-				c.Generation = old.Generation + 1
-			}
+			countChange(c, old, c.Spec, old.Spec)
 		}),
 		Validate:                 validates(validateCronJob),
 		ValidateUpdate:           validatesUpdate(func(c, old *batchv1.CronJob) field.ErrorList { return validateCronJobSpec(&c.Spec, &old.Spec) }),

@@ -28,9 +28,7 @@ func csiDriver() *api.Resource {
 		Default:  on(defaultCSIDriver),
 		PrepareUpdate: onUpdate(func(d, old *storagev1.CSIDriver) {
 			defaultCSIDriver(d)
-			if !equality.Semantic.DeepEqual(d.Spec, old.Spec) {
-				d.Generation = old.Generation + 1
-			}
+			countChange(d, old, d.Spec, old.Spec)
 		}),
 		Validate:       validates(validateCSIDriver),
 		ValidateUpdate: validatesUpdate(validateCSIDriverUpdate),

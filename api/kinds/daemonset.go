@@ -121,9 +121,7 @@ func prepareDaemonSetUpdate(ds, old *appsv1.DaemonSet) {
 	defaultDaemonSet(ds)
 	pod.PrepareTemplate(&ds.Spec.Template, &old.Spec.Template)
 	ds.Status = *old.Status.DeepCopy()
-	if !equality.Semantic.DeepEqual(ds.Spec, old.Spec) {
-		ds.Generation = old.Generation + 1
-	}
+	countChange(ds, old, ds.Spec, old.Spec)
 	var changed int64
 	if !equality.Semantic.DeepEqual(ds.Spec.Template, old.Spec.Template) {
 		changed = 1

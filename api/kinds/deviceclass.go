@@ -23,9 +23,7 @@ func deviceClass() *api.Resource {
 		Inert:         undevised,
 		PrepareCreate: on(func(c *resourcev1.DeviceClass) { c.Generation = 1 }),
 		PrepareUpdate: onUpdate(func(c, old *resourcev1.DeviceClass) {
-			if !equality.Semantic.DeepEqual(c.Spec, old.Spec) {
-				c.Generation = old.Generation + 1
-			}
+			countChange(c, old, c.Spec, old.Spec)
 		}),
 		Validate: validates(func(c *resourcev1.DeviceClass) field.ErrorList {
 			return validateDeviceClass(&c.Spec, &resourcev1.DeviceClassSpec{}, field.NewPath("spec"))
@@ -80,9 +78,7 @@ func deviceTaintRule() *api.Resource {
 		}),
 		PrepareUpdate: onUpdate(func(r, old *resourcev1.DeviceTaintRule) {
 			r.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(r.Spec, old.Spec) {
-				r.Generation = old.Generation + 1
-			}
+			countChange(r, old, r.Spec, old.Spec)
 		}),
 		Validate:       validates(validateTaintRule),
 		ValidateUpdate: validatesUpdate(func(r, _ *resourcev1.DeviceTaintRule) field.ErrorList { return validateTaintRule(r) }),

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -27,9 +26,7 @@ func flowSchema() *api.Resource {
 		PrepareUpdate: onUpdate(func(f, old *flowcontrolv1.FlowSchema) {
 			defaultFlowSchema(f)
 			f.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(f.Spec, old.Spec) {
-				f.Generation = old.Generation + 1
-			}
+			countChange(f, old, f.Spec, old.Spec)
 		}),
 		Validate:                 validates(validateFlowSchema),
 		ValidateUpdate:           validatesUpdate(func(f, _ *flowcontrolv1.FlowSchema) field.ErrorList { return validateFlowSchema(f) }),

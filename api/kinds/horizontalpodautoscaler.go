@@ -9,7 +9,6 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -46,9 +45,7 @@ func horizontalPodAutoscaler() *api.Resource {
 		PrepareUpdate: onUpdate(func(h, old *autoscalingv2.HorizontalPodAutoscaler) {
 			defaultAutoscaler(h)
 			h.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(h.Spec, old.Spec) {
-				h.Generation = old.Generation + 1
-			}
+			countChange(h, old, h.Spec, old.Spec)
 		}),
 		Validate: validates(func(h *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
 			return validateAutoscaler(&h.Spec, nil)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -35,9 +34,7 @@ func ingress() *api.Resource {
 		}),
 		PrepareUpdate: onUpdate(func(i, old *networkingv1.Ingress) {
 			i.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(i.Spec, old.Spec) {
-				i.Generation = old.Generation + 1
-			}
+			countChange(i, old, i.Spec, old.Spec)
 		}),
 		Validate: validates(func(i *networkingv1.Ingress) field.ErrorList {
 			return append(validateIngress(i, nil), validateIngressClassAnnotation(i)...)

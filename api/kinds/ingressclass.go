@@ -6,7 +6,6 @@ import (
 	"time"
 
 	networkingv1 "k8s.io/api/networking/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -27,9 +26,7 @@ func ingressClass() *api.Resource {
 		PrepareCreate: on(func(c *networkingv1.IngressClass) { c.Generation = 1 }),
 		PrepareUpdate: onUpdate(func(c, old *networkingv1.IngressClass) {
 			defaultIngressClass(c)
-			if !equality.Semantic.DeepEqual(c.Spec, old.Spec) {
-				c.Generation = old.Generation + 1
-			}
+			countChange(c, old, c.Spec, old.Spec)
 		}),
 		Validate: validates(validateIngressClass),
 		ValidateUpdate: validatesUpdate(func(c, old *networkingv1.IngressClass) field.ErrorList {

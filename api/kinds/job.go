@@ -8,7 +8,6 @@ import (
 
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/duration"
@@ -43,9 +42,7 @@ func job() *api.Resource {
 			if old.Spec.Scheduling == nil { // WorkloadWithJob
 				j.Spec.Scheduling = nil
 			}
-			if !equality.Semantic.DeepEqual(j.Spec, old.Spec) {
-				j.Generation = old.Generation + 1
-			}
+			countChange(j, old, j.Spec, old.Spec)
 		}),
 		Canonicalize:             on(labelJob),
 		Validate:                 validates(validateJob),

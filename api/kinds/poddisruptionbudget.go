@@ -36,9 +36,7 @@ func podDisruptionBudget() *api.Resource {
 		}),
 		PrepareUpdate: onUpdate(func(b, old *policyv1.PodDisruptionBudget) {
 			b.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(b.Spec, old.Spec) {
-				b.Generation = old.Generation + 1
-			}
+			countChange(b, old, b.Spec, old.Spec)
 			if !equality.Semantic.DeepEqual(b.Spec.Selector, old.Spec.Selector) {
 				stripEmptySelectorLabel(b.Spec.Selector)
 			}

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -30,9 +29,7 @@ func podTemplate() *api.Resource {
 		PrepareUpdate: onUpdate(func(t, old *corev1.PodTemplate) {
 			pod.DefaultTemplate(&t.Template)
 			pod.PrepareTemplate(&t.Template, &old.Template)
-			if !equality.Semantic.DeepEqual(t.Template, old.Template) {
-				t.Generation = old.Generation + 1
-			}
+			countChange(t, old, t.Template, old.Template)
 		}),
 		Validate: validates(func(t *corev1.PodTemplate) field.ErrorList {
 			return validateTemplate(&t.Template, nil, field.NewPath("template"))

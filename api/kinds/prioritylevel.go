@@ -32,9 +32,7 @@ func priorityLevelConfiguration() *api.Resource {
 		PrepareUpdate: onUpdate(func(p, old *flowcontrolv1.PriorityLevelConfiguration) {
 			defaultPriorityLevel(p)
 			p.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(p.Spec, old.Spec) {
-				p.Generation = old.Generation + 1
-			}
+			countChange(p, old, p.Spec, old.Spec)
 		}),
 		Validate: validates(validatePriorityLevel),
 		ValidateUpdate: validatesUpdate(func(p, _ *flowcontrolv1.PriorityLevelConfiguration) field.ErrorList {

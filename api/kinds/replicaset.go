@@ -5,7 +5,6 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -36,9 +35,7 @@ func replicaSet() *api.Resource {
 			defaultReplicaSet(rs)
 			pod.PrepareTemplate(&rs.Spec.Template, &old.Spec.Template)
 			rs.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(rs.Spec, old.Spec) {
-				rs.Generation = old.Generation + 1
-			}
+			countChange(rs, old, rs.Spec, old.Spec)
 		}),
 		Validate: validates(func(rs *appsv1.ReplicaSet) field.ErrorList {
 			return append(validateReplicaSet(&rs.Spec),

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
@@ -44,9 +43,7 @@ func replicationController() *api.Resource {
 			defaultReplicationController(rc)
 			prepareOptionalTemplate(rc.Spec.Template, old.Spec.Template)
 			rc.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(rc.Spec, old.Spec) {
-				rc.Generation = old.Generation + 1
-			}
+			countChange(rc, old, rc.Spec, old.Spec)
 		}),
 		Validate: validates(func(rc *corev1.ReplicationController) field.ErrorList {
 			return validateReplicationController(&rc.Spec, nil)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	resourcev1 "k8s.io/api/resource/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -37,9 +36,7 @@ func resourceSlice() *api.Resource {
 			dropDisabledDevices(&s.Spec)
 		}),
 		PrepareUpdate: onUpdate(func(s, old *resourcev1.ResourceSlice) {
-			if !equality.Semantic.DeepEqual(s.Spec, old.Spec) {
-				s.Generation = old.Generation + 1
-			}
+			countChange(s, old, s.Spec, old.Spec)
 			dropDisabledDevices(&s.Spec)
 		}),
 		Validate: validates(func(s *resourcev1.ResourceSlice) field.ErrorList {

@@ -7,7 +7,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -40,9 +39,7 @@ func statefulSet() *api.Resource {
 			defaultStatefulSet(s)
 			pod.PrepareTemplate(&s.Spec.Template, &old.Spec.Template)
 			s.Status = *old.Status.DeepCopy()
-			if !equality.Semantic.DeepEqual(s.Spec, old.Spec) {
-				s.Generation = old.Generation + 1
-			}
+			countChange(s, old, s.Spec, old.Spec)
 		}),
 		Validate:                 validates(validateStatefulSet),
 		ValidateUpdate:           validatesUpdate(validateStatefulSetUpdate),
