@@ -135,23 +135,31 @@ func validateStorageHealth(list []storagev1.StorageHealth, path *field.Path) fie
 	return errs
 }
 
+// validateHealthWords checks what a condition of a volume's health says to
+// machines and to people.
+func validateHealthWords(reason, message string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if at := path.Child("reason"); reason == "" {
+		errs = append(errs, field.Required(at, ""))
+	} else {
+		errs = append(errs, invalidEach(at, reason, metav1validation.IsValidConditionReason(reason))...)
+		if len(reason) > maxHealthReason {
+			errs = append(errs, field.TooLong(at, reason, maxHealthReason))
+		}
+	}
+	if len(message) > maxHealthMessage {
+		errs = append(errs, field.TooLong(path.Child("message"), message, maxHealthMessage))
+	}
+	return errs
+}
+
 func validateHealthCondition(c *storagev1.StorageHealthCondition, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	states := []storagev1.StorageHealthStatusType{storagev1.StorageDegraded, storagev1.StorageUnreachable}
 	if !slices.Contains(states, c.Status) {
 		errs = append(errs, field.NotSupported(path.Child("status"), c.Status, states))
 	}
-	if at := path.Child("reason"); c.Reason == "" {
-		errs = append(errs, field.Required(at, ""))
-	} else {
-		errs = append(errs, invalidEach(at, c.Reason, metav1validation.IsValidConditionReason(c.Reason))...)
-		if len(c.Reason) > maxHealthReason {
-			errs = append(errs, field.TooLong(at, c.Reason, maxHealthReason))
-		}
-	}
-	if len(c.Message) > maxHealthMessage {
-		errs = append(errs, field.TooLong(path.Child("message"), c.Message, maxHealthMessage))
-	}
+	errs = append(errs, validateHealthWords(c.Reason, c.Message, path)...)
 	if c.AccessMode != nil && !slices.Contains(accessModes, *c.AccessMode) {
 		errs = append(errs, field.NotSupported(path.Child("accessMode"), *c.AccessMode, accessModes))
 	}

@@ -7,7 +7,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -151,17 +150,7 @@ func validateClaimHealth(list []corev1.VolumeHealthCondition, path *field.Path) 
 		}
 		errs = append(errs, oneOf(c.Status, at.Child("status"),
 			corev1.VolumeHealthDataLoss, corev1.VolumeHealthDegraded, corev1.VolumeHealthInaccessible)...)
-		if at := at.Child("reason"); c.Reason == "" {
-			errs = append(errs, field.Required(at, ""))
-		} else {
-			errs = append(errs, invalidEach(at, c.Reason, metav1validation.IsValidConditionReason(c.Reason))...)
-			if len(c.Reason) > maxHealthReason {
-				errs = append(errs, field.TooLong(at, c.Reason, maxHealthReason))
-			}
-		}
-		if len(c.Message) > maxHealthMessage {
-			errs = append(errs, field.TooLong(at.Child("message"), c.Message, maxHealthMessage))
-		}
+		errs = append(errs, validateHealthWords(c.Reason, c.Message, at)...)
 	}
 	return errs
 }
