@@ -178,7 +178,7 @@ func (p *controlPlane) as(name, manager string, groups ...string) *direct.Client
 // markUsed writes on a secret the day on which its token was used.
 func (p *controlPlane) markUsed(ctx context.Context, s *corev1.Secret, day string, log *slog.Logger) {
 	patch := fmt.Sprintf(`{"metadata":{"uid":%q,"labels":{%q:%q}}}`, s.UID, token.LastUsedLabel, day)
-	_, err := p.asServer().Patch(ctx, api.RefTo(p.registry.Must("", "secrets"), s), types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "")
+	_, err := p.asServer("kube-apiserver").Patch(ctx, api.RefTo(p.registry.Must("", "secrets"), s), types.MergePatchType, []byte(patch), metav1.PatchOptions{}, "")
 	if err != nil && !apierrors.IsNotFound(err) {
 		log.Warn("cannot note the use of a token", "secret", s.Namespace+"/"+s.Name, "error", err)
 	}
@@ -186,8 +186,8 @@ func (p *controlPlane) markUsed(ctx context.Context, s *corev1.Secret, day strin
 
 // asServer is a client with the identity of the API server itself, which may do
 // everything.
-func (p *controlPlane) asServer() *direct.Client {
-	return p.as(user.APIServerUser, "kube-apiserver", user.SystemPrivilegedGroup)
+func (p *controlPlane) asServer(manager string) *direct.Client {
+	return p.as(user.APIServerUser, manager, user.SystemPrivilegedGroup)
 }
 
 // asLoop is a client with the identity of a loop: a service account in

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
-	"k8s.io/apiserver/pkg/authentication/user"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/auth/bootstrap"
@@ -29,7 +28,7 @@ func startLimiter(l *lifecycle, c Config, p *controlPlane) (fairness.Limiter, er
 	factory := informers.New(p.registry, view)
 	filter, err := fairness.New(fairness.Config{
 		Registry: p.registry, Informers: factory, Size: view.Size,
-		Writer: p.as(user.APIServerUser, "kube-apiserver", user.SystemPrivilegedGroup),
+		Writer: p.asServer("kube-apiserver"),
 		Seats:  c.MaxRequests + c.MaxMutatingRequests,
 	})
 	if err != nil {

@@ -62,10 +62,10 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 		loop = controller.Loop
 	)
 	startScheduler(l, p, log)
-	ours := p.as(user.APIServerUser, fairnessProducer, user.SystemPrivilegedGroup)
+	ours := p.asServer(fairnessProducer)
 	keeper := &controller.Runner{Loop: fairnessObjects{ours}, View: ours.View(), Clock: clk, Log: log, Metrics: metrics, Queue: "priority_and_fairness_config_producer"}
 	l.run(fairnessProducer, keeper.Run)
-	server := p.asServer()
+	server := p.asServer("kube-apiserver")
 	runAs(server, servicecidr.DefaultName, "default_service_cidr", 1, func(c door, r told) loop { return servicecidr.NewDefault(c, r, services.String()) })
 	runAs(server, ipaddress.Name, "services", 5, func(c door, r told) loop { return ipaddress.New(c, r) })
 	run("service-cidrs-controller", "ipaddresses", 5, func(c door, r told) loop { return servicecidr.New(c, r) })

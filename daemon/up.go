@@ -17,7 +17,6 @@ import (
 	"github.com/vishvananda/netlink"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/klog/v2"
 
 	"hansa.dev/hansa/agent/cgroup"
@@ -145,10 +144,10 @@ func startPlane(l *lifecycle, c Config, listener net.Listener, log *slog.Logger)
 		return ctx.Err()
 	})
 	port := listener.Addr().(*net.TCPAddr).Port
-	if err := ensureObjects(l.ctx, p.asServer(), c, int32(port), time.Now()); err != nil {
+	if err := ensureObjects(l.ctx, p.asServer("kube-apiserver"), c, int32(port), time.Now()); err != nil {
 		return nil, err
 	}
-	if err := ensureFairness(l.ctx, p.as(user.APIServerUser, fairnessProducer, user.SystemPrivilegedGroup)); err != nil {
+	if err := ensureFairness(l.ctx, p.asServer(fairnessProducer)); err != nil {
 		return nil, err
 	}
 	startLoops(l, p, c.ServiceCIDR, log)
