@@ -95,8 +95,10 @@ func (c *encodings) retire() (n int) {
 // value of an index share a lane that holds only what concerns them, so that
 // nobody else's changes wake them.
 type ring struct {
-	main  *lane
-	lanes map[laneKey]*lane // others, as long as they have watchers
+	main *lane
+	// lanes are the others, by index and value, as long as they have watchers:
+	// an index that nobody watches by costs a change nothing.
+	lanes map[int]map[string]*lane
 	bytes *atomic.Int64
 }
 
@@ -119,7 +121,7 @@ type lane struct {
 
 func (r *ring) init() {
 	r.main = &lane{}
-	r.lanes = map[laneKey]*lane{}
+	r.lanes = map[int]map[string]*lane{}
 	r.bytes = new(atomic.Int64)
 }
 
@@ -165,18 +167,15 @@ func (l *lane) pop() {
 
 // concerns calls f with every lane but the main one that a record belongs to.
 func (t *table) concerns(r *record, f func(*lane)) {
-	if len(t.recent.lanes) == 0 {
-		return
-	}
-	visit := func(k laneKey) {
-		if l := t.recent.lanes[k]; l != nil {
-			f(l)
+	for index, lanes := range t.recent.lanes {
+		values := []string{r.key()}
+		if index >= 0 {
+			values = t.valuesOf(index, r)
 		}
-	}
-	visit(laneKey{-1, r.key()})
-	for i := range t.indexes {
-		for _, v := range t.valuesOf(i, r) {
-			visit(laneKey{i, v})
+		for _, v := range values {
+			if l := lanes[v]; l != nil {
+				f(l)
+			}
 		}
 	}
 }
@@ -245,8 +244,10 @@ func (t *table) reset(rv int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.recent.bytes.Store(0)
-	for _, l := range t.recent.lanes {
-		l.forget(rv)
+	for _, lanes := range t.recent.lanes {
+		for _, l := range lanes {
+			l.forget(rv)
+		}
 	}
 	t.recent.main.forget(rv)
 }
@@ -263,7 +264,8 @@ func (t *table) enter(key laneKey) *lane {
 	if key == mainLane {
 		return t.recent.main
 	}
-	if l := t.recent.lanes[key]; l != nil {
+	lanes := t.recent.lanes[key.index]
+	if l := lanes[key.value]; l != nil {
 		l.users++
 		return l
 	}
@@ -273,14 +275,22 @@ func (t *table) enter(key laneKey) *lane {
 			l.recs = append(l.recs, r)
 		}
 	}
-	t.recent.lanes[key] = l
+	if lanes == nil {
+		lanes = map[string]*lane{}
+		t.recent.lanes[key.index] = lanes
+	}
+	lanes[key.value] = l
 	return l
 }
 
 func (t *table) leave(key laneKey, l *lane) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if l.users--; key != mainLane && l.users == 0 && t.recent.lanes[key] == l {
-		delete(t.recent.lanes, key)
+	lanes := t.recent.lanes[key.index]
+	if l.users--; key == mainLane || l.users > 0 || lanes[key.value] != l {
+		return
+	}
+	if delete(lanes, key.value); len(lanes) == 0 {
+		delete(t.recent.lanes, key.index)
 	}
 }
