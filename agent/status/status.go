@@ -148,10 +148,12 @@ func (p *Pusher) take() map[types.UID]*entry {
 func (p *Pusher) write(ctx context.Context, batch map[types.UID]*entry) bool {
 	var writes []client.Write
 	var uids []types.UID
+	var seen []string // the version that each was made from
 	for uid, e := range batch {
 		if pod := p.changed(uid, e); pod != nil {
 			writes = append(writes, client.Write{Resource: p.row, Update: pod, Subresource: "status"})
 			uids = append(uids, uid)
+			seen = append(seen, pod.ResourceVersion)
 		} else {
 			p.landed(uid, e, false)
 		}
@@ -168,6 +170,13 @@ func (p *Pusher) write(ctx context.Context, batch map[types.UID]*entry) bool {
 		case apierrors.IsConflict(r.Err):
 			again = true
 		case apierrors.IsInvalid(r.Err) || apierrors.IsForbidden(r.Err):
+			// Admission sees a write before its version is compared, and a
+			// label that somebody has changed meanwhile looks like one that
+			// the agent changes back.
+			if p.moved(ctx, batch[uid].key, seen[i]) {
+				again, fine = true, false
+				break
+			}
 			p.log.Error("pod status refused", "pod", batch[uid].key, "err", r.Err)
 		default:
 			if ctx.Err() == nil {
@@ -178,6 +187,12 @@ func (p *Pusher) write(ctx context.Context, batch map[types.UID]*entry) bool {
 		p.landed(uid, batch[uid], again)
 	}
 	return fine
+}
+
+// moved says whether a pod is there in another version than the one seen.
+func (p *Pusher) moved(ctx context.Context, key api.Key, seen string) bool {
+	now, err := p.client.Get(ctx, api.Ref{Resource: p.row, Namespace: key.Namespace, Name: key.Name})
+	return err == nil && now.GetResourceVersion() != seen
 }
 
 // landed notes the end of a write; a failed one waits again unless a newer

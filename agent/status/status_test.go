@@ -13,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent/status"
@@ -30,6 +31,7 @@ type counting struct {
 	batches [][]string
 	gate    chan struct{}
 	err     error
+	before  func() // once, before the next batch
 }
 
 func (c *counting) Batch(ctx context.Context, writes []client.Write) []client.Result {
@@ -40,9 +42,12 @@ func (c *counting) Batch(ctx context.Context, writes []client.Write) []client.Re
 	}
 	slices.Sort(names)
 	c.batches = append(c.batches, names)
-	gate, err := c.gate, c.err
-	c.err = nil
+	gate, err, before := c.gate, c.err, c.before
+	c.err, c.before = nil, nil
 	c.mu.Unlock()
+	if before != nil {
+		before()
+	}
 	if gate != nil {
 		<-gate
 	}
@@ -156,10 +161,27 @@ func TestAgain(t *testing.T) {
 	if got := r.flush(a).Status.Message; got != "y" {
 		t.Errorf("after a failure: %q", got)
 	}
+	// A write that was refused since it came from an older pod than there is.
+	r.client.before = func() {
+		if _, err := r.client.Patch(t.Context(), api.RefTo(r.row, a), types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), metav1.PatchOptions{}, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	r.client.err = apierrors.NewForbidden(v1.Resource("pods"), "a", errors.New("cannot update labels"))
+	r.pusher.Set(a, saying("z"))
+	if got := r.flush(a).Status.Message; got != "z" {
+		t.Errorf("after a label has changed: %q", got)
+	}
+	// One that is refused for what it says.
+	r.client.err = apierrors.NewForbidden(v1.Resource("pods"), "a", errors.New("not yours"))
+	r.pusher.Set(a, saying("refused"))
+	if got := r.flush(a).Status.Message; got != "z" {
+		t.Errorf("after a refusal: %q", got)
+	}
 	gone := a.DeepCopy()
 	gone.UID = "another"
-	r.pusher.Set(gone, saying("z"))
-	if got := r.flush(gone).Status.Message; got != "y" {
+	r.pusher.Set(gone, saying("another's"))
+	if got := r.flush(gone).Status.Message; got != "z" {
 		t.Errorf("a pod of another UID was written: %q", got)
 	}
 	r.pusher.Set(a, saying("dropped"))
