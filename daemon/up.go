@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -18,16 +17,15 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/internal/ledger"
+	"hansa.dev/hansa/internal/reclaim"
 	"hansa.dev/hansa/pki"
 	"hansa.dev/hansa/runtime/cri"
 )
-
-// settling is how long loops and agent go on with what a start gives them to do.
-const settling = 5 * time.Second
 
 // Up runs server and node in one process until the context ends. It prints one
 // line on out when the cluster is ready, and logs to logs.
@@ -113,10 +111,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		return l.wait()
 	}
 	fmt.Fprintf(out, "hansa: ready in %.2fs, node %s, kubeconfig %s\n", time.Since(began).Seconds(), c.NodeName, i.kubeconfig())
-	// A start leaves as much garbage as there are objects, and a cluster at rest
-	// would take long to notice: give it back once the loops have settled.
-	giveBack := time.AfterFunc(settling, debug.FreeOSMemory)
-	defer giveBack.Stop()
+	defer reclaim.Start(clock.RealClock{}).Stop()
 	return l.wait()
 }
 
