@@ -16,6 +16,9 @@ import (
 const (
 	ringEvents = 10_000
 	ringBytes  = 16 << 20
+	// ringEncoded is how many of the newest keep their encodings: by then all
+	// watchers but the slowest have been told.
+	ringEncoded = 1_000
 )
 
 // record is one change as it happened. Immutable but for the encodings.
@@ -48,7 +51,12 @@ type encodings struct {
 	bytes *atomic.Int64 // of the ring, to which their size is added
 
 	mu   sync.Mutex
-	done map[encodingKey][]byte
+	done []encoded // few: looked through
+}
+
+type encoded struct {
+	encodingKey
+	data []byte
 }
 
 // The same change is an ADDED to one watcher and a DELETED to another, with
@@ -61,32 +69,43 @@ type encodingKey struct {
 func (c *encodings) get(key encodingKey, encode func() ([]byte, error)) ([]byte, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if b, ok := c.done[key]; ok {
-		return b, nil
+	for i := range c.done {
+		if c.done[i].encodingKey == key {
+			return c.done[i].data, nil
+		}
 	}
 	b, err := encode()
 	if err != nil {
 		return nil, err
 	}
-	if c.done == nil {
-		c.done = map[encodingKey][]byte{}
-	}
-	c.done[key] = b
+	c.done = append(c.done, encoded{key, b})
 	if c.bytes != nil {
 		c.bytes.Add(int64(len(b)))
 	}
 	return b, nil
 }
 
+// drop forgets everything kept. Whoever asks again has it encoded again.
+func (c *encodings) drop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bytes.Add(-int64(c.size()))
+	c.done = nil
+}
+
+func (c *encodings) size() (n int) {
+	for i := range c.done {
+		n += len(c.done[i].data)
+	}
+	return n
+}
+
 // retire answers the size of everything kept, which is then no longer counted.
-func (c *encodings) retire() (n int) {
+func (c *encodings) retire() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.bytes = nil
-	for _, b := range c.done {
-		n += len(b)
-	}
-	return n
+	return c.size()
 }
 
 // ring keeps the recent records of a resource. Watchers have no queue of their
@@ -213,6 +232,9 @@ func (t *table) publish(recs []*record) {
 		t.recent.bytes.Add(int64(r.size))
 		t.recent.main.push(r)
 		t.concerns(r, func(l *lane) { l.push(r) })
+		if old := len(t.recent.main.recs) - 1 - ringEncoded; old >= 0 {
+			t.recent.main.recs[old].enc.drop()
+		}
 	}
 	for len(t.recent.main.recs) > ringEvents || (t.recent.bytes.Load() > ringBytes && len(t.recent.main.recs) > 1) {
 		t.dropFirst()

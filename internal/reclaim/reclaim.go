@@ -4,8 +4,9 @@
 // The runtime collects when the heap has doubled, or after two minutes, and
 // returns what it does not need at a hundredth of a processor. A process that
 // has come to rest holds several times what it uses until then. Here the end of
-// a collection is the event: when none has followed for a while, little is
-// being allocated, and one more is worth its price.
+// a collection is the event: from then on it is looked at how much is allocated
+// until that is little, and one more collection is worth its price. At rest
+// nothing is looked at.
 package reclaim
 
 import (
@@ -19,13 +20,14 @@ import (
 )
 
 const (
-	// quiet is how long no collection must have ended before memory is given back.
-	quiet = 3 * time.Second
+	// In quiet, no more than calm bytes are allocated by a process at rest.
+	quiet = 2 * time.Second
+	calm  = 4 << 20
 	// worth is what there must be to give back, in bytes.
 	worth = 8 << 20
 	// price is the part of the time that giving back may take, at most: one in so
 	// many.
-	price = 100
+	price = 30
 )
 
 // Keeper gives memory back. Its only method is Stop.
@@ -35,7 +37,8 @@ type Keeper struct {
 
 	mu      sync.Mutex
 	stopped bool
-	timer   clock.Timer // runs from the end of the last collection
+	timer   clock.Timer // until the next look
+	seen    uint64      // allocated until the last look
 	gave    bool        // at least once
 	rested  time.Time   // before which nothing is given back again
 }
@@ -44,6 +47,8 @@ type Keeper struct {
 type host interface {
 	// collected has f called at the end of the next collection.
 	collected(f func())
+	// allocated is what has been in all, in bytes.
+	allocated() uint64
 	// reclaimable is what a collection now would free or give back, in bytes.
 	reclaimable() uint64
 	// reclaim gives it back.
@@ -88,15 +93,22 @@ func (k *Keeper) arm() {
 	if k.timer != nil {
 		k.timer.Stop()
 	}
-	k.timer = k.clock.AfterFunc(max(quiet, k.rested.Sub(k.clock.Now())), k.rest)
+	k.seen = k.host.allocated()
+	k.timer = k.clock.AfterFunc(max(quiet, k.rested.Sub(k.clock.Now())), k.look)
 }
 
-// rest gives back what is worth it. The collection that this takes arms the
-// timer once more, which then finds nothing.
-func (k *Keeper) rest() {
+// look gives back what is worth it, once the process is at rest. The collection
+// that this takes arms the timer once more, which then finds nothing.
+func (k *Keeper) look() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.stopped || k.gave && k.host.reclaimable() < worth {
+	switch {
+	case k.stopped:
+		return
+	case k.host.allocated()-k.seen > calm:
+		k.arm()
+		return
+	case k.gave && k.host.reclaimable() < worth:
 		return
 	}
 	began := k.clock.Now()
@@ -114,6 +126,12 @@ type mark struct{ _ *mark }
 
 func (process) collected(f func()) {
 	runtime.AddCleanup(&mark{}, func(f func()) { f() }, f)
+}
+
+func (process) allocated() uint64 {
+	s := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(s)
+	return s[0].Value.Uint64()
 }
 
 func (process) reclaimable() uint64 {

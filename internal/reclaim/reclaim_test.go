@@ -16,11 +16,13 @@ import (
 type scripted struct {
 	next  []func()
 	room  uint64
+	total uint64
 	takes time.Duration
 	given int
 }
 
 func (s *scripted) collected(f func())  { s.next = append(s.next, f) }
+func (s *scripted) allocated() uint64   { return s.total }
 func (s *scripted) reclaimable() uint64 { return s.room }
 func (s *scripted) reclaim() {
 	s.given++
@@ -60,6 +62,11 @@ func testQuiet(t *testing.T) {
 		s.collect()
 	}
 	s.expect(t, 0, "while collections follow each other")
+	for range 10 {
+		s.total += calm + 1
+		step(quiet)
+	}
+	s.expect(t, 0, "while much is allocated")
 	step(quiet)
 	s.expect(t, 1, "after the start")
 	s.collect() // its own
