@@ -1,6 +1,7 @@
 package http_test
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -118,6 +119,14 @@ var badInput = []struct {
 		400, metav1.StatusReasonBadRequest, "invalid JSON patch", nil,
 	},
 	{
+		// https://github.com/kubernetes/kubernetes/pull/74000: each copy doubles what there is.
+		"JSON patch that copies without end", call{
+			method: "PATCH", path: configMaps + "/have", contentType: "application/json-patch+json",
+			body: doubling(12),
+		},
+		422, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request", []string{"UnexpectedServerResponse "},
+	},
+	{
 		"patch to a wrong type", call{method: "PATCH", path: configMaps + "/have", body: `{"data":1}`, contentType: "application/merge-patch+json"},
 		422, metav1.StatusReasonInvalid, `json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string`,
 		[]string{"FieldValueInvalid patch"},
@@ -179,6 +188,17 @@ var badInput = []struct {
 		"time", call{path: configMaps + "?timeout=x"},
 		400, metav1.StatusReasonBadRequest, `invalid timeout specified in the request URL - time: invalid duration "x"`, nil,
 	},
+}
+
+// doubling is a JSON patch that copies 1 KiB as many times over as 2 to the
+// power of copies.
+func doubling(copies int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `[{"op":"add","path":"/data/k","value":"%s"}`, strings.Repeat("x", 1024))
+	for i := range copies {
+		fmt.Fprintf(&b, `,{"op":"copy","from":"/data","path":"/data/k%d"}`, i)
+	}
+	return b.String() + "]"
 }
 
 func TestBadInput(t *testing.T) {

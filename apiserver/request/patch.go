@@ -32,6 +32,13 @@ var PatchTypes = []types.PatchType{
 // maxJSONPatchOperations bounds what one JSON patch may ask for.
 const maxJSONPatchOperations = 10000
 
+// maxJSONPatchCopy bounds, in bytes, what the copies of one JSON patch may add
+// to an object: each can double it. It is Kubernetes' limit.
+const maxJSONPatchCopy = 3 << 20
+
+// The library has the limit for the whole process.
+func init() { jsonpatch.AccumulatedCopySizeLimit = maxJSONPatchCopy }
+
 // Patch changes an object by a patch of any type. data is called once the
 // request is known to be allowed.
 func (h *Handler) Patch(ctx context.Context, info *Info, kind types.PatchType, data func() ([]byte, error), opts *metav1.PatchOptions) (obj runtime.Object, created bool, err error) {
