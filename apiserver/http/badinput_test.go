@@ -124,7 +124,12 @@ var badInput = []struct {
 			method: "PATCH", path: configMaps + "/have", contentType: "application/json-patch+json",
 			body: doubling(12),
 		},
-		422, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request", []string{"UnexpectedServerResponse "},
+		422, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request", nil,
+	},
+	{
+		// RFC 6902 section 4.6: the value is due.
+		"JSON patch that tests for nothing", call{method: "PATCH", path: configMaps + "/have", contentType: "application/json-patch+json", body: `[{"op":"test","path":""}]`},
+		422, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request", nil,
 	},
 	{
 		"patch to a wrong type", call{method: "PATCH", path: configMaps + "/have", body: `{"data":1}`, contentType: "application/merge-patch+json"},

@@ -309,6 +309,7 @@ func FuzzPatch(f *testing.F) {
 		`[{"op":"replace","path":"","value":null}]`, `[{"op":"replace","path":"","value":[]}]`, `[{"op":"add","path":"","value":{}}]`,
 		`[{"op":"copy","from":"","path":"/data/x"}]`, `[{"op":"move","from":"/data","path":"/data/k"}]`, `[{"op":"copy","from":"/metadata","path":"/metadata/x"}]`,
 		`[{"op":"add","path":"/metadata/finalizers/-1","value":"example.com/g"}]`, `[{"op":"remove","path":"/metadata/finalizers/9"}]`,
+		`[{"op":"test","path":""}]`, `[{"op":"replace","path":""}]`, `[{"op":"add","path":"/data/x"}]`, `[{"op":"test","path":"/metadata/finalizers","value":[null]}]`,
 		`[{"path":"/data"}]`, `[{"op":"add"}]`, `[null]`, `[{"op":"test","path":"/x"}]`, `[{"op":"add","path":"/spec/template/spec/containers/99999999","value":{}}]`,
 		`{"metadata":{"$deleteFromPrimitiveList/finalizers":["example.com/f"]}}`, `{"metadata":{"$setElementOrder/finalizers":["example.com/f"],"finalizers":["x"]}}`,
 		`{"$patch":"replace"}`, `{"$patch":"delete"}`, `{"$patch":"x"}`, `{"spec":{"template":{"spec":{"containers":[{"name":"c","$patch":"delete"}]}}}}`,

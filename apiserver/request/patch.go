@@ -223,10 +223,21 @@ func (p *patch) applyJSON(was []byte) (now []byte, problems []error, err error) 
 		return nil, nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
 			"The allowed maximum operations in a JSON patch is %d, got %d", maxJSONPatchOperations, len(operations)))
 	}
-	if now, err = operations.Apply(was); err != nil {
+	if now, err = operate(operations, was); err != nil {
 		return nil, nil, unprocessable(err)
 	}
 	return now, problems, nil
+}
+
+// operate does the operations of a JSON patch. The library panics at some that
+// lack a value, which is but another reason why they cannot be done.
+func operate(operations jsonpatch.Patch, was []byte) (now []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			now, err = nil, fmt.Errorf("the operations cannot be done: %v", p)
+		}
+	}()
+	return operations.Apply(was)
 }
 
 // strategic applies a strategic merge patch, whose list rules come from the
