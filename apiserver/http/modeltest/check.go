@@ -154,7 +154,7 @@ func (r *run) accepted(what, name string, out outcome, obj map[string]any, dry b
 	case out.changed && next.version <= r.last:
 		r.Fatalf("%s: version %d behind %d", what, next.version, r.last)
 	case !out.changed && next.version != cur.version:
-		r.Fatalf("%s: nothing changed, and version %d became %d", what, cur.version, next.version)
+		r.Fatalf("%s: nothing changed, and version %d became %d:\n%s\nwas\n%s", what, cur.version, next.version, text(next.raw), text(cur.raw))
 	case out.changed:
 		r.newest = max(r.newest, next.version)
 		r.history = append(r.history, moment{r.group, name, cur, &next})

@@ -158,6 +158,9 @@ func (r *run) body(name, subresource string, cur *object, w *write) map[string]a
 			obj = runtime.DeepCopyJSON(cur.raw)
 		} else {
 			keepOrder(obj, cur)
+			if base := get(cur.raw, path("metadata generateName")); base != nil {
+				put(obj, path("metadata generateName"), base)
+			}
 		}
 	}
 	obj = r.kind.compose(obj, w.want)
