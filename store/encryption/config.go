@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -95,10 +96,24 @@ func Parse(data []byte) (*Config, error) {
 
 var errNoKey = errors.New("no provider or key of the configuration fits it")
 
-// withoutText keeps what the parser found, but not the lines that it quotes.
+// A parser's error may quote the name of a field, which is a secret where a
+// blank or a line break is missing. quoted is all between its quotation marks,
+// word what cannot be a secret: the shortest has 24 characters and a digit or
+// sign among them.
+var (
+	quoted = regexp.MustCompile("[\"'`].*[\"'`]")
+	word   = regexp.MustCompile("^.[A-Za-z]{1,23}.$")
+)
+
+// withoutText keeps what the parser found, but not what it quotes of the file.
 func withoutText(err error) error {
 	text, _, _ := strings.Cut(err.Error(), "\n")
-	return errors.New(text)
+	return errors.New(quoted.ReplaceAllStringFunc(text, func(q string) string {
+		if word.MatchString(q) {
+			return q
+		}
+		return "(not shown)"
+	}))
 }
 
 // written is a resource as it is written in the file.

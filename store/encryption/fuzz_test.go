@@ -15,7 +15,7 @@ import (
 	"hansa.dev/hansa/store/storetest"
 )
 
-var secrets = regexp.MustCompile(`secret: *"?([0-9A-Za-z+/=]{12,})`)
+var secrets = regexp.MustCompile(`secret: *"?([0-9A-Za-z+/=]{24,})`)
 
 // FuzzParse reads configurations. A refusal is one line and shows no secret;
 // what is accepted writes what it can read.
@@ -31,6 +31,7 @@ func FuzzParse(f *testing.F) {
 		head + "- resources: [secrets]\n  providers: [{aesgcm: {keys: [null]}}]", head + "- resources: [secrets]\n  providers: [{kms: {}}]",
 		head + "- resources: [secrets]\n  providers: [{aescbc: {keys: [{name: \"a:b\", secret: " + secret('1') + "}]}}]",
 		head + "- resources: [secrets]\n  providers: [{aescbc: {keys: [{name: a, secret: " + secret('1') + "x}]}}]",
+		"{secret:" + secret('1') + "}", head + "- resources: [secrets]\n  providers: [{aescbc: {keys: [{name: a, secret:" + secret('1') + "}]}}]",
 		strings.Replace(head, "v1", "v2", 1),
 	} {
 		f.Add(text)
