@@ -132,6 +132,20 @@ var badInput = []struct {
 		422, metav1.StatusReasonInvalid, "the server rejected our request due to an error in our request", nil,
 	},
 	{
+		"merge patch within itself", call{
+			method: "PATCH", path: configMaps + "/have", contentType: "application/merge-patch+json",
+			body: strings.Repeat(`{"[{\"":`, 129) + "1" + strings.Repeat("}", 129),
+		},
+		400, metav1.StatusReasonBadRequest, "the patch is nested too deep: at most 128 levels are allowed", nil,
+	},
+	{
+		"JSON patch far down", call{
+			method: "PATCH", path: configMaps + "/have", contentType: "application/json-patch+json",
+			body: `[{"op":"test","path":"/data` + strings.Repeat("/k", 128) + `","value":1}]`,
+		},
+		400, metav1.StatusReasonBadRequest, "the patch is nested too deep: at most 128 levels are allowed", nil,
+	},
+	{
 		"patch to a wrong type", call{method: "PATCH", path: configMaps + "/have", body: `{"data":1}`, contentType: "application/merge-patch+json"},
 		422, metav1.StatusReasonInvalid, `json: cannot unmarshal number into Go struct field ConfigMap.data of type map[string]string`,
 		[]string{"FieldValueInvalid patch"},

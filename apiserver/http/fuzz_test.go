@@ -323,6 +323,7 @@ func FuzzPatch(f *testing.F) {
 		`{"metadata":{"managedFields":[{}]}}`, `{"metadata":{"managedFields":[{"fieldsV1":[]}]}}`, `{"metadata":{"resourceVersion":"0"}}`, `{"metadata":{"uid":"x"}}`,
 		`{"metadata":{"$retainKeys":1}}`, `{"metadata":{"$deleteFromPrimitiveList/finalizers":1}}`, `{"metadata":{"$deleteFromPrimitiveList/finalizers":[1]}}`,
 		`{"metadata":{"creationTimestamp":"x"}}`, `{"data":{"k":"a","k":"b"}}`,
+		strings.Repeat(`{"a":`, 128) + `"\"{"` + strings.Repeat(`}`, 128), strings.Repeat(`{"a":`, 200) + `1` + strings.Repeat(`}`, 200),
 	} {
 		for kind := range uint8(3) {
 			for target := range uint8(3) {

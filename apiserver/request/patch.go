@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,6 +32,12 @@ var PatchTypes = []types.PatchType{
 
 // maxJSONPatchOperations bounds what one JSON patch may ask for.
 const maxJSONPatchOperations = 10000
+
+// maxPatchDepth bounds how deep JSON and merge patches nest, and how deep their
+// paths lead: going down an object keeps, for every level, a copy of all that is
+// below it. Kubernetes has the limit of its JSON decoder, 10,000; with that one
+// patch of 3 MiB could ask for 30 GB.
+const maxPatchDepth = 128
 
 // maxJSONPatchCopy bounds, in bytes, what the copies of one JSON patch may add
 // to an object: each can double it. It is Kubernetes' limit.
@@ -89,7 +96,34 @@ func wellFormed(data []byte, kind types.PatchType) ([]byte, error) {
 	if !json.Valid(data) {
 		return nil, apierrors.NewBadRequest("invalid JSON patch")
 	}
+	if kind != types.StrategicMergePatchType && depth(data) > maxPatchDepth {
+		return nil, tooDeep()
+	}
 	return data, nil
+}
+
+func tooDeep() error {
+	return apierrors.NewBadRequest(fmt.Sprintf("the patch is nested too deep: at most %d levels are allowed", maxPatchDepth))
+}
+
+// depth is how many objects and arrays of valid JSON are within each other.
+func depth(data []byte) (most int) {
+	now, text := 0, false
+	for i := 0; i < len(data); i++ {
+		switch c := data[i]; {
+		case text && c == '\\':
+			i++
+		case c == '"':
+			text = !text
+		case text:
+		case c == '{', c == '[':
+			now++
+			most = max(most, now)
+		case c == '}', c == ']':
+			now--
+		}
+	}
+	return most
 }
 
 // patch makes the wanted object of a change from a patch.
@@ -195,7 +229,7 @@ func (p *patch) applyJSON(was []byte) (now []byte, problems []error, err error) 
 				return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 			}
 		}
-		now, err = jsonpatch.MergePatch(was, p.data)
+		now, err = mergePatch(was, p.data)
 		if errors.Is(err, jsonpatch.ErrBadJSONPatch) {
 			return nil, nil, apierrors.NewBadRequest(err.Error())
 		}
@@ -222,6 +256,13 @@ func (p *patch) applyJSON(was []byte) (now []byte, problems []error, err error) 
 	if len(operations) > maxJSONPatchOperations {
 		return nil, nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf(
 			"The allowed maximum operations in a JSON patch is %d, got %d", maxJSONPatchOperations, len(operations)))
+	}
+	for _, o := range operations {
+		path, _ := o.Path() // who has none is refused below
+		from, _ := o.From()
+		if max(strings.Count(path, "/"), strings.Count(from, "/")) > maxPatchDepth {
+			return nil, nil, tooDeep()
+		}
 	}
 	if now, err = operate(operations, was); err != nil {
 		return nil, nil, unprocessable(err)
