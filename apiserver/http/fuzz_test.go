@@ -210,7 +210,7 @@ func FuzzBody(f *testing.F) {
 		first := codec.MediaTypes[int(media)%len(codec.MediaTypes)]
 		path := pathOf(s) + "?dryRun=All"
 		a := srv.do(call{method: "POST", path: path, body: string(body), contentType: string(first)})
-		if a.code >= http.StatusBadRequest {
+		if a.code >= http.StatusBadRequest || s.Kind == "Job" { // whose labels have its identity
 			return
 		}
 		want := withoutIdentity(t, a.body)

@@ -413,7 +413,7 @@ func (r *run) delete() {
 }
 
 func (r *run) drawGrace() *int64 {
-	seconds := rapid.SampledFrom([]int64{0, 0, 20, -1}).Draw(r.T, "grace")
+	seconds := rapid.SampledFrom([]int64{0, 0, 29, -1}).Draw(r.T, "grace")
 	if seconds < 0 {
 		return nil
 	}
