@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"hansa.dev/hansa/apiserver/request/codec"
 )
 
 // labelled are the objects that selectors choose from: every value of two
@@ -191,6 +193,38 @@ func FuzzContinue(f *testing.F) {
 			if !slices.IsSorted(names) || limit > 0 && int64(len(names)) > limit {
 				t.Fatalf("of at most %d there are %q", limit, names)
 			}
+		}
+	})
+}
+
+// FuzzDelete deletes with options in all encodings, one object and many.
+func FuzzDelete(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `null`, `[]`, `1`, `{"kind":"DeleteOptions","apiVersion":"v1"}`, `{"kind":"DeleteOptions","apiVersion":"apps/v1"}`, `{"kind":"DeleteOptions"}`, `{"kind":"Pod","apiVersion":"v1"}`,
+		`{"gracePeriodSeconds":-1}`, `{"gracePeriodSeconds":9223372036854775807}`, `{"gracePeriodSeconds":"x"}`, `{"preconditions":{"uid":"x"}}`, `{"preconditions":{"resourceVersion":"1"}}`, `{"preconditions":[]}`,
+		`{"orphanDependents":true}`, `{"orphanDependents":true,"propagationPolicy":"Orphan"}`, `{"propagationPolicy":"Foreground"}`, `{"propagationPolicy":"x"}`, `{"dryRun":["All"]}`, `{"dryRun":["x"]}`, `{"ignoreStoreReadErrorWithClusterBreakingPotential":true}`,
+	} {
+		for many := range 2 {
+			f.Add(uint8(0), many == 1, []byte(seed))
+			f.Add(uint8(1), many == 1, []byte(seed))
+			f.Add(uint8(3), many == 1, asCBOR(f, []byte(seed)))
+		}
+	}
+	f.Add(uint8(2), false, []byte("k8s\x00\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x00\x1a\x00\x22\x00"))
+	f.Add(uint8(2), true, []byte("k8s\x00\x12\x02\x08\x01"))
+	srv := newFuzzed(f)
+	const pods = "/api/v1/namespaces/default/pods"
+	f.Fuzz(func(t *testing.T, media uint8, many bool, body []byte) {
+		srv := srv.with(t)
+		for path, object := range map[string]string{
+			configMaps: `{"metadata":{"name":"d"}}`,
+			pods:       `{"metadata":{"name":"d"},"spec":{"nodeName":"n","containers":[{"name":"c","image":"i"}]}}`,
+		} {
+			srv.do(call{method: "POST", path: path, body: object})
+			if !many {
+				path += "/d"
+			}
+			srv.do(call{method: "DELETE", path: path, body: string(body), contentType: string(codec.MediaTypes[int(media)%len(codec.MediaTypes)])})
 		}
 	})
 }
