@@ -91,20 +91,31 @@ func processes(t *testing.T) []string {
 
 var instanceGroup = regexp.MustCompile(`/hansa(/[0-9a-f]{8}(/|$)|$)`)
 
-// controlGroups are those of the host. Others' instances, and those of tests,
-// come and go there while we look; the group of all instances stays as long as
-// one is there.
+// controlGroups are those of the host. Others' instances, those of tests and
+// what is below the groups of other programs come and go there while we look;
+// the group of all instances stays as long as one is there.
 func controlGroups(t *testing.T) []string {
 	t.Helper()
 	ours := regexp.MustCompile(`/hansa/(` + strings.Join(ourInstances(t), "|") + `)(/|$)`)
 	var out []string
 	for _, dir := range tree(t, "/sys/fs/cgroup") {
-		others := instanceGroup.MatchString(dir) || strings.Contains(dir, "/hansa-test-")
+		others := instanceGroup.MatchString(dir) || strings.Contains(dir, "/hansa-test-") || belowAnother(dir)
 		if !others || ours.MatchString(dir) {
 			out = append(out, dir)
 		}
 	}
 	return out
+}
+
+// belowAnother says whether a group is not one right below the root of a
+// hierarchy, nor Hansa's. With version 2 alone there is one hierarchy, without a
+// folder of its own.
+func belowAnother(dir string) bool {
+	top := 2
+	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
+		top = 1
+	}
+	return strings.Count(strings.TrimPrefix(dir, "/sys/fs/cgroup"), "/") > top && !strings.Contains(dir, "/hansa/")
 }
 
 // ourInstances are the instances of all data directories of this machine.
