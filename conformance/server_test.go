@@ -215,7 +215,6 @@ func TestConnectWithoutAnAgent(t *testing.T) {
 	if s := admin.do(t, call{path: at("pods", ns, "bound", "log")}).status(t); s.Code != 500 && s.Code != 503 {
 		t.Errorf("log by a node without address: %+v", s)
 	}
-	admin.do(t, call{path: at("services", ns, "none", "proxy")}).refused(t, 404, metav1.StatusReasonNotFound, `services "none" not found`)
 	create(t, "services", ns, "metadata: {name: s}\nspec: {ports: [{port: 80}]}")
 	admin.do(t, call{path: at("services", ns, "s", "proxy")}).refused(t, 503, metav1.StatusReasonServiceUnavailable, `no endpoints available for service "s"`)
 }

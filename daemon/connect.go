@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -12,10 +11,7 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 	apihttp "hansa.dev/hansa/apiserver/http"
@@ -239,103 +235,4 @@ func (x *proxies) portForward(w http.ResponseWriter, r *http.Request, c *apihttp
 		query.Add("port", strconv.Itoa(int(port)))
 	}
 	return x.toNode(w, r, p, query, "portForward", p.Namespace, p.Name)
-}
-
-func (x *proxies) nodeProxy(w http.ResponseWriter, r *http.Request, c *apihttp.Connection) error {
-	u, err := x.nodeURL(c.Info.Name)
-	if err != nil {
-		return err
-	}
-	u.Path, u.RawQuery = c.Path, r.URL.RawQuery
-	return apihttp.Forward(w, r, u, x.node)
-}
-
-// forward passes a request on to an address of the pod network.
-func (x *proxies) forward(w http.ResponseWriter, r *http.Request, c *apihttp.Connection, scheme, host string) error {
-	if scheme == "" {
-		scheme = "http"
-	}
-	u := &url.URL{Scheme: scheme, Host: host, Path: c.Path, RawQuery: r.URL.RawQuery}
-	if u.Path == "" {
-		u.Path = "/"
-	}
-	if scheme == "https" {
-		return apihttp.Forward(w, r, u, x.secure)
-	}
-	return apihttp.Forward(w, r, u, x.plain)
-}
-
-// pod proxies to [SCHEME:]NAME[:PORT].
-func (x *proxies) pod(w http.ResponseWriter, r *http.Request, c *apihttp.Connection) error {
-	scheme, name, port, ok := utilnet.SplitSchemeNamePort(c.Info.Name)
-	if !ok {
-		return apierrors.NewBadRequest(fmt.Sprintf("invalid pod request %q", c.Info.Name))
-	}
-	p, found := x.view.Get(x.pods, api.Key{Namespace: c.Info.Namespace, Name: name}).(*corev1.Pod)
-	if !found {
-		return apierrors.NewNotFound(x.pods.GroupResource(), name)
-	}
-	if port == "" {
-		port = "80"
-		for _, ctr := range p.Spec.Containers {
-			if len(ctr.Ports) > 0 {
-				port = strconv.Itoa(int(ctr.Ports[0].ContainerPort))
-				break
-			}
-		}
-	}
-	if p.Status.PodIP == "" {
-		return apierrors.NewBadRequest("address not allowed")
-	}
-	return x.forward(w, r, c, scheme, net.JoinHostPort(p.Status.PodIP, port))
-}
-
-// service proxies to a ready endpoint of [SCHEME:]NAME[:PORT].
-func (x *proxies) service(w http.ResponseWriter, r *http.Request, c *apihttp.Connection) error {
-	scheme, name, port, ok := utilnet.SplitSchemeNamePort(c.Info.Name)
-	if !ok {
-		return apierrors.NewBadRequest(fmt.Sprintf("invalid service request %q", c.Info.Name))
-	}
-	s, found := x.view.Get(x.services, api.Key{Namespace: c.Info.Namespace, Name: name}).(*corev1.Service)
-	if !found {
-		return apierrors.NewNotFound(x.services.GroupResource(), name)
-	}
-	hosts := x.endpoints(s, port)
-	if len(hosts) == 0 {
-		return apierrors.NewServiceUnavailable(fmt.Sprintf("no endpoints available for service %q", c.Info.Name))
-	}
-	return x.forward(w, r, c, scheme, hosts[rand.IntN(len(hosts))])
-}
-
-// endpoints are the ready addresses behind a port of a service, which is named
-// by its name or number, or is the only one.
-func (x *proxies) endpoints(s *corev1.Service, port string) []string {
-	portName, ok := "", false
-	for _, p := range s.Spec.Ports {
-		if port == p.Name || port == strconv.Itoa(int(p.Port)) || port == "" && len(s.Spec.Ports) == 1 {
-			portName, ok = p.Name, true
-			break
-		}
-	}
-	if !ok {
-		return nil
-	}
-	var hosts []string
-	for o := range x.view.List(x.slices, s.Namespace) {
-		sl := o.(*discoveryv1.EndpointSlice)
-		if sl.Labels[discoveryv1.LabelServiceName] != s.Name {
-			continue
-		}
-		for _, p := range sl.Ports {
-			if ptr.Deref(p.Name, "") != portName || p.Port == nil {
-				continue
-			}
-			for _, e := range sl.Endpoints {
-				if ptr.Deref(e.Conditions.Ready, true) && len(e.Addresses) > 0 {
-					hosts = append(hosts, net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port))))
-				}
-			}
-		}
-	}
-	return hosts
 }

@@ -58,7 +58,7 @@ func (s *Server) connect(w *response, r *http.Request, info *request.Info, t tar
 	sub := info.Served.Subresources[info.Subresource]
 	q := query(r)
 	switch {
-	case !slices.Contains(sub.Verbs, info.Verb):
+	case !slices.Contains(sub.Verbs, info.Verb) && !(info.Subresource == "proxy" && r.Method == http.MethodOptions):
 		return notOffered(info, r)
 	case len(q["dryRun"]) > 0:
 		return apierrors.NewBadRequest("dryRun is not supported")
@@ -102,16 +102,21 @@ func (s *Server) connect(w *response, r *http.Request, info *request.Info, t tar
 // streams. The server has taken the client's credentials out of the request. An
 // error is one of reaching the other side.
 func Forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http.RoundTripper) error {
+	return pass(w, r, transport, func(p *httputil.ProxyRequest) {
+		p.Out.URL = to
+		p.Out.Host = to.Host
+		p.SetXForwarded()
+	})
+}
+
+// pass passes a request on, rewritten, and the answer back.
+func pass(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, rewrite func(*httputil.ProxyRequest)) error {
 	var failed error
 	proxy := &httputil.ReverseProxy{
 		Transport:     transport,
 		FlushInterval: -1,
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL = to
-			p.Out.Host = to.Host
-			p.SetXForwarded()
-		},
-		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
+		Rewrite:       rewrite,
+		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 	}
 	proxy.ServeHTTP(w, r)
 	var status apierrors.APIStatus

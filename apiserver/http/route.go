@@ -98,5 +98,5 @@ func verb(method string, t *target, watch bool) string {
 		}
 		return "delete"
 	}
-	return strings.ToLower(method)
+	return "" // no other method has a verb
 }
