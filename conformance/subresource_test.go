@@ -153,6 +153,14 @@ func TestEviction(t *testing.T) {
 		t.Errorf("evicted pod has %v seconds", g)
 	}
 	evict("none", "").refused(t, 404, metav1.StatusReasonNotFound, `pods "none" not found`)
+	// Clients of before 1.22 send this version, which is taken for good.
+	create(t, "pods", ns, podOn("old", node))
+	for version, code := range map[string]int{"v1beta1": http.StatusCreated, "v9": http.StatusBadRequest} {
+		a := admin.do(t, call{method: "POST", path: at("pods", ns, "old", "eviction"), body: "{apiVersion: policy/" + version + ", kind: Eviction, metadata: {name: old}}"})
+		if a.code != code {
+			t.Errorf("eviction of policy/%s gave %d %s", version, a.code, a.body)
+		}
+	}
 }
 
 // "API-initiated eviction": what a disruption budget cannot spare is refused, and

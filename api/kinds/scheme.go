@@ -70,6 +70,9 @@ var scheme = sync.OnceValue(func() *runtime.Scheme {
 	} {
 		utilruntime.Must(add(s))
 	}
+	// An eviction may be posted in the version of old clients, too; the two are
+	// alike in all but the name.
+	s.AddKnownTypeWithName(schema.GroupVersionKind{Group: policyv1.GroupName, Version: "v1beta1", Kind: "Eviction"}, &policyv1.Eviction{})
 	// Status, APIVersions and the discovery lists are of no group's version.
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	return s

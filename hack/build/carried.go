@@ -21,11 +21,50 @@ import (
 // programs it is made of.
 const bundleFile = "bundle"
 
-// program is one row of what we carry. Versions are those of carried/go.mod.
+// set is programs that are built together and cached as one.
+type set struct {
+	dir      string // where their sources are and their commands run
+	programs []program
+	bundled  bool
+	// sources are what the programs follow from beside dir, tools the commands
+	// that tell the versions of what builds them.
+	sources []string
+	tools   [][]string
+}
+
+// program is one row of a set. Versions are those of the go.mod in its folder.
 type program struct {
 	name string
 	env  []string
-	argv []string // run in carried/; %OUT% is the program's path
+	argv []string // %OUT% is the program's path
+}
+
+var goTool = []string{"go", "env", "GOVERSION", "GOARCH", "GOFLAGS", "GOEXPERIMENT", "GOAMD64"}
+
+// carried is what bin/hansa carries. The C library is linked into runc.
+func carried() set {
+	return set{
+		dir: "carried", programs: programs(), bundled: true,
+		sources: []string{"internal/bundle/bundle.go", "internal/bundle/write.go"},
+		tools:   [][]string{goTool, {"gcc", "-dumpfullversion"}, {"pkg-config", "--modversion", "libseccomp"}},
+	}
+}
+
+// kubectls are other versions of kubectl than the one carried, for tests.
+func kubectls() set {
+	return set{
+		dir: "conformance/kubectls", tools: [][]string{goTool},
+		programs: []program{
+			goProgram("kubectl-1.36", ".", "osusergo netgo", kubectlVersion("1", "36", "6")),
+			{name: "kubectl-1.20", argv: []string{"./debian", "%OUT%"}},
+		},
+	}
+}
+
+// kubectlVersion is the linker's flags by which a kubectl knows its version.
+func kubectlVersion(major, minor, patch string) string {
+	const pkg = "k8s.io/component-base/version."
+	return fmt.Sprintf("-X %[1]sgitVersion=v%[2]s.%[3]s.%[4]s -X %[1]sgitMajor=%[2]s -X %[1]sgitMinor=%[3]s", pkg, major, minor, patch)
 }
 
 // goProgram is a row built by go without cgo; runc is the only one with it.
@@ -54,20 +93,17 @@ func programs() []program {
 		runc,
 		goProgram("hansa-cni", "./hansa-cni", "osusergo netgo", ""),
 		{name: "pause", argv: []string{"pause/build", "%OUT%"}},
-		goProgram("kubectl", "./kubectl", "osusergo netgo",
-			"-X k8s.io/component-base/version.gitVersion=v1.37.2"+
-				" -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=37"),
+		goProgram("kubectl", "./kubectl", "osusergo netgo", kubectlVersion("1", "37", "2")),
 	}
 }
 
-// carry returns the folder of the cache that holds the carried programs and
+// cached returns the folder below dir that holds the programs of a set and
 // their bundle, building what is not there. The link dir/current leads to it.
 // Builders of the same checkout wait for each other.
-func carry(ctx context.Context, dir string) (string, error) {
-	rows := programs()
-	key, err := cacheKey(ctx, rows)
+func (s set) cached(ctx context.Context, dir string) (string, error) {
+	key, err := s.key(ctx)
 	if err != nil {
-		return "", fmt.Errorf("cache key of the carried programs: %w", err)
+		return "", fmt.Errorf("cache key of the programs in %s: %w", s.dir, err)
 	}
 	dir, err = filepath.Abs(dir)
 	if err != nil {
@@ -92,7 +128,7 @@ func carry(ctx context.Context, dir string) (string, error) {
 	if err := os.MkdirAll(tmp, 0o755); err != nil {
 		return "", err
 	}
-	if err := buildAll(ctx, rows, tmp); err != nil {
+	if err := s.build(ctx, tmp); err != nil {
 		return "", err
 	}
 	if err := os.Rename(tmp, folder); err != nil {
@@ -101,11 +137,11 @@ func carry(ctx context.Context, dir string) (string, error) {
 	return folder, point(dir, key)
 }
 
-// buildAll builds every program into dir and then the bundle. One after the
+// build builds every program into dir and then the bundle. One after the
 // other: go already uses every core.
-func buildAll(ctx context.Context, rows []program, dir string) error {
+func (s set) build(ctx context.Context, dir string) error {
 	var sources []bundle.Source
-	for _, p := range rows {
+	for _, p := range s.programs {
 		start := time.Now()
 		out := filepath.Join(dir, p.name)
 		argv := make([]string, len(p.argv))
@@ -113,7 +149,7 @@ func buildAll(ctx context.Context, rows []program, dir string) error {
 			argv[i] = strings.ReplaceAll(arg, "%OUT%", out)
 		}
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-		cmd.Dir = "carried"
+		cmd.Dir = s.dir
 		cmd.Env = append(os.Environ(), p.env...)
 		cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 		if err := cmd.Run(); err != nil {
@@ -121,6 +157,9 @@ func buildAll(ctx context.Context, rows []program, dir string) error {
 		}
 		logf("%s built in %s", p.name, time.Since(start).Round(100*time.Millisecond))
 		sources = append(sources, bundle.Source{Name: p.name, Path: out})
+	}
+	if !s.bundled {
+		return nil
 	}
 	start := time.Now()
 	f, err := os.Create(filepath.Join(dir, bundleFile))
@@ -138,19 +177,15 @@ func buildAll(ctx context.Context, rows []program, dir string) error {
 	return nil
 }
 
-// cacheKey hashes all that the programs follow from: the commands, the
-// compilers and the C library they are linked with, the code that writes the
-// bundle, and every file of carried/, among them the pinned versions.
-func cacheKey(ctx context.Context, rows []program) (string, error) {
+// key hashes all that the programs follow from: the commands, the compilers and
+// the C library they are linked with, the code that writes the bundle, and every
+// file of the set's folder, among them the pinned versions.
+func (s set) key(ctx context.Context) (string, error) {
 	h := sha256.New()
-	for _, p := range rows {
+	for _, p := range s.programs {
 		fmt.Fprintf(h, "program %q %q %q\n", p.name, p.env, p.argv)
 	}
-	for _, argv := range [][]string{
-		{"go", "env", "GOVERSION", "GOARCH", "GOFLAGS", "GOEXPERIMENT", "GOAMD64"},
-		{"gcc", "-dumpfullversion"},
-		{"pkg-config", "--modversion", "libseccomp"},
-	} {
+	for _, argv := range s.tools {
 		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
 		if err != nil {
 			return "", fmt.Errorf("%s (hack/setup installs what is missing): %w", strings.Join(argv, " "), err)
@@ -158,7 +193,7 @@ func cacheKey(ctx context.Context, rows []program) (string, error) {
 		fmt.Fprintf(h, "tool %q %q\n", argv, out)
 	}
 	fmt.Fprintf(h, "os %s\n", runtime.GOOS)
-	for _, root := range []string{"carried", "internal/bundle/bundle.go", "internal/bundle/write.go"} {
+	for _, root := range append([]string{s.dir}, s.sources...) {
 		if err := hashTree(h, root); err != nil {
 			return "", err
 		}

@@ -4,6 +4,7 @@
 //
 //	go run ./hack/build            bin/hansa
 //	go run ./hack/build -carried   only the carried programs, in .cache/carried/current
+//	go run ./hack/build -kubectls  other versions of kubectl, in .cache/kubectls/current
 package main
 
 import (
@@ -20,12 +21,19 @@ import (
 )
 
 func main() {
+	others := flag.Bool("kubectls", false, "build only the versions of kubectl that conformance tests run beside the carried one")
 	carriedOnly := flag.Bool("carried", false, "build only the carried programs and print their folder")
 	out := flag.String("o", "bin/hansa", "`path` of the binary")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *carriedOnly, *out); err != nil {
+	var err error
+	if *others {
+		_, err = kubectls().cached(ctx, ".cache/kubectls")
+	} else {
+		err = run(ctx, *carriedOnly, *out)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "build:", err)
 		stop()
 		os.Exit(1)
@@ -33,7 +41,7 @@ func main() {
 }
 
 func run(ctx context.Context, carriedOnly bool, out string) error {
-	cache, err := carry(ctx, ".cache/carried")
+	cache, err := carried().cached(ctx, ".cache/carried")
 	if err != nil {
 		return err
 	}

@@ -45,6 +45,7 @@ var stages = []stage{
 	{name: "carried", dir: "carried", packages: []string{"./hansa-cni", "./pause"}},
 	{name: "race", packages: []string{"./store/...", "./apiserver/...", "./client/...", "./controller"}, args: []string{"-race", "-timeout=15m"}},
 	{name: "build", needs: "cmd/hansa", command: []string{"go", "run", "./hack/build"}},
+	{name: "kubectls", needs: "conformance/kubectls", command: []string{"go", "run", "./hack/build", "-kubectls"}},
 	// What was built is no input that go test knows of, so nothing is cached.
 	{name: "runtime", needs: "runtime/cri", packages: []string{"./runtime/cri"}, args: []string{"-count=1", "-timeout=10m"}},
 	{name: "conformance", needs: "conformance", packages: []string{"./conformance/..."}, args: []string{"-count=1", "-timeout=20m"}},

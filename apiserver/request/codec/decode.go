@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -83,7 +84,7 @@ func (c *Codec) decodeAny(data []byte, media MediaType, form Form, strict bool) 
 	if err != nil {
 		return nil, nil, got, err
 	}
-	if *got != form.GroupVersionKind {
+	if *got != form.GroupVersionKind && !c.names(*got, form) {
 		if got.Kind == form.Kind && c.convertible(*got, form.GroupVersionKind) {
 			return nil, nil, got, apierrors.NewBadRequest(fmt.Sprintf(
 				"the API version in the data (%s) does not match the expected API version (%s)", got.GroupVersion(), form.GroupVersion()))
@@ -92,6 +93,12 @@ func (c *Codec) decodeAny(data []byte, media MediaType, form Form, strict bool) 
 	}
 	obj, err = ToHub(obj, form)
 	return obj, problems, got, err
+}
+
+// names says whether a kind is another name of the form's own type.
+func (c *Codec) names(gvk schema.GroupVersionKind, form Form) bool {
+	kinds, _, err := c.registry.Scheme().ObjectKinds(form.New())
+	return err == nil && slices.Contains(kinds, gvk)
 }
 
 // convertible says whether two kinds are versions of one.
