@@ -193,6 +193,10 @@ type Subresource struct {
 	Kind schema.GroupVersionKind
 	New  func() runtime.Object
 
+	// Table shows the body as a row, when it is of a kind of its own. Nil: it is
+	// shown as it is only.
+	Table *Table
+
 	// For a subresource that is a view of the same object (status, resize,
 	// ephemeralcontainers, finalize): what an update of it may change, and how
 	// the result is validated.

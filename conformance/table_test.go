@@ -146,6 +146,41 @@ func TestTableOptions(t *testing.T) {
 	missing.refused(t, 404, metav1.StatusReasonNotFound, `secrets "none" not found`)
 }
 
+// A scale has a table and metadata of its own; what has neither columns nor
+// metadata that lasts, as a review, is 406 as a table ("API metadata HTTP
+// return").
+func TestTablesOfWhatIsNotStored(t *testing.T) {
+	ns := namespace(t)
+	create(t, "replicasets", ns, "metadata: {name: rs}\nspec: {replicas: 0, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}}")
+	var table metav1.Table
+	admin.want(t, http.StatusOK, call{path: at("replicasets", ns, "rs", "scale"), accept: asTable}, &table)
+	var names []string
+	for _, c := range table.ColumnDefinitions {
+		names = append(names, c.Name)
+	}
+	if got := strings.Join(names, " "); got != "Name Desired Available Age" || len(table.Rows) != 1 || table.Rows[0].Cells[0] != "rs" || table.Rows[0].Cells[1] != float64(0) {
+		t.Errorf("a scale is shown as %s with %+v", got, table.Rows)
+	}
+	admin.want(t, http.StatusOK, call{path: at("replicasets", ns, "rs", "scale") + "?includeObject=Object", accept: asTable}, &table)
+	if kind := jsonField(t, string(table.Rows[0].Object.Raw), "kind"); kind != "Scale" {
+		t.Errorf("the row has a %v", kind)
+	}
+	meta := admin.want(t, http.StatusOK, call{path: at("replicasets", ns, "rs", "scale"), accept: "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"}, nil).object(t)
+	if meta.GetKind() != "PartialObjectMetadata" || meta.GetName() != "rs" {
+		t.Errorf("metadata of a scale is %v", meta)
+	}
+	for _, c := range []call{
+		{path: at("selfsubjectaccessreviews", ""), body: "spec: {nonResourceAttributes: {verb: get, path: /}}"},
+		{path: at("tokenreviews", ""), body: "spec: {token: x}"},
+		{path: at("serviceaccounts", ns, "default", "token"), body: "{}"},
+	} {
+		c.method, c.accept = "POST", asTable
+		admin.do(t, c).refused(t, 406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted")
+		c.accept = asTable + ",application/json"
+		admin.want(t, http.StatusCreated, c, nil)
+	}
+}
+
 func jsonField(t *testing.T, text, name string) any {
 	t.Helper()
 	var m map[string]any

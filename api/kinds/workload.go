@@ -123,6 +123,7 @@ func scaleSubresource[T api.Object](part func(T) scaled) *api.Subresource {
 		Verbs: updateVerbs,
 		Kind:  gvk,
 		New:   func() runtime.Object { return &autoscalingv1.Scale{} },
+		Table: scaleTable(),
 		Get: func(obj api.Object) (runtime.Object, error) {
 			p := part(obj.(T))
 			selector, err := metav1.LabelSelectorAsSelector(p.selector)
@@ -157,6 +158,21 @@ func scaleSubresource[T api.Object](part func(T) scaled) *api.Subresource {
 				obj.SetUID(scale.UID)
 			}
 			return nil
+		},
+	}
+}
+
+func scaleTable() *api.Table {
+	return &api.Table{
+		Columns: []metav1.TableColumnDefinition{
+			column("Name", "string", objectMeta["name"]),
+			column("Desired", "integer", autoscalingv1.ScaleSpec{}.SwaggerDoc()["replicas"]),
+			column("Available", "integer", autoscalingv1.ScaleStatus{}.SwaggerDoc()["replicas"]),
+			ageColumn(),
+		},
+		Row: func(obj api.Object, now time.Time) []any {
+			s := obj.(*autoscalingv1.Scale)
+			return []any{s.Name, int64(s.Spec.Replicas), int64(s.Status.Replicas), age(s.CreationTimestamp, now)}
 		},
 	}
 }

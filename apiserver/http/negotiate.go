@@ -84,8 +84,9 @@ type output struct {
 type offer struct {
 	// media in order of preference
 	media []codec.MediaType
-	// transforms: tables and metadata alone
+	// transforms: metadata alone and, unless there are none, tables
 	transforms bool
+	noTables   bool
 	stream     bool
 }
 
@@ -101,7 +102,7 @@ func (o offer) allows(a accepted) bool {
 	}
 	switch a.as.Kind {
 	case "Table":
-		return a.media != codec.Protobuf
+		return a.media != codec.Protobuf && !o.noTables
 	case "PartialObjectMetadata", "PartialObjectMetadataList":
 		return true
 	}

@@ -55,7 +55,7 @@ func (c *call) dispatch() error {
 		return c.watch()
 	}
 	var err error
-	if c.out, err = c.negotiate(c.r, offer{media: codec.MediaTypes, transforms: true}); err != nil {
+	if c.out, err = c.negotiate(c.r, offer{media: codec.MediaTypes, transforms: true, noTables: c.tableSpec() == nil}); err != nil {
 		return err
 	}
 	return c.run()
@@ -330,18 +330,18 @@ func (c *call) send(code int, obj runtime.Object) error {
 		return nil
 	}
 	stored, ok := obj.(api.Object)
-	if sub := c.info.Served.Subresources[c.info.Subresource]; !ok || sub != nil && sub.New != nil {
+	sub := c.info.Served.Subresources[c.info.Subresource]
+	form := codec.FormOf(c.info.Served)
+	switch kind := c.out.as.Kind; {
+	case !ok, kind == "" && sub != nil && sub.New != nil:
 		c.writeValue(c.w, c.r, code, obj, c.info.Form().GroupVersionKind, c.out)
 		return nil
-	}
-	form := codec.FormOf(c.info.Served)
-	switch c.out.as.Kind {
-	case "":
+	case kind == "":
 		c.writeObject(c.w, c.r, code, stored, form, c.out)
 		return nil
-	case "Table":
+	case kind == "Table":
 		return c.sendTable(code, store.List{Items: []api.Object{stored}, ResourceVersion: stored.GetResourceVersion()}, false)
-	case "PartialObjectMetadata":
+	case kind == "PartialObjectMetadata":
 		c.writeValue(c.w, c.r, code, metadataOf(stored), c.out.as, c.out)
 		return nil
 	}

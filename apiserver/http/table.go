@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -47,13 +48,26 @@ var plainTable = &api.Table{
 	},
 }
 
+// tableSpec is how the requested objects are shown as rows, nil for what cannot
+// be: reviews, and bodies of subresources that are just that.
+func (c *call) tableSpec() *api.Table {
+	row := c.info.Served.Resource
+	sub := row.Subresources[c.info.Subresource]
+	switch {
+	case sub != nil && sub.New != nil:
+		return sub.Table
+	case sub == nil && !slices.Contains(verbsOf(row), "get"):
+		return nil
+	case row.Table == nil:
+		return plainTable
+	}
+	return row.Table
+}
+
 // table shows objects as rows. columns says whether to head them, whole that they
 // are a list.
 func (c *call) table(objs []api.Object, meta metav1.ListMeta, include metav1.IncludeObjectPolicy, columns, whole bool) (*metav1.Table, error) {
-	spec := c.info.Served.Table
-	if spec == nil {
-		spec = plainTable
-	}
+	spec := c.tableSpec()
 	now := c.Config.Clock.Now()
 	t := &metav1.Table{ListMeta: meta, Rows: make([]metav1.TableRow, len(objs))}
 	if columns {
@@ -86,7 +100,7 @@ func (c *call) rowObject(obj api.Object, include metav1.IncludeObjectPolicy) (ru
 	case metav1.IncludeNone:
 		return runtime.RawExtension{}, nil
 	case metav1.IncludeObject:
-		raw, err := c.Codec.Append(nil, obj, codec.FormOf(c.info.Served), codec.JSON)
+		raw, err := c.Codec.Append(nil, obj, c.info.Form(), codec.JSON)
 		return runtime.RawExtension{Raw: raw}, err
 	}
 	partial := metadataOf(obj)
