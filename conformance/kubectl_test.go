@@ -14,6 +14,7 @@ import (
 // and the exit status unless it is 0. A script has a namespace of its own, which
 // it calls NAMESPACE.
 func TestKubectl(t *testing.T) {
+	bin := kubectlAs(t, carriedKubectl())
 	scripts, err := filepath.Glob("testdata/kubectl/*.txt")
 	if err != nil || len(scripts) == 0 {
 		t.Fatalf("no scripts: %v", err)
@@ -21,7 +22,7 @@ func TestKubectl(t *testing.T) {
 	for _, file := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
 			t.Parallel()
-			s := newScript(t, carriedKubectl())
+			s := newScript(t, bin)
 			golden(t, "kubectl/"+filepath.Base(file), s.runFile(file))
 		})
 	}
@@ -47,9 +48,10 @@ func TestKubectlVersions(t *testing.T) {
 		return fmt.Sprintf("KUBECONFIG=%s/kubeconfig exec %s", shared.dir, path)
 	}
 	for version, kubectl := range map[string]string{"1.20": other("1.20"), "1.36": other("1.36"), "1.37": carriedKubectl()} {
+		bin := kubectlAs(t, kubectl)
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			s := newScript(t, kubectl)
+			s := newScript(t, bin)
 			golden(t, "kubectls/"+version+".txt", s.runFile("testdata/kubectls/script.txt"))
 		})
 	}
@@ -60,14 +62,23 @@ func carriedKubectl() string {
 	return fmt.Sprintf("exec %s kubectl --data-dir %s", binary, shared.dir)
 }
 
-// newScript prepares a namespace, complete, for a script whose kubectl is the
-// command given.
-func newScript(t *testing.T, kubectl string) *script {
+// kubectlAs is a folder whose kubectl is a command of a shell. Make it while
+// nothing is started: a process that begins meanwhile has the file open for
+// writing, too, and such a file cannot be run ("text file busy").
+func kubectlAs(t *testing.T, command string) string {
 	t.Helper()
-	s := &script{t: t, bin: t.TempDir(), ns: namespace(t), dir: t.TempDir()}
-	if err := os.WriteFile(filepath.Join(s.bin, "kubectl"), []byte("#!/bin/sh\n"+kubectl+" \"$@\"\n"), 0o755); err != nil {
+	bin := t.TempDir()
+	if err := os.WriteFile(filepath.Join(bin, "kubectl"), []byte("#!/bin/sh\n"+command+" \"$@\"\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	return bin
+}
+
+// newScript prepares a namespace, complete, for a script whose kubectl is in the
+// folder bin.
+func newScript(t *testing.T, bin string) *script {
+	t.Helper()
+	s := &script{t: t, bin: bin, ns: namespace(t), dir: t.TempDir()}
 	eventually(t, "the namespace is complete", func() bool {
 		return !gone(t, "configmaps", s.ns, "kube-root-ca.crt") && !gone(t, "serviceaccounts", s.ns, "default")
 	})
