@@ -112,20 +112,26 @@ func TestAggregatedDiscoveryAgreesWithLegacy(t *testing.T) {
 	}
 }
 
-// Aggregated discovery is cached by its ETag.
+// Discovery, aggregated and plain, is cached by its ETag.
 func TestDiscoveryETag(t *testing.T) {
-	accept := "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
-	first := admin.want(t, http.StatusOK, call{path: "/apis", accept: accept}, nil)
-	tag := first.header.Get("ETag")
-	if tag == "" || !strings.Contains(strings.Join(first.header.Values("Vary"), ","), "Accept") {
-		t.Fatalf("ETag %q, Vary %q", tag, first.header.Values("Vary"))
-	}
-	again := admin.do(t, call{path: "/apis", accept: accept, header: map[string]string{"If-None-Match": tag}})
-	if again.code != http.StatusNotModified || len(again.body) != 0 || again.header.Get("ETag") != tag {
-		t.Errorf("with the tag: %d, %d bytes", again.code, len(again.body))
-	}
-	if other := admin.do(t, call{path: "/apis", accept: accept, header: map[string]string{"If-None-Match": `"other"`}}); other.code != http.StatusOK {
-		t.Errorf("with another tag: %d", other.code)
+	const aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+	for path, accept := range map[string]string{
+		"/api": aggregated, "/apis": aggregated,
+		"/api?": "application/json", "/apis?": "application/json", "/apis/apps": "application/json",
+		"/api/v1": "application/json", "/apis/apps/v1": "application/vnd.kubernetes.protobuf",
+	} {
+		first := admin.want(t, http.StatusOK, call{path: path, accept: accept}, nil)
+		tag := first.header.Get("ETag")
+		if tag == "" || !strings.Contains(strings.Join(first.header.Values("Vary"), ","), "Accept") {
+			t.Fatalf("%s: ETag %q, Vary %q", path, tag, first.header.Values("Vary"))
+		}
+		again := admin.do(t, call{path: path, accept: accept, header: map[string]string{"If-None-Match": tag}})
+		if again.code != http.StatusNotModified || len(again.body) != 0 || again.header.Get("ETag") != tag {
+			t.Errorf("%s with the tag: %d, %d bytes", path, again.code, len(again.body))
+		}
+		if other := admin.do(t, call{path: path, accept: accept, header: map[string]string{"If-None-Match": `"other"`}}); other.code != http.StatusOK {
+			t.Errorf("%s with another tag: %d", path, other.code)
+		}
 	}
 }
 

@@ -31,6 +31,7 @@ type discovery struct {
 type discoveryDoc struct {
 	kind string
 	obj  runtime.Object
+	etag string // weak: one for all encodings
 }
 
 type aggregatedDoc struct {
@@ -86,7 +87,7 @@ func (d *discovery) buildLegacy(resources map[schema.GroupVersion][]*api.Served,
 			for _, gv := range d.versions[name] {
 				core.Versions = append(core.Versions, gv.Version)
 			}
-			d.docs["/api"] = discoveryDoc{"APIVersions", core}
+			d.docs["/api"] = discoveryDoc{kind: "APIVersions", obj: core}
 			continue
 		}
 		group := metav1.APIGroup{Name: name}
@@ -96,12 +97,13 @@ func (d *discovery) buildLegacy(resources map[schema.GroupVersion][]*api.Served,
 		group.PreferredVersion = group.Versions[0]
 		groups.Groups = append(groups.Groups, group)
 		single := group
-		d.docs["/apis/"+name] = discoveryDoc{"APIGroup", &single}
+		d.docs["/apis/"+name] = discoveryDoc{kind: "APIGroup", obj: &single}
 	}
-	d.docs["/apis"] = discoveryDoc{"APIGroupList", groups}
+	d.docs["/apis"] = discoveryDoc{kind: "APIGroupList", obj: groups}
 	for gv, list := range resources {
-		d.docs[versionPath(gv)] = discoveryDoc{"APIResourceList", legacyResources(gv, list)}
+		d.docs[versionPath(gv)] = discoveryDoc{kind: "APIResourceList", obj: legacyResources(gv, list)}
 	}
+	d.tag()
 }
 
 func versionPath(gv schema.GroupVersion) string {
@@ -211,6 +213,28 @@ func aggregate(groups []apidiscoveryv2.APIGroupDiscovery) aggregatedDoc {
 	return doc
 }
 
+// tag gives every plain document its ETag.
+func (d *discovery) tag() {
+	for path, doc := range d.docs {
+		data, err := json.Marshal(doc.obj)
+		if err != nil {
+			panic(fmt.Sprintf("apiserver/http: encode discovery: %v", err)) // plain data
+		}
+		doc.etag = fmt.Sprintf("W/\"%X\"", sha512.Sum512(data))
+		d.docs[path] = doc
+	}
+}
+
+// unchanged says whether the client has what the tag names, and answers so.
+func unchanged(w http.ResponseWriter, r *http.Request, etag string) bool {
+	w.Header().Set("Etag", etag)
+	if !slices.Contains(strings.Split(r.Header.Get("If-None-Match"), ", "), etag) {
+		return false
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
 func (d *discovery) has(path string) bool {
 	_, ok := d.docs[path]
 	return ok
@@ -226,8 +250,8 @@ func (d *discovery) paths() []string {
 }
 
 func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request, path string) {
+	w.Header().Add("Vary", "Accept")
 	if doc, ok := s.discovery.aggregated[path]; ok {
-		w.Header().Add("Vary", "Accept")
 		for _, a := range s.accepts.parse(r.Header.Get("Accept")) {
 			if a.as.Kind == "" {
 				break
@@ -245,13 +269,14 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request, path str
 		s.fail(w, r, err)
 		return
 	}
+	if unchanged(w, r, doc.etag) {
+		return
+	}
 	s.writeValue(w, r, http.StatusOK, doc.obj, metav1.Unversioned.WithKind(doc.kind), out)
 }
 
 func (s *Server) sendAggregated(w http.ResponseWriter, r *http.Request, doc aggregatedDoc, body []byte, version string) {
-	w.Header().Set("Etag", doc.etag)
-	if slices.Contains(strings.Split(r.Header.Get("If-None-Match"), ", "), doc.etag) {
-		w.WriteHeader(http.StatusNotModified)
+	if unchanged(w, r, doc.etag) {
 		return
 	}
 	contentType := string(codec.JSON) + ";g=" + apidiscoveryv2.GroupName + ";v=" + version + ";as=APIGroupDiscoveryList"
