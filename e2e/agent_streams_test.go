@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -22,6 +24,7 @@ var streamRows = []row{
 	{"exec: refusals", execRefused},
 	{"attach", attach},
 	{"attach: a terminal, kubectl run -it", attachTerminal},
+	{"exec and logs by kubectl of other versions", otherKubectls},
 	{"copied files", copied},
 	{"proxy", proxied},
 	{"port-forward over WebSocket", func(s *space) { portForward(s, "true") }},
@@ -212,6 +215,34 @@ func proxied(s *space) {
 	}
 	if got, err := s.cluster.kubectl("get", "--raw", "/api/v1/nodes/"+nodeName+"/proxy/stats/summary"); err != nil || !strings.Contains(got, string(p.UID)) {
 		s.t.Errorf("what the node uses: %v\n%s", err, got)
+	}
+}
+
+// otherKubectls are those of the minor version before ours and of Debian, which
+// speaks SPDY only.
+func otherKubectls(s *space) {
+	s.create("p", `
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo said; exec sleep 1000"]}
+`)
+	s.ready("p")
+	for _, version := range []string{"1.20", "1.36"} {
+		kubectl := func(input string, args ...string) (string, error) {
+			path := filepath.Join("..", ".cache", "kubectls", "current", "kubectl-"+version)
+			cmd := exec.CommandContext(s.t.Context(), path, append([]string{"--kubeconfig", s.dir + "/kubeconfig", "-n", s.name}, args...)...)
+			cmd.Stdin = strings.NewReader(input)
+			out, err := cmd.CombinedOutput()
+			return string(out), err
+		}
+		if got, err := kubectl("", "logs", "p"); err != nil || got != "said\n" {
+			s.t.Errorf("%s: logs are %q, %v", version, got, err)
+		}
+		if got, err := kubectl("typed\n", "exec", "-i", "p", "--", "sh", "-c", "read word; echo got $word"); err != nil || got != "got typed\n" {
+			s.t.Errorf("%s: exec said %q, %v", version, got, err)
+		}
+		if got, err := kubectl("", "exec", "p", "--", "sh", "-c", "exit 7"); err == nil || !strings.Contains(got, "exit code 7") {
+			s.t.Errorf("%s: a failing exec said %q, %v", version, got, err)
+		}
 	}
 }
 

@@ -80,7 +80,7 @@ func TestHashTree(t *testing.T) {
 // and of the bundle.
 func TestProgramsAreThere(t *testing.T) {
 	seen := map[string]bool{}
-	for _, p := range programs() {
+	for _, p := range append(programs(), kubectls().programs...) {
 		if seen[p.name] {
 			t.Errorf("%s is there twice", p.name)
 		}
@@ -94,7 +94,7 @@ func TestProgramsAreThere(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "kubectl", "hansa-cni", "pause"} {
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "kubectl", "hansa-cni", "pause", "kubectl-1.36", "kubectl-1.20"} {
 		if !seen[name] {
 			t.Errorf("%s is not carried", name)
 		}
