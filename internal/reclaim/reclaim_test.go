@@ -27,7 +27,7 @@ func (s *scripted) reclaimable() uint64 { return s.room }
 func (s *scripted) reclaim() {
 	s.given++
 	s.room = 0
-	time.Sleep(s.takes)
+	<-time.After(s.takes)
 }
 
 // collect is the end of a collection.
@@ -48,7 +48,7 @@ func (s *scripted) expect(t *testing.T, given int, when string) {
 
 // step lets the bubble's time go on.
 func step(d time.Duration) {
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 }
 
