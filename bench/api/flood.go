@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -27,37 +26,48 @@ const (
 	flooders       = 200
 	heartbeatEvery = 20 * time.Millisecond
 	floodNamespace = "flood"
+	floodListed    = "flood-listed" // the namespace of the 5,000 objects
 	floodNode      = "bench-node"
 )
 
 // flood measures how long a node's lease and the administrator's gets take while
-// 200 connections of one service account create, get and list as fast as they
-// are answered. What is refused is tried again at once, which no client of
-// Kubernetes does.
+// 200 connections of one service account ask as fast as they are answered: of
+// all sorts, then of each sort that is heavy in its own way. What is refused is
+// tried again at once, which no client of Kubernetes does.
 func (l *load) flood(ctx context.Context) error {
-	admin := l.clients[0]
-	token, err := floodAccount(ctx, admin)
+	token, err := floodAccount(ctx, l.clients[0])
 	if err != nil {
 		return fmt.Errorf("prepare the flood: %w", err)
+	}
+	if err := l.fill(ctx, floodListed, 5000); err != nil {
+		return err
 	}
 	node, err := l.node()
 	if err != nil {
 		return err
 	}
 	defer node.Close()
+	for _, sort := range floodSorts {
+		if err := l.floodOf(ctx, sort, token, node); err != nil {
+			return fmt.Errorf("flood of %s: %w", sort, err)
+		}
+	}
+	return nil
+}
+
+// floodOf is a flood of one sort. The flooders are a process of their own, as
+// its scheduler must not hold up those who are measured.
+func (l *load) floodOf(ctx context.Context, sort, token string, node *rig.Client) error {
+	admin := l.clients[0]
 	ctx, cancel := context.WithTimeout(ctx, warm()+*phase)
 	defer cancel()
-	var answered, refused atomic.Int64
-	errs := make(chan error, flooders+2)
+	errs := make(chan error, 2)
 	var all sync.WaitGroup
-	bearer := rig.Target{URL: l.target.URL, TLS: l.target.TLS.Clone(), Token: token}
-	bearer.TLS.Certificates, bearer.TLS.GetClientCertificate = nil, nil
-	for i := range flooders {
-		c := bearer.Connect()
-		defer c.Close()
-		all.Go(func() { errs <- rush(ctx, c, i, &answered, &refused) })
-	}
 	began := time.Now()
+	stop, err := startFlooders(l.cluster.Dir, sort, token)
+	if err != nil {
+		return err
+	}
 	heartbeats, gets := &series{from: began.Add(warm())}, &series{from: began.Add(warm())}
 	all.Go(func() { errs <- heartbeats.keep(ctx, func() error { return renew(ctx, node) }) })
 	all.Go(func() {
@@ -66,24 +76,27 @@ func (l *load) flood(ctx context.Context) error {
 			return err
 		})
 	})
+	profile := make(chan error, 1)
+	go func() { profile <- l.Profile(ctx, l.cluster, "flood_"+sort, "cpu", *phase*3/4) }()
 	all.Wait()
-	close(errs)
-	for e := range errs {
-		err = errors.Join(err, e)
-	}
-	if err != nil {
+	took := time.Since(began)
+	answered, refused, err := stop()
+	if err := errors.Join(err, <-errs, <-errs, <-profile); err != nil {
 		return err
 	}
-	total := answered.Load() + refused.Load()
-	l.Figure("flood", float64(answered.Load())/(warm()+*phase).Seconds(), "1/s")
-	l.Figure("flood_refused", 100*float64(refused.Load())/float64(max(total, 1)), "%")
-	l.Figure("heartbeat_p99", heartbeats.p99(), "ms")
-	l.Figure("admin_p99", gets.p99(), "ms")
+	name := "flood_" + sort
+	if sort == floodSorts[0] {
+		name = "flood"
+	}
+	l.Figure(name, float64(answered)/took.Seconds(), "1/s")
+	l.Figure(name+"_refused", 100*float64(refused)/float64(max(answered+refused, 1)), "%")
+	l.Figure(name+"_heartbeat_p99", heartbeats.p99(), "ms")
+	l.Figure(name+"_admin_p99", gets.p99(), "ms")
 	return nil
 }
 
-// floodAccount makes a service account that may edit its namespace, and gives
-// its token.
+// floodAccount makes a service account that may edit its namespace and the one
+// with the lists, and gives its token.
 func floodAccount(ctx context.Context, admin *rig.Client) (string, error) {
 	meta := metav1.ObjectMeta{Name: floodNamespace}
 	in := "/namespaces/" + floodNamespace
@@ -92,13 +105,16 @@ func floodAccount(ctx context.Context, admin *rig.Client) (string, error) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "edit"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Name: floodNamespace, Namespace: floodNamespace}},
 	}
+	const rbac = "/apis/rbac.authorization.k8s.io/v1"
 	for _, step := range []struct {
 		path string
 		obj  any
 	}{
 		{"/api/v1/namespaces", corev1.Namespace{ObjectMeta: meta}},
 		{"/api/v1" + in + "/serviceaccounts", corev1.ServiceAccount{ObjectMeta: meta}},
-		{"/apis/rbac.authorization.k8s.io/v1" + in + "/rolebindings", binding},
+		{rbac + in + "/rolebindings", binding},
+		{"/api/v1/namespaces", corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: floodListed}}},
+		{rbac + "/namespaces/" + floodListed + "/rolebindings", binding},
 		{"/api/v1/nodes", corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: floodNode}}},
 		{"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases", coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Name: floodNode}}},
 	} {
@@ -124,31 +140,6 @@ func (l *load) node() (*rig.Client, error) {
 	t := rig.Target{URL: l.target.URL, TLS: l.target.TLS.Clone()}
 	t.TLS.Certificates, t.TLS.GetClientCertificate = append(t.TLS.Certificates[:0:0], *cert), nil
 	return t.Connect(), nil
-}
-
-// rush asks for one thing after the other until the context ends.
-func rush(ctx context.Context, c *rig.Client, who int, answered, refused *atomic.Int64) error {
-	path := configMaps.collection(floodNamespace)
-	for i := 0; ctx.Err() == nil; i++ {
-		var err error
-		switch name := fmt.Sprintf("cm-%d-%d", who, i/3); i % 3 {
-		case 0:
-			_, err = c.Discard(ctx, http.MethodPost, path, rig.JSON, fmt.Appendf(nil, `{"metadata":{"name":"%s"},"data":{"payload":"%s"}}`, name, payload))
-		case 1:
-			_, err = c.Discard(ctx, http.MethodGet, path+"?limit=100", "", nil)
-		case 2:
-			_, err = c.Discard(ctx, http.MethodDelete, path+"/"+name, "", nil)
-		}
-		switch {
-		case err == nil:
-			answered.Add(1)
-		case rig.IsRefusal(err, http.StatusTooManyRequests):
-			refused.Add(1)
-		case ctx.Err() == nil && !rig.IsRefusal(err, http.StatusNotFound):
-			return fmt.Errorf("flood: %w", err)
-		}
-	}
-	return nil
 }
 
 // renew renews the node's lease as an agent does.

@@ -10,9 +10,12 @@
 //	list_label                lists a second that select 2 % of them by label, 20 at once
 //	watch                     events a second to -watchers together while objects are created, none lost
 //	watch_resumed             watches that the server ended and that were taken up again
-//	flood                     requests a second of 200 connections of one service account
-//	flood_refused             how many of a hundred of them are refused
-//	heartbeat_p99 admin_p99   how long a node's lease and the administrator's gets take meanwhile
+//	flood                     requests a second of 200 connections of one service account: creates, lists of 100, deletes
+//	flood_lists …_creates     the same of lists of 5,000 objects, of creates,
+//	flood_watches             of watches that begin with 5,000 objects
+//	…_refused                 how many of a hundred of them are refused
+//	…_heartbeat_p99           how long a node's lease takes meanwhile
+//	…_admin_p99               how long the administrator's gets take
 //	memory_private_N          private memory after a run with N = -objects objects on a fresh server
 //	memory_private_N_database the part of it that is etcd's file mapped
 //	memory_pss_loaded         memory of all processes of Hansa after the phases up to here
@@ -65,6 +68,10 @@ func main() {
 		bareMain(dir)
 		return
 	}
+	if dir := os.Getenv(floodVariable); dir != "" {
+		floodMain(dir, os.Args[1], os.Args[2])
+		return
+	}
 	rig.Main(rig.Program{
 		Doc:     "api measures the API over HTTPS and HTTP/2 with ConfigMaps of 512 bytes.",
 		Prepare: prepare,
@@ -106,7 +113,7 @@ func run(ctx context.Context, r *rig.Rig) error {
 // round measures each server.
 func round(ctx context.Context, r *rig.Rig, subjects []subject) error {
 	for _, s := range subjects {
-		if wanted("create", "get", "patch", "delete", "list", "watch", "pods") {
+		if wanted("create", "get", "patch", "delete", "list", "watch", "pods", "flood") {
 			if err := s.run(ctx, r, compare); err != nil {
 				return err
 			}

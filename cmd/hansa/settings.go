@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,8 +89,8 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.IntVar(&s.audit.MaxAge, "audit-log-maxage", 366, "days for which audit logs set aside are kept; 0 is for ever")
 	f.StringSliceVar(&s.featureGates, "feature-gates", nil, "features to switch, NAME=true|false; may be repeated")
 	f.BoolVar(&s.fairness, "enable-priority-and-fairness", true, "let requests take turns by FlowSchema and PriorityLevelConfiguration")
-	f.IntVar(&s.maxRequests, "max-requests-inflight", 400, "requests that read served at once, 0 for any number; with priority and fairness this and --max-mutating-requests-inflight are added up to what all levels share")
-	f.IntVar(&s.maxMutating, "max-mutating-requests-inflight", 200, "requests that write served at once; see --max-requests-inflight")
+	f.IntVar(&s.maxRequests, "max-requests-inflight", byProcessors, "requests that read served at once, 0 for any number; with priority and fairness this and --max-mutating-requests-inflight are added up to what all levels share; -1 is 20 a processor with priority and fairness, at least 40 and at most 400, and without it 400")
+	f.IntVar(&s.maxMutating, "max-mutating-requests-inflight", byProcessors, "requests that write served at once, see --max-requests-inflight; -1 is half of what it is for that one")
 	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
 
@@ -197,18 +198,45 @@ func (s *settings) dataConfig() (daemon.Config, error) {
 	return daemon.Config{DataDir: dir}, nil
 }
 
+// byProcessors lets the number of processors say how many requests are served
+// at once.
+const byProcessors = -1
+
+// The seats that a processor is worth, and the most there are: Kubernetes'
+// defaults. What waits for its turn costs others nothing, what runs does. Fewer
+// than two processors' seats leave too few to a level that has lent most of its
+// own. Without priority and fairness nothing can wait, so many are let in.
+const (
+	fewestProcessors          = 2
+	readingSeats, mostReading = 20, 400
+	writingSeats, mostWriting = 10, 200
+)
+
+// seats are the requests served at once that a setting stands for.
+func seats(setting, processors, each, most int, fairness bool) int {
+	switch {
+	case setting != byProcessors:
+		return setting
+	case fairness:
+		return min(max(processors, fewestProcessors)*each, most)
+	}
+	return most
+}
+
 // limits checks how many requests may be served at once. It answers with the
 // wrong flag and why it is.
-func (s *settings) limits(c *daemon.Config) (flag, why string) {
+func (s *settings) limits(c *daemon.Config, processors int) (flag, why string) {
+	reading := seats(s.maxRequests, processors, readingSeats, mostReading, s.fairness)
+	writing := seats(s.maxMutating, processors, writingSeats, mostWriting, s.fairness)
 	switch {
-	case s.maxRequests < 0:
-		return "max-requests-inflight", fmt.Sprintf("%d is negative", s.maxRequests)
-	case s.maxMutating < 0:
-		return "max-mutating-requests-inflight", fmt.Sprintf("%d is negative", s.maxMutating)
-	case s.fairness && s.maxRequests+s.maxMutating == 0:
+	case reading < 0:
+		return "max-requests-inflight", fmt.Sprintf("%d is negative", reading)
+	case writing < 0:
+		return "max-mutating-requests-inflight", fmt.Sprintf("%d is negative", writing)
+	case s.fairness && reading+writing == 0:
 		return "max-requests-inflight", "priority and fairness need something to share: give this or --max-mutating-requests-inflight a number, or --enable-priority-and-fairness=false"
 	}
-	c.Fairness, c.MaxRequests, c.MaxMutatingRequests = s.fairness, s.maxRequests, s.maxMutating
+	c.Fairness, c.MaxRequests, c.MaxMutatingRequests = s.fairness, reading, writing
 	return "", ""
 }
 
@@ -285,7 +313,7 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	if c.NodeTaints, err = parseTaints(s.nodeTaints); err != nil {
 		return bad("node-taint", "%v", err)
 	}
-	if flag, why := s.limits(&c); why != "" {
+	if flag, why := s.limits(&c, runtime.GOMAXPROCS(0)); why != "" {
 		return bad(flag, "%s", why)
 	}
 	for _, g := range s.featureGates {

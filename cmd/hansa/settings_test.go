@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	corev1 "k8s.io/api/core/v1"
 
 	"hansa.dev/hansa/daemon"
@@ -49,8 +51,39 @@ func TestDefaults(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if !c.Fairness || c.MaxRequests != 400 || c.MaxMutatingRequests != 200 {
-		t.Errorf("fairness %v, %d and %d requests at once; want kube-apiserver's true, 400 and 200", c.Fairness, c.MaxRequests, c.MaxMutatingRequests)
+	if n := runtime.GOMAXPROCS(0); !c.Fairness || c.MaxRequests != min(20*max(n, 2), 400) || c.MaxMutatingRequests != min(10*max(n, 2), 200) {
+		t.Errorf("fairness %v, %d and %d requests at once with %d processors", c.Fairness, c.MaxRequests, c.MaxMutatingRequests, n)
+	}
+}
+
+// Seats grow with the processors up to kube-apiserver's defaults, and are those
+// where nothing can wait for a seat.
+func TestSeats(t *testing.T) {
+	for _, tt := range []struct {
+		args             []string
+		processors       int
+		reading, writing int
+	}{
+		{nil, 1, 40, 20},
+		{nil, 2, 40, 20},
+		{nil, 16, 320, 160},
+		{nil, 20, 400, 200},
+		{nil, 128, 400, 200},
+		{[]string{"--max-requests-inflight=7"}, 2, 7, 20},
+		{[]string{"--max-mutating-requests-inflight=0"}, 2, 40, 0},
+		{[]string{"--enable-priority-and-fairness=false"}, 2, 400, 200},
+		{[]string{"--enable-priority-and-fairness=false", "--max-requests-inflight=0"}, 2, 0, 200},
+	} {
+		var s settings
+		flags := pflag.NewFlagSet("up", pflag.ContinueOnError)
+		s.clusterFlags(flags)
+		if err := flags.Parse(tt.args); err != nil {
+			t.Fatal(err)
+		}
+		var c daemon.Config
+		if flag, why := s.limits(&c, tt.processors); why != "" || c.MaxRequests != tt.reading || c.MaxMutatingRequests != tt.writing {
+			t.Errorf("%q with %d processors: %d and %d, want %d and %d; %s %s", tt.args, tt.processors, c.MaxRequests, c.MaxMutatingRequests, tt.reading, tt.writing, flag, why)
+		}
 	}
 }
 
