@@ -29,6 +29,10 @@
 // machines differ and are shared. The rest is of Hansa alone, once:
 //
 //	idlewatches               memory for one of 10,000 idle watches over 100 connections
+//	lists100k_fast            time of 50 lists at once of as many ConfigMaps as -pods says
+//	lists100k_slow            the same by slow readers, that give up after a phase
+//	lists100k_chunks          the same in chunks of 500
+//	lists100k_…_growth        the most private memory meanwhile above that at rest (…_rest), without etcd's file mapped
 //	pods100k_templates        private memory with -pods pods of 200 templates, without etcd's file mapped
 //	pods100k_distinct         the same of pods of which no two are alike
 //	pods100k_…_database       the file's pages that are mapped
@@ -53,7 +57,7 @@ var (
 	phase       = flag.Duration("phase", 20*time.Second, "how long each phase is measured")
 	objects     = flag.Int("objects", 5000, "`number` of objects that are listed")
 	watchers    = flag.Int("watchers", 50, "`number` of watchers, each on a connection of its own")
-	podCount    = flag.Int("pods", 100_000, "`number` of pods in pods100k and start100k")
+	podCount    = flag.Int("pods", 100_000, "`number` of pods in pods100k and start100k, of ConfigMaps in lists100k")
 	settle      = flag.Duration("settle", 5*time.Second, "how long after a load memory is looked at")
 	rounds      = flag.Int("rounds", 1, "`number` of times that each server is started and measured, in turn")
 	peer        = flag.Bool("peer", false, "measure the API machinery of Kubernetes as well, and print ratios to it")
@@ -61,7 +65,7 @@ var (
 	only        = flag.String("only", "", "only these `phases`, comma separated, of "+strings.Join(phases, ",")+"; creates come before any of the first four")
 )
 
-var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "idlewatches", "pods100k", "start100k"}
+var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "idlewatches", "lists100k", "pods100k", "start100k"}
 
 func main() {
 	if dir := os.Getenv(bareVariable); dir != "" {
@@ -199,6 +203,7 @@ func alone(ctx context.Context, r *rig.Rig) error {
 		want bool
 	}{
 		{idleWatches, wanted("idlewatches")},
+		{listsOfMany, wanted("lists100k")},
 		{templatePods, wanted("pods100k", "start100k")},
 		{distinctPods, wanted("pods100k")},
 	} {
