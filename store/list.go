@@ -7,37 +7,49 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"hansa.dev/hansa/api"
 )
 
 // List reads the objects of a query from one consistent state.
 func (s *Store) List(ctx context.Context, q Query, o ListOptions) (List, error) {
-	sel, err := s.selector(q)
+	p, err := s.Scan(ctx, q, o)
 	if err != nil {
 		return List{}, err
+	}
+	return List{Items: slices.Collect(p.Objects), ResourceVersion: p.ResourceVersion, Continue: p.Continue, Remaining: p.Remaining}, nil
+}
+
+// Scan is List for who goes through the objects once: however many there are,
+// they take no memory, unless there is a limit or they come from the history.
+func (s *Store) Scan(ctx context.Context, q Query, o ListOptions) (Page, error) {
+	sel, err := s.selector(q)
+	if err != nil {
+		return Page{}, err
 	}
 	if o.Continue != "" {
 		return s.listMore(ctx, sel, o)
 	}
 	exact, err := s.listMode(o)
 	if err != nil {
-		return List{}, err
+		return Page{}, err
 	}
 	if exact != 0 {
 		if err := s.await(ctx, exact); err != nil {
-			return List{}, err
+			return Page{}, err
 		}
 		return s.listAt(ctx, sel, exact, "", o.Limit)
 	}
 	if err := s.notOlder(ctx, o.ResourceVersion); err != nil {
-		return List{}, err
+		return Page{}, err
 	}
 	snap := s.snap.Load()
-	return page(sel, sel.scan(&snap.tables[sel.table.place], ""), lastOf(snap.revision), o.Limit,
-		func(e *entry) int64 { return countAfter(&snap.tables[sel.table.place], sel, e.key) }), nil
+	return sel.page(snap.tables[sel.table.place], "", lastOf(snap.revision), o.Limit), nil
 }
 
 // listMode checks the options by the table in Kubernetes' API concepts
@@ -76,26 +88,43 @@ func countAfter(v *tableView, sel *selector, key string) (n int64) {
 	return n
 }
 
+// page is what matches of a view, from a key on. It holds the view and not the
+// snapshot, which has all other resources in it.
+func (q *selector) page(v tableView, from string, version, limit int64) Page {
+	if limit > 0 {
+		return page(q, q.scan(&v, from), version, limit, func(e *entry) int64 { return countAfter(&v, q, e.key) })
+	}
+	return Page{ResourceVersion: formatVersion(version), Objects: func(yield func(api.Object) bool) {
+		for e := range q.scan(&v, from) {
+			if q.matches(e) && !yield(e.obj) {
+				return
+			}
+		}
+	}}
+}
+
 // page takes the entries that match, up to the limit. They are of this version.
-func page(sel *selector, from iter.Seq[*entry], version, limit int64, after func(*entry) int64) List {
-	list := List{ResourceVersion: formatVersion(version)}
+func page(sel *selector, from iter.Seq[*entry], version, limit int64, after func(*entry) int64) Page {
+	p := Page{ResourceVersion: formatVersion(version)}
+	var items []api.Object
 	var last *entry
 	for e := range from {
 		if !sel.matches(e) {
 			continue
 		}
-		if limit > 0 && int64(len(list.Items)) == limit {
-			list.Continue = token{Revision: version, Start: last.key + "\x00"}.String()
+		if limit > 0 && int64(len(items)) == limit {
+			p.Continue = token{Revision: version, Start: last.key + "\x00"}.String()
 			if sel.counts() {
 				n := after(last)
-				list.Remaining = &n
+				p.Remaining = &n
 			}
 			break
 		}
-		list.Items = append(list.Items, e.obj)
+		items = append(items, e.obj)
 		last = e
 	}
-	return list
+	p.Objects = slices.Values(items)
+	return p
 }
 
 // token is where the next page begins, in Kubernetes' own form.
@@ -128,26 +157,26 @@ func parseToken(s string) (t token, err error) {
 }
 
 // listMore answers a later page from the state of the first one.
-func (s *Store) listMore(ctx context.Context, sel *selector, o ListOptions) (List, error) {
+func (s *Store) listMore(ctx context.Context, sel *selector, o ListOptions) (Page, error) {
 	if o.ResourceVersion != "" || o.ResourceVersionMatch != "" {
-		return List{}, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
+		return Page{}, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
 	}
 	t, err := parseToken(o.Continue)
 	if err != nil {
-		return List{}, err
+		return Page{}, err
 	}
 	if t.Revision < 0 {
 		if err := s.sync(ctx); err != nil {
-			return List{}, err
+			return Page{}, err
 		}
 		return s.listAt(ctx, sel, lastOf(s.snap.Load().revision), t.Start, o.Limit)
 	}
 	if err := s.await(ctx, t.Revision); err != nil {
-		return List{}, err
+		return Page{}, err
 	}
 	list, err := s.listAt(ctx, sel, t.Revision, t.Start, o.Limit)
 	if apierrors.IsResourceExpired(err) {
-		return List{}, errTokenExpired(t)
+		return Page{}, errTokenExpired(t)
 	}
 	return list, err
 }
@@ -167,15 +196,14 @@ func errTokenExpired(t token) error {
 // has not changed since, else from the engine's history. What one transaction
 // wrote is there together, whichever of its versions is asked for; who watches
 // from that version hears again of what came behind it.
-func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from string, limit int64) (List, error) {
+func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from string, limit int64) (Page, error) {
 	snap, revision := s.snap.Load(), version/slots
 	view := &snap.tables[sel.table.place]
 	if view.newest <= revision && revision <= snap.revision {
-		return page(sel, sel.scan(view, from), version, limit,
-			func(e *entry) int64 { return countAfter(view, sel, e.key) }), nil
+		return sel.page(*view, from, version, limit), nil
 	}
 	if revision == 0 { // before the first; to the engine it means the newest
-		return List{}, errTooOld(version, lastOf(revision))
+		return Page{}, errTooOld(version, lastOf(revision))
 	}
 	h := &historicList{ctx: ctx, store: s, sel: sel, revision: revision}
 	list := page(sel, h.scan(from), version, limit, h.countAfter)
@@ -184,12 +212,12 @@ func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from s
 	}
 	var gone *CompactedError
 	if errors.As(h.err, &gone) {
-		return List{}, errTooOld(version, lastOf(gone.Compacted))
+		return Page{}, errTooOld(version, lastOf(gone.Compacted))
 	}
 	if ctx.Err() != nil {
-		return List{}, ctx.Err()
+		return Page{}, ctx.Err()
 	}
-	return List{}, errRead(fmt.Sprintf("list %s at revision %d", sel.Resource.Plural, revision), h.err)
+	return Page{}, errRead(fmt.Sprintf("list %s at revision %d", sel.Resource.Plural, revision), h.err)
 }
 
 // historicList reads entries of a past revision from the engine.

@@ -30,6 +30,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -103,6 +104,16 @@ type ListOptions struct {
 	ResourceVersionMatch metav1.ResourceVersionMatch
 	Limit                int64 // 0: all
 	Continue             string
+}
+
+// Page is a List that is gone through instead of held.
+type Page struct {
+	// Objects are in key order. They may be gone through more than once and are
+	// the same each time; until that is over they keep the state they are from.
+	Objects         iter.Seq[api.Object]
+	ResourceVersion string
+	Continue        string
+	Remaining       *int64 // as in List
 }
 
 // List is one page of objects in key order.

@@ -312,7 +312,7 @@ func (c *call) deleteCollection() error {
 	if err != nil {
 		return err
 	}
-	return c.sendList(deleted)
+	return c.sendList(store.Page{Objects: slices.Values(deleted.Items), ResourceVersion: deleted.ResourceVersion, Continue: deleted.Continue, Remaining: deleted.Remaining})
 }
 
 // send answers with an object: a stored one in the agreed form, or a body of
@@ -340,7 +340,7 @@ func (c *call) send(code int, obj runtime.Object) error {
 		c.writeObject(c.w, c.r, code, stored, form, c.out)
 		return nil
 	case kind == "Table":
-		return c.sendTable(code, store.List{Items: []api.Object{stored}, ResourceVersion: stored.GetResourceVersion()}, false)
+		return c.sendTable(code, store.Page{Objects: slices.Values([]api.Object{stored}), ResourceVersion: stored.GetResourceVersion()}, false)
 	case kind == "PartialObjectMetadata":
 		c.writeValue(c.w, c.r, code, metadataOf(stored), c.out.as, c.out)
 		return nil
@@ -353,25 +353,28 @@ func (c *call) notAList(kind string) error {
 		fmt.Sprintf("you requested %s, but the requested object is not a list type (%s)", kind, c.info.Served.Kind))
 }
 
-func (c *call) sendList(list store.List) error {
-	meta := metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining}
+func (c *call) sendList(list store.Page) error {
+	form := codec.FormOf(c.info.Served)
+	whole := &codec.List{
+		Kind: form.GroupVersion().WithKind(form.Kind + "List"), Form: form, Items: list.Objects,
+		Meta: metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining},
+	}
 	switch c.out.as.Kind {
 	case "Table":
 		return c.sendTable(http.StatusOK, list, true)
-	case "PartialObjectMetadataList", "PartialObjectMetadata":
-		if c.out.as.Kind == "PartialObjectMetadata" {
-			return statusError(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
-				fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%s)", c.info.Served.Kind+"List"))
-		}
-		partial := &metav1.PartialObjectMetadataList{ListMeta: meta, Items: make([]metav1.PartialObjectMetadata, len(list.Items))}
-		for i, obj := range list.Items {
-			partial.Items[i] = *metadataOf(obj)
-		}
-		c.writeValue(c.w, c.r, http.StatusOK, partial, c.out.as, c.out)
-		return nil
+	case "PartialObjectMetadata":
+		return statusError(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
+			fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%s)", c.info.Served.Kind+"List"))
+	case "PartialObjectMetadataList":
+		whole.Kind, whole.Form, whole.Kinds = c.out.as, metadataForm, true
 	}
-	form := codec.FormOf(c.info.Served)
-	whole := &codec.List{Kind: form.GroupVersion().WithKind(form.Kind + "List"), Meta: meta, Items: list.Items, Form: form}
 	c.writeList(c.w, c.r, whole, c.out)
 	return nil
+}
+
+// metadataForm is an object reduced to its metadata, in the version that is in
+// lists whichever was asked for.
+var metadataForm = codec.Form{
+	GroupVersionKind: metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"),
+	FromHub:          func(obj api.Object) (api.Object, error) { return metadataOf(obj), nil },
 }

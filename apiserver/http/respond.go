@@ -77,23 +77,24 @@ func compressed(h http.Header) {
 	h.Add("Vary", "Accept-Encoding")
 }
 
-// writeList sends a list. One that stays small is sent at once, with its length;
-// a larger one as it comes, compressed for clients that take that.
+// writeList sends a list.
 func (s *Server) writeList(w http.ResponseWriter, r *http.Request, list *codec.List, out output) {
 	s.noteList(w, list)
-	if out.pretty && out.media == codec.JSON {
-		s.write(w, r, http.StatusOK, string(out.media), true, func(b []byte) ([]byte, error) {
-			whole := bytes.NewBuffer(b)
-			err := s.Codec.WriteList(whole, list, out.media)
-			return newline(whole.Bytes(), out.media, err)
-		})
-		return
-	}
-	p := &piecewise{w: w, r: r, contentType: string(out.media), held: answers.Get().(*[]byte)}
+	s.writePieces(w, r, http.StatusOK, out, func(to io.Writer) error { return s.Codec.WriteList(to, list, out.media) })
+}
+
+// writePieces sends what fill writes. What stays small is sent at once, with its
+// length; what is larger as it comes, compressed for clients that take that.
+func (s *Server) writePieces(w http.ResponseWriter, r *http.Request, code int, out output, fill func(io.Writer) error) {
+	p := &piecewise{w: w, r: r, code: code, contentType: string(out.media), held: answers.Get().(*[]byte)}
 	*p.held = (*p.held)[:0]
 	defer p.release()
-	err := s.Codec.WriteList(p, list, out.media)
-	if err == nil && out.media == codec.JSON {
+	var to io.Writer = p
+	if out.pretty && out.media == codec.JSON {
+		to = &indenter{to: p}
+	}
+	err := fill(to)
+	if err == nil && to == io.Writer(p) && out.media == codec.JSON {
 		_, err = p.Write([]byte{'\n'})
 	}
 	switch {
@@ -120,6 +121,7 @@ func (s *Server) notEncoded(w http.ResponseWriter, r *http.Request, err error) {
 type piecewise struct {
 	w           http.ResponseWriter
 	r           *http.Request
+	code        int
 	contentType string
 	held        *[]byte
 	to          io.Writer // where pieces go once the answer has begun
@@ -152,7 +154,7 @@ func (p *piecewise) begin() {
 		p.zip.Reset(p.w)
 		p.to = p.zip
 	}
-	p.w.WriteHeader(http.StatusOK)
+	p.w.WriteHeader(p.code)
 }
 
 func (p *piecewise) send(b []byte) (int, error) {
@@ -170,7 +172,7 @@ func (p *piecewise) finish() {
 		h := p.w.Header()
 		h["Content-Type"] = []string{p.contentType}
 		h["Content-Length"] = []string{strconv.Itoa(len(*p.held))}
-		p.w.WriteHeader(http.StatusOK)
+		p.w.WriteHeader(p.code)
 		_, _ = p.w.Write(*p.held)
 	}
 }

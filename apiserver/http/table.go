@@ -1,10 +1,14 @@
 package http
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"iter"
 	"reflect"
 	"slices"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -67,32 +71,48 @@ func (c *call) tableSpec() *api.Table {
 // table shows objects as rows. columns says whether to head them, whole that they
 // are a list.
 func (c *call) table(objs []api.Object, meta metav1.ListMeta, include metav1.IncludeObjectPolicy, columns, whole bool) (*metav1.Table, error) {
-	spec := c.tableSpec()
-	now := c.Config.Clock.Now()
 	t := &metav1.Table{ListMeta: meta, Rows: make([]metav1.TableRow, len(objs))}
 	if columns {
-		t.ColumnDefinitions = spec.Columns
+		t.ColumnDefinitions = c.tableSpec().Columns
 	}
-	cells := spec.Row
-	if whole && spec.Among != nil {
-		cells = spec.Among(objs)
-	}
+	rows := c.rows(slices.Values(objs), include, whole)
 	for i, obj := range objs {
-		row := &t.Rows[i]
-		if cells != nil {
-			row.Cells = cells(obj, now)
-		} else {
-			row.Cells = []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format("2006-01-02T15:04:05Z")}
-		}
-		if spec.Conditions != nil {
-			row.Conditions = spec.Conditions(obj)
-		}
-		var err error
-		if row.Object, err = c.rowObject(obj, include); err != nil {
+		if err := rows.fill(&t.Rows[i], obj); err != nil {
 			return nil, err
 		}
 	}
 	return t, nil
+}
+
+// rows makes the rows of one table.
+type rows struct {
+	*call
+	spec    *api.Table
+	cells   func(api.Object, time.Time) []any // nil: name and age
+	now     time.Time
+	include metav1.IncludeObjectPolicy
+}
+
+func (c *call) rows(objs iter.Seq[api.Object], include metav1.IncludeObjectPolicy, whole bool) *rows {
+	r := &rows{call: c, spec: c.tableSpec(), now: c.Config.Clock.Now(), include: include}
+	r.cells = r.spec.Row
+	if whole && r.spec.Among != nil {
+		r.cells = r.spec.Among(slices.Collect(objs))
+	}
+	return r
+}
+
+func (r *rows) fill(row *metav1.TableRow, obj api.Object) (err error) {
+	if r.cells != nil {
+		row.Cells = r.cells(obj, r.now)
+	} else {
+		row.Cells = []any{obj.GetName(), obj.GetCreationTimestamp().UTC().Format("2006-01-02T15:04:05Z")}
+	}
+	if r.spec.Conditions != nil {
+		row.Conditions = r.spec.Conditions(obj)
+	}
+	row.Object, err = r.rowObject(obj, r.include)
+	return err
 }
 
 func (c *call) rowObject(obj api.Object, include metav1.IncludeObjectPolicy) (runtime.RawExtension, error) {
@@ -114,16 +134,69 @@ func (c *call) metaKind(kind string) schema.GroupVersionKind {
 	return c.out.as.GroupVersion().WithKind(kind)
 }
 
-func (c *call) sendTable(code int, list store.List, whole bool) error {
+func (c *call) sendTable(code int, list store.Page, whole bool) error {
 	include, err := c.tableOptions()
 	if err != nil {
 		return err
 	}
 	meta := metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining}
-	t, err := c.table(list.Items, meta, include, true, whole)
+	if c.out.media != codec.JSON {
+		t, err := c.table(slices.Collect(list.Objects), meta, include, true, whole)
+		if err != nil {
+			return err
+		}
+		c.writeValue(c.w, c.r, code, t, c.metaKind("Table"), c.out)
+		return nil
+	}
+	fill := func(w io.Writer) error { return c.writeTable(w, list, meta, include, whole) }
+	if a := c.w.audit; a != nil {
+		a.Answer(nil, func() ([]byte, error) {
+			var all bytes.Buffer
+			err := fill(&all)
+			return slices.Clip(all.Bytes()), err
+		})
+	}
+	c.writePieces(c.w, c.r, code, c.out, fill)
+	return nil
+}
+
+// noRows is how a table ends that has no rows.
+const noRows = "]}"
+
+// rowsPiece is about how much of a table is written at once, in bytes.
+const rowsPiece = 32 << 10
+
+// writeTable writes a table in JSON, row by row.
+func (c *call) writeTable(w io.Writer, list store.Page, meta metav1.ListMeta, include metav1.IncludeObjectPolicy, whole bool) error {
+	head := &metav1.Table{ListMeta: meta, ColumnDefinitions: c.tableSpec().Columns, Rows: []metav1.TableRow{}}
+	b, err := c.Codec.AppendValue(nil, head, c.metaKind("Table"), codec.JSON)
 	if err != nil {
 		return err
 	}
-	c.writeValue(c.w, c.r, code, t, c.metaKind("Table"), c.out)
-	return nil
+	b = bytes.TrimSuffix(b, []byte(noRows))
+	rows := c.rows(list.Objects, include, whole)
+	first := true
+	for obj := range list.Objects {
+		var row metav1.TableRow
+		if err := rows.fill(&row, obj); err != nil {
+			return err
+		}
+		text, err := json.Marshal(&row)
+		if err != nil {
+			return fmt.Errorf("encode a row of a table: %w", err)
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		first = false
+		if b = append(b, text...); len(b) < rowsPiece {
+			continue
+		}
+		if _, err := w.Write(b); err != nil {
+			return err
+		}
+		b = b[:0]
+	}
+	_, err = w.Write(append(b, noRows...))
+	return err
 }

@@ -211,8 +211,11 @@ func TestDeleteCollection(t *testing.T) {
 		t.Fatalf("deleted %v, %v", list.Items, err)
 	}
 	left, err := f.List(t.Context(), requesttest.Info("list", "v1", "configmaps", "default", ""), &metav1.ListOptions{})
-	if err != nil || len(left.Items) != 1 || left.Items[0].GetName() != "b" {
-		t.Errorf("left are %v, %v", left.Items, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if objs := slices.Collect(left.Objects); len(objs) != 1 || objs[0].GetName() != "b" {
+		t.Errorf("left are %v", objs)
 	}
 }
 

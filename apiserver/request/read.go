@@ -49,23 +49,23 @@ func (h *Handler) read(ctx context.Context, info *Info, resourceVersion string) 
 }
 
 // List reads the objects that the options select.
-func (h *Handler) List(ctx context.Context, info *Info, opts *metav1.ListOptions) (store.List, error) {
+func (h *Handler) List(ctx context.Context, info *Info, opts *metav1.ListOptions) (store.Page, error) {
 	if err := h.Authorize(ctx, info); err != nil {
-		return store.List{}, err
+		return store.Page{}, err
 	}
 	if err := validateListOptions(opts); err != nil {
-		return store.List{}, err
+		return store.Page{}, err
 	}
 	q, err := query(info, opts)
 	if err != nil {
-		return store.List{}, err
+		return store.Page{}, err
 	}
 	if compute := h.Computed[info.row().GroupResource()]; compute != nil {
-		return store.List{Items: slices.DeleteFunc(compute(ctx), func(obj api.Object) bool {
+		return store.Page{Objects: slices.Values(slices.DeleteFunc(compute(ctx), func(obj api.Object) bool {
 			return q.Name != "" && obj.GetName() != q.Name || q.Match != nil && !q.Match(obj)
-		})}, nil
+		}))}, nil
 	}
-	return h.Store.List(ctx, q, listOptions(opts))
+	return h.Store.Scan(ctx, q, listOptions(opts))
 }
 
 func listOptions(opts *metav1.ListOptions) store.ListOptions {

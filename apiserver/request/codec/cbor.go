@@ -3,6 +3,7 @@ package codec
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -94,9 +95,21 @@ func (c *Codec) writeCBORList(w io.Writer, list *List) error {
 	}
 	b := appendCBORKind(appendCBORHead(append([]byte(nil), selfDescribed...), cborMap, 4), list.Kind)
 	b = append(appendCBORString(b, "metadata"), meta...)
-	b = appendCBORHead(appendCBORString(b, "items"), cborArray, len(list.Items))
-	b, err = c.writeItems(w, b, list, CBOR, func(b []byte, body Body) []byte { return append(b, body...) })
-	if err != nil {
+	n := 0
+	for range list.Items {
+		n++
+	}
+	var failed error
+	b = appendCBORHead(appendCBORString(b, "items"), cborArray, n)
+	b, err = c.writeItems(w, b, list, CBOR, func(b []byte, body Body) []byte {
+		if !list.Kinds {
+			return append(b, body...)
+		}
+		pairs, rest, err := cutCBORMap(body)
+		failed = errors.Join(failed, err)
+		return append(appendCBORKind(appendCBORHead(b, cborMap, pairs+2), list.Form.GroupVersionKind), rest...)
+	})
+	if err = errors.Join(err, failed); err != nil {
 		return err
 	}
 	_, err = w.Write(b)

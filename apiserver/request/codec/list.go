@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"iter"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -18,15 +20,18 @@ import (
 type List struct {
 	Kind  schema.GroupVersionKind // e.g. ConfigMapList
 	Meta  metav1.ListMeta
-	Items []api.Object
+	// Items may be gone through more than once and are the same each time.
+	Items iter.Seq[api.Object]
 	Form  Form // of the items
+	// Kinds says that each item has its kind: those of typed lists have none.
+	Kinds bool
 }
 
 // pieceBytes is about how much of a list is written at once.
 const pieceBytes = 32 << 10
 
 // WriteList writes a list in full, piece by piece: it is never in memory as a
-// whole, except as YAML. After an error w may have got a part of it.
+// whole. After an error w may have got a part of it.
 func (c *Codec) WriteList(w io.Writer, list *List, media MediaType) error {
 	switch media {
 	case Protobuf:
@@ -34,16 +39,7 @@ func (c *Codec) WriteList(w io.Writer, list *List, media MediaType) error {
 	case CBOR:
 		return c.writeCBORList(w, list)
 	case YAML:
-		var whole bytes.Buffer
-		if err := c.WriteList(&whole, list, JSON); err != nil {
-			return err
-		}
-		text, err := yaml.JSONToYAML(whole.Bytes())
-		if err != nil {
-			return fmt.Errorf("encode %s: %w", list.Kind.Kind, err)
-		}
-		_, err = w.Write(text)
-		return err
+		return c.writeYAMLList(w, list)
 	}
 	listMeta, err := json.Marshal(list.Meta)
 	if err != nil {
@@ -57,7 +53,7 @@ func (c *Codec) WriteList(w io.Writer, list *List, media MediaType) error {
 			b = append(b, ',')
 		}
 		first = false
-		return append(append(b, '{'), cutKind(body, list.Form.GroupVersionKind)...)
+		return list.appendItem(b, body)
 	})
 	if err != nil {
 		return err
@@ -66,10 +62,61 @@ func (c *Codec) WriteList(w io.Writer, list *List, media MediaType) error {
 	return err
 }
 
+// appendItem appends an item as it stands in a list.
+func (l *List) appendItem(b []byte, body Body) []byte {
+	if l.Kinds {
+		return append(b, body...)
+	}
+	return append(append(b, '{'), cutKind(body, l.Form.GroupVersionKind)...)
+}
+
+// writeYAMLList writes each item as a document by itself, moved to the right as
+// one of a sequence. Keys are in order, as they are wherever YAML is made of JSON.
+func (c *Codec) writeYAMLList(w io.Writer, list *List) error {
+	head, err := yaml.Marshal(map[string]any{"apiVersion": list.Kind.GroupVersion().String()})
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", list.Kind.Kind, err)
+	}
+	b, empty := append(head, "items:"...), true
+	var failed error
+	b, err = c.writeItems(w, b, list, JSON, func(b []byte, body Body) []byte {
+		text, err := yaml.JSONToYAML(list.appendItem(nil, body))
+		if err != nil {
+			failed = fmt.Errorf("encode %s: %w", list.Form.Kind, err)
+			return b
+		}
+		if empty {
+			b = append(b, '\n')
+		}
+		empty = false
+		before := "- "
+		for line := range bytes.Lines(text) {
+			if len(line) > 1 {
+				b = append(b, before...)
+			}
+			b = append(b, line...)
+			before = "  "
+		}
+		return b
+	})
+	if err = errors.Join(err, failed); err != nil {
+		return err
+	}
+	if empty {
+		b = append(b, " []\n"...)
+	}
+	tail, err := yaml.Marshal(map[string]any{"kind": list.Kind.Kind, "metadata": list.Meta})
+	if err != nil {
+		return fmt.Errorf("encode %s: %w", list.Kind.Kind, err)
+	}
+	_, err = w.Write(append(b, tail...))
+	return err
+}
+
 // writeItems appends every item to b by add, writing b whenever it is large
 // enough, and gives back what is still to be written.
 func (c *Codec) writeItems(w io.Writer, b []byte, list *List, media MediaType, add func(b []byte, body Body) []byte) ([]byte, error) {
-	for _, item := range list.Items {
+	for item := range list.Items {
 		body, err := c.Body(item, list.Form, media)
 		if err != nil {
 			return nil, err
@@ -101,7 +148,7 @@ func (c *Codec) writeProtoList(w io.Writer, list *List) error {
 	}
 	meta = append(binary.AppendUvarint([]byte{protoField1}, uint64(len(meta))), meta...)
 	total := len(meta)
-	for _, item := range list.Items {
+	for item := range list.Items {
 		n, err := c.protoSize(item, list.Form)
 		if err != nil {
 			return err
