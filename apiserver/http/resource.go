@@ -146,7 +146,8 @@ func (c *call) body() ([]byte, error) {
 	}
 	var data []byte
 	var err error
-	if n := c.r.ContentLength; n >= 0 {
+	// Memory for a large one is taken as it comes.
+	if n := c.r.ContentLength; n >= 0 && n <= largeBuffer {
 		data = make([]byte, n)
 		_, err = io.ReadFull(c.r.Body, data)
 	} else if data, err = io.ReadAll(io.LimitReader(c.r.Body, MaxBody+1)); len(data) > MaxBody {

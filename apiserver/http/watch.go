@@ -28,6 +28,9 @@ const (
 	// lastBookmark is how long before its end a watch says once more how far it
 	// is, so that the next one can begin there.
 	lastBookmark = 2 * time.Second
+	// stall is how long a client may read nothing before its watch is dropped.
+	// It is put off with each tick.
+	stall = 2 * bookmarkEvery
 	// A watch whose client names no end lasts between one and two times this.
 	minWatch = 30 * time.Minute
 )
@@ -46,6 +49,8 @@ type stream struct {
 	// send passes on one frame; flush makes sure that the client has it.
 	send  func([]byte) error
 	flush func()
+	// until is by when what is written has to be gone; the zero time is never.
+	until func(time.Time) error
 	buf   []byte
 }
 
@@ -106,7 +111,7 @@ func (s *stream) overHTTP(serve func()) {
 		_, err := s.w.Write(b)
 		return err
 	}
-	s.flush = s.w.Flush
+	s.flush, s.until = s.w.Flush, http.NewResponseController(s.w.ResponseWriter).SetWriteDeadline
 	serve()
 }
 
@@ -146,7 +151,7 @@ func (s *stream) overWebSocket(serve func()) {
 			}
 			return websocket.Message.Send(ws, b)
 		}
-		s.flush = func() {}
+		s.flush, s.until = func() {}, ws.SetWriteDeadline
 		serve()
 	}
 	websocket.Server{Handler: handler}.ServeHTTP(s.w, s.r)
@@ -172,6 +177,9 @@ func (s *stream) run(watcher *store.Watcher, life time.Duration) {
 	}
 	tick := clock.NewTicker(bookmarkEvery)
 	defer tick.Stop()
+	// A watcher that does not read keeps what it has yet to be told of.
+	_ = s.until(clock.Now().Add(stall))
+	defer s.until(time.Time{}) //nolint:errcheck // where there is no deadline there is none to end
 	for {
 		events, more, err := watcher.Poll(s.ctx)
 		if err != nil {
@@ -189,6 +197,7 @@ func (s *stream) run(watcher *store.Watcher, life time.Duration) {
 		case <-more:
 		case <-watcher.Done():
 		case <-tick.C():
+			_ = s.until(clock.Now().Add(stall))
 			err = s.progress(watcher)
 		case <-last:
 			err = s.progress(watcher)

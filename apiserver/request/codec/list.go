@@ -18,8 +18,8 @@ import (
 
 // List is a list to be encoded.
 type List struct {
-	Kind  schema.GroupVersionKind // e.g. ConfigMapList
-	Meta  metav1.ListMeta
+	Kind schema.GroupVersionKind // e.g. ConfigMapList
+	Meta metav1.ListMeta
 	// Items may be gone through more than once and are the same each time.
 	Items iter.Seq[api.Object]
 	Form  Form // of the items
