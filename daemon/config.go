@@ -33,6 +33,7 @@ type Config struct {
 	LogLevel         slog.Level
 	Audit            *Audit             // nil: nothing is noted
 	Encryption       *encryption.Config // nil: values are stored as they are
+	EncryptionFile   string             // read again whenever it changes; "": never
 	// Fairness lets requests take turns by FlowSchema and priority level, all
 	// levels together having the seats of both limits; without it each of the
 	// limits holds by itself, zero being none.

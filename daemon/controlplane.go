@@ -37,7 +37,6 @@ import (
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
 	"hansa.dev/hansa/store"
-	"hansa.dev/hansa/store/encryption"
 	"hansa.dev/hansa/store/etcd"
 )
 
@@ -86,9 +85,8 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return nil, err
 	}
 	if c.Encryption != nil {
-		engine = encryption.Wrap(engine, p.registry, c.Encryption)
-		if unknown := c.Encryption.Unknown(p.registry); len(unknown) > 0 {
-			log.Warn("the encryption configuration names resources that are not known", "resources", unknown)
+		if engine, err = encrypted(l, c, engine, p.registry, p.metrics, log); err != nil {
+			return nil, err
 		}
 	}
 	l.cleanup("etcd", engine.Close)

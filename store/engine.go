@@ -55,6 +55,15 @@ type KV struct {
 	Stale bool
 }
 
+// Outdater is an Engine that may come to keep values in another way while it
+// runs. Then values that it has given out before are stale though they did not
+// say so.
+type Outdater interface {
+	// Outdated is the revision up to which the value of a key may not be kept as
+	// it would be written now; 0 is none.
+	Outdated(key string) int64
+}
+
 // RangeRequest asks for [Start, End), or for Start alone when End is empty.
 type RangeRequest struct {
 	Start, End string

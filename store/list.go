@@ -214,6 +214,12 @@ func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from s
 	if errors.As(h.err, &gone) {
 		return Page{}, errTooOld(version, lastOf(gone.Compacted))
 	}
+	var value *ValueError
+	if errors.As(h.err, &value) {
+		// Written with a key that is not in use any more: gone, like what is
+		// compacted.
+		return Page{}, errTooOld(version, lastOf(snap.revision))
+	}
 	if ctx.Err() != nil {
 		return Page{}, ctx.Err()
 	}

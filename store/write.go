@@ -184,7 +184,7 @@ func (a *attempt) derive(s *Store) (api.Object, error) {
 		if cur == nil {
 			return nil, errNotFound(w.Ref)
 		}
-		if a.out.Unchanged && !a.cur.stale {
+		if a.out.Unchanged && !s.stale(a.cur, w.Ref.Resource) {
 			return cur, nil
 		}
 		if a.out.Unchanged {
@@ -267,4 +267,12 @@ func (s *Store) refused(a *attempt) (obj api.Object, again bool, err error) {
 		}
 	}
 	return nil, false, apierrors.NewInternalError(errors.New("a transaction was refused although its conditions hold"))
+}
+
+// stale says that an entry is not kept as it would be written now (KV.Stale).
+func (s *Store) stale(e *entry, r *api.Resource) bool {
+	if o, ok := s.engine.(Outdater); ok && e.mod <= o.Outdated(s.table(r).prefix+e.key) {
+		return true
+	}
+	return e.stale
 }

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"hansa.dev/hansa/internal/dirwatch"
 )
 
 // Options choose what of a log is read.
@@ -63,18 +65,18 @@ func open(ctx context.Context, file string, o Options, ended <-chan struct{}) (*
 	if err == nil || !o.Follow || !errors.Is(err, fs.ErrNotExist) {
 		return f, err
 	}
-	w, werr := watchDir(filepath.Dir(file))
+	w, werr := dirwatch.New(dirwatch.Writes, filepath.Dir(file))
 	if werr != nil {
 		return nil, err
 	}
-	defer w.close()
+	defer w.Close()
 	for {
 		f, err := os.Open(file)
 		if err == nil || !errors.Is(err, fs.ErrNotExist) {
 			return f, err
 		}
 		select {
-		case <-w.changed:
+		case <-w.Changed:
 		case <-ended:
 			return os.Open(file)
 		case <-ctx.Done():
@@ -99,13 +101,13 @@ type reader struct {
 }
 
 func (r *reader) run(ctx context.Context, ended <-chan struct{}) error {
-	var w *dirWatch
+	var w *dirwatch.Watch
 	if r.o.Follow {
 		var err error
-		if w, err = watchDir(filepath.Dir(r.path)); err != nil {
+		if w, err = dirwatch.New(dirwatch.Writes, filepath.Dir(r.path)); err != nil {
 			return fmt.Errorf("follow %s: %w", r.path, err)
 		}
-		defer w.close()
+		defer w.Close()
 	}
 	over := false
 	for {
@@ -126,7 +128,7 @@ func (r *reader) run(ctx context.Context, ended <-chan struct{}) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-w.changed:
+		case <-w.Changed:
 		case <-ended:
 			over = true // once more, for what came before the end
 		}

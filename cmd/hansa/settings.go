@@ -52,6 +52,7 @@ type settings struct {
 	etcdEndpoints    []string
 	runtimeEndpoint  string
 	encryption       string
+	reloadEncryption bool
 	auditPolicy      string
 	audit            daemon.Audit
 	featureGates     []string
@@ -82,6 +83,7 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.etcdEndpoints, "etcd-endpoints", nil, "an etcd cluster to use instead of the embedded one")
 	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
 	f.StringVar(&s.encryption, "encryption-provider-config", "", "file that says how which resources are stored encrypted (EncryptionConfiguration)")
+	f.BoolVar(&s.reloadEncryption, "encryption-provider-config-automatic-reload", false, "go on with that file whenever it changes, without a restart")
 	f.StringVar(&s.auditPolicy, "audit-policy-file", "", "file that says what is noted of which requests (audit.k8s.io/v1 Policy)")
 	f.StringVar(&s.audit.Path, "audit-log-path", "", "file to which it is noted; - is standard output")
 	f.IntVar(&s.audit.MaxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is set aside; 0 is never")
@@ -324,6 +326,13 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		if c.Encryption, err = readEncryption(s.encryption); err != nil {
 			return bad("encryption-provider-config", "%v", err)
 		}
+		if s.reloadEncryption {
+			if c.EncryptionFile, err = filepath.Abs(s.encryption); err != nil {
+				return bad("encryption-provider-config", "%v", err)
+			}
+		}
+	} else if s.reloadEncryption {
+		return bad("encryption-provider-config-automatic-reload", "there is no --encryption-provider-config to reload")
 	}
 	if c.Audit, err = s.readAudit(); err != nil {
 		return daemon.Config{}, usageError{err}

@@ -2,6 +2,7 @@ package encryption
 
 import (
 	"crypto/aes"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -29,7 +30,11 @@ const (
 // Config says how the values of which resources are stored.
 type Config struct {
 	byResource map[schema.GroupResource]value.Transformer
+	sum        [sha256.Size]byte // of its text
 }
+
+// Is says whether the configuration was read from this text.
+func (c *Config) Is(data []byte) bool { return c.sum == sha256.Sum256(data) }
 
 var (
 	everything = schema.GroupResource{Group: "*", Resource: "*"}
@@ -87,7 +92,7 @@ func Parse(data []byte) (*Config, error) {
 			lists[gr] = append(lists[gr], providers...)
 		}
 	}
-	c := &Config{byResource: map[schema.GroupResource]value.Transformer{}}
+	c := &Config{byResource: map[schema.GroupResource]value.Transformer{}, sum: sha256.Sum256(data)}
 	for gr, list := range lists {
 		c.byResource[gr] = value.NewPrefixTransformers(errNoKey, list...)
 	}

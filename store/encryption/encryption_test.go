@@ -303,6 +303,51 @@ func TestHistoryOfALostKey(t *testing.T) {
 	})
 }
 
+// A list that goes on at a time whose values cannot be read any more is told that
+// it is too late, and how to go on.
+func TestListOfALostKey(t *testing.T) {
+	f := newFixture(t)
+	rows := f.reg.Must("", "configmaps")
+	var next, version string
+	f.with(entry("configmaps", "aesgcm/one=1"), func(s *store.Store) {
+		f.create(s)
+		cm := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "b"}}
+		if _, err := s.Create(t.Context(), rows, cm, store.WriteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.List(t.Context(), store.Query{Resource: rows}, store.ListOptions{Limit: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, version = list.Continue, list.ResourceVersion
+	})
+	f.with(entry("configmaps", "aesgcm/two=2", "aesgcm/one=1"), func(s *store.Store) {
+		for _, name := range []string{"a", "b"} {
+			ref := api.Ref{Resource: rows, Namespace: "default", Name: name}
+			if _, err := s.Update(t.Context(), ref, store.WriteOptions{}, func(api.Object) (store.Outcome, error) {
+				return store.Outcome{Unchanged: true}, nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	f.with(entry("configmaps", "aesgcm/two=2"), func(s *store.Store) {
+		_, err := s.List(t.Context(), store.Query{Resource: rows}, store.ListOptions{ResourceVersion: version, ResourceVersionMatch: metav1.ResourceVersionMatchExact})
+		if !apierrors.IsResourceExpired(err) {
+			t.Errorf("list of then: %v, want Expired", err)
+		}
+		_, err = s.List(t.Context(), store.Query{Resource: rows}, store.ListOptions{Continue: next})
+		if !apierrors.IsResourceExpired(err) {
+			t.Fatalf("list from then on: %v, want Expired", err)
+		}
+		token := err.(apierrors.APIStatus).Status().Continue
+		rest, err := s.List(t.Context(), store.Query{Resource: rows}, store.ListOptions{Continue: token})
+		if err != nil || len(rest.Items) != 1 || rest.Items[0].GetName() != "b" {
+			t.Errorf("with the token of the refusal: %v, %v", rest.Items, err)
+		}
+	})
+}
+
 func TestRefusals(t *testing.T) {
 	key := "{name: k, secret: " + secret('1') + "}"
 	for text, want := range map[string]string{

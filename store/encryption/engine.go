@@ -12,8 +12,11 @@ package encryption
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/storage/value"
@@ -34,24 +37,104 @@ var claims = map[string]schema.GroupResource{
 	"ranges/servicenodeports": {Resource: "servicenodeportallocations"},
 }
 
-// engine transforms values on their way to another engine and back.
-type engine struct {
+// Engine transforms values on their way to another engine and back.
+//
+// Invariant: whatever is in the other engine can be read with the configuration
+// of now, and what is still on its way from there with that or the one before.
+type Engine struct {
 	store.Engine
+	reg *api.Registry
+
+	now atomic.Pointer[generation]
+	// writing is held by writes, and alone while another configuration takes over.
+	writing sync.RWMutex
+}
+
+var _ store.Outdater = (*Engine)(nil)
+
+// generation is one configuration in use.
+type generation struct {
 	byPrefix map[string]value.Transformer
+	before   *generation // nil: the first one
+	since    int64       // revision of the last write of the one before
 }
 
 // Wrap puts encryption before an engine, which belongs to the result.
-func Wrap(e store.Engine, reg *api.Registry, c *Config) store.Engine {
-	w := &engine{Engine: e, byPrefix: map[string]value.Transformer{}}
+func Wrap(e store.Engine, reg *api.Registry, c *Config) *Engine {
+	w := &Engine{Engine: e, reg: reg}
+	w.now.Store(&generation{byPrefix: byPrefix(reg, c)})
+	return w
+}
+
+func byPrefix(reg *api.Registry, c *Config) map[string]value.Transformer {
+	all := map[string]value.Transformer{}
 	for prefix, gr := range claims {
-		w.byPrefix[prefix] = c.of(gr)
+		all[prefix] = c.of(gr)
 	}
 	for _, row := range reg.Resources() {
 		if row.Prefix != "" {
-			w.byPrefix[row.Prefix] = c.of(row.GroupResource())
+			all[row.Prefix] = c.of(row.GroupResource())
 		}
 	}
-	return w
+	return all
+}
+
+// page is how many values are read at once.
+const page = 500
+
+// Reload goes on with another configuration. One that cannot read all that is
+// stored is refused, and everything stays as it was. No write is carried out
+// meanwhile.
+func (e *Engine) Reload(ctx context.Context, c *Config) error {
+	e.writing.Lock()
+	defer e.writing.Unlock()
+	was := e.now.Load()
+	next := &generation{byPrefix: byPrefix(e.reg, c), before: &generation{byPrefix: was.byPrefix}}
+	for _, prefix := range slices.Sorted(maps.Keys(next.byPrefix)) {
+		if next.byPrefix[prefix] == plain && was.byPrefix[prefix] == plain {
+			continue
+		}
+		if err := e.readable(ctx, next, prefix); err != nil {
+			return err
+		}
+	}
+	revision, err := e.Engine.CurrentRevision(ctx)
+	if err != nil {
+		return err
+	}
+	next.since = revision
+	e.now.Store(next)
+	return nil
+}
+
+// readable is an error when a value below a prefix cannot be read.
+func (e *Engine) readable(ctx context.Context, g *generation, prefix string) error {
+	alone := &generation{byPrefix: g.byPrefix}
+	r := store.RangeRequest{Start: root + prefix, End: root + prefix + "0", Limit: page} // "0" follows "/"
+	for {
+		resp, err := e.Engine.Range(ctx, r)
+		if err != nil {
+			return fmt.Errorf("read what is stored: %w", err)
+		}
+		for _, kv := range resp.KVs {
+			if err := alone.open(ctx, &kv); err != nil {
+				return err
+			}
+		}
+		if !resp.More {
+			return nil
+		}
+		r.Start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
+	}
+}
+
+// Outdated implements store.Outdater.
+func (e *Engine) Outdated(key string) int64 {
+	g := e.now.Load()
+	if g.before == nil || g.transformer(key) == plain && g.before.transformer(key) == plain {
+		return 0
+	}
+	return g.since
 }
 
 // Unknown are the resources that a configuration names and no row has, sorted.
@@ -70,7 +153,7 @@ func (c *Config) Unknown(reg *api.Registry) []string {
 }
 
 // transformer finds what a key's value goes through; nil: nothing.
-func (e *engine) transformer(key string) value.Transformer {
+func (g *generation) transformer(key string) value.Transformer {
 	rest, ok := strings.CutPrefix(key, root)
 	if !ok {
 		return nil
@@ -79,20 +162,24 @@ func (e *engine) transformer(key string) value.Transformer {
 	// claim may have nothing behind its prefix.
 	first, more, _ := strings.Cut(rest, "/")
 	second, _, _ := strings.Cut(more, "/")
-	if t := e.byPrefix[first+"/"+second]; t != nil {
+	if t := g.byPrefix[first+"/"+second]; t != nil {
 		return t
 	}
-	return e.byPrefix[first]
+	return g.byPrefix[first]
 }
 
 // open makes the value of kv plain.
-func (e *engine) open(ctx context.Context, kv *store.KV) error {
-	t := e.transformer(kv.Key)
+func (g *generation) open(ctx context.Context, kv *store.KV) error {
+	t := g.transformer(kv.Key)
 	if t == nil || len(kv.Value) == 0 {
 		return nil
 	}
 	opened, stale, err := t.TransformFromStorage(ctx, kv.Value, value.DefaultContext(kv.Key))
 	if err != nil {
+		if g.before != nil && g.before.open(ctx, kv) == nil {
+			kv.Stale = true
+			return nil
+		}
 		return &store.ValueError{Key: kv.Key, Err: fmt.Errorf("decrypt it: %w; "+
 			"--encryption-provider-config must have the key that it was written with until it has been rewritten", err)}
 	}
@@ -100,8 +187,10 @@ func (e *engine) open(ctx context.Context, kv *store.KV) error {
 	return nil
 }
 
+func (e *Engine) open(ctx context.Context, kv *store.KV) error { return e.now.Load().open(ctx, kv) }
+
 // Range implements store.Engine.
-func (e *engine) Range(ctx context.Context, r store.RangeRequest) (store.RangeResponse, error) {
+func (e *Engine) Range(ctx context.Context, r store.RangeRequest) (store.RangeResponse, error) {
 	resp, err := e.Engine.Range(ctx, r)
 	if err != nil {
 		return resp, err
@@ -116,13 +205,16 @@ func (e *engine) Range(ctx context.Context, r store.RangeRequest) (store.RangeRe
 }
 
 // Txn implements store.Engine.
-func (e *engine) Txn(ctx context.Context, steps []store.Step) (store.TxnResponse, error) {
+func (e *Engine) Txn(ctx context.Context, steps []store.Step) (store.TxnResponse, error) {
+	e.writing.RLock()
+	defer e.writing.RUnlock()
+	g := e.now.Load()
 	sealed := slices.Clone(steps)
 	for i := range sealed {
 		sealed[i].Then = slices.Clone(sealed[i].Then)
 		for j := range sealed[i].Then {
 			put := &sealed[i].Then[j]
-			t := e.transformer(put.Key)
+			t := g.transformer(put.Key)
 			if t == nil || put.Delete {
 				continue
 			}
@@ -137,7 +229,7 @@ func (e *engine) Txn(ctx context.Context, steps []store.Step) (store.TxnResponse
 }
 
 // Watch implements store.Engine.
-func (e *engine) Watch(ctx context.Context, from int64, prev bool) (store.Stream, error) {
+func (e *Engine) Watch(ctx context.Context, from int64, prev bool) (store.Stream, error) {
 	s, err := e.Engine.Watch(ctx, from, prev)
 	if err != nil {
 		return nil, err
@@ -147,7 +239,7 @@ func (e *engine) Watch(ctx context.Context, from int64, prev bool) (store.Stream
 
 type stream struct {
 	store.Stream
-	engine *engine
+	engine *Engine
 }
 
 // Next implements store.Stream. Events are shared between streams, so those with
