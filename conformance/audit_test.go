@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -147,4 +148,76 @@ func TestAuditLog(t *testing.T) {
 	}
 	refusedRun(t, c.run(t, "up", "--audit-policy-file", policy, "--audit-log-path", log), 2, `--audit-policy-file: `+policy+`: rules\[0\].level: Unsupported value: "Loud": .*`)
 	refusedRun(t, c.run(t, "up", "--audit-log-path", log), 2, `--audit-log-path: without --audit-policy-file nothing would be noted`)
+}
+
+// A full disk takes events away and nothing else: requests go on, the loss is
+// counted, and once there is room the log goes on with a line of its own.
+func TestAuditLogOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	disk, policy := filepath.Join(dir, "disk"), filepath.Join(dir, "policy.yaml")
+	if err := os.Mkdir(disk, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=128k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(disk, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := os.WriteFile(policy, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: RequestResponse}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(disk, "audit.log")
+	_, p := started(t, "disk-full", "--audit-policy-file", policy, "--audit-log-path", log)
+	for i := range 20 {
+		p.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", "default"),
+			body: fmt.Sprintf("metadata: {name: c%d}\ndata: {k: %s}", i, strings.Repeat("x", 20<<10))}, nil)
+	}
+	metrics := string(p.want(t, http.StatusOK, call{path: "/metrics"}, nil).body)
+	if !strings.Contains(metrics, `apiserver_audit_error_total{plugin="log"} `) || strings.Contains(metrics, `apiserver_audit_error_total{plugin="log"} 0`+"\n") {
+		t.Error("no event is lost: the disk is not full")
+	}
+	p.want(t, http.StatusOK, call{path: "/readyz"}, nil)
+	if err := os.Truncate(log, 64<<10-7); err != nil {
+		t.Fatal(err)
+	}
+	p.want(t, http.StatusOK, call{path: at("configmaps", "default", "c0"), header: map[string]string{"Audit-Id": "afterwards"}}, nil)
+	eventually(t, "the log goes on", func() bool {
+		data, err := os.ReadFile(log)
+		return err == nil && strings.Contains(string(data), "\n{\"kind\":\"Event\",\"apiVersion\":\"audit.k8s.io/v1\",\"level\":\"RequestResponse\",\"auditID\":\"afterwards\"")
+	})
+}
+
+// The log is set aside at a size, and no more of such files are kept than is
+// asked for (kube-apiserver's --audit-log-maxsize and --audit-log-maxbackup).
+func TestAuditLogIsSetAside(t *testing.T) {
+	dir := t.TempDir()
+	policy, log := filepath.Join(dir, "policy.yaml"), filepath.Join(dir, "audit.log")
+	if err := os.WriteFile(policy, []byte("apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: RequestResponse}]\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, p := started(t, "set-aside", "--audit-policy-file", policy, "--audit-log-path", log, "--audit-log-maxsize", "1", "--audit-log-maxbackup", "2", "--audit-log-maxage", "1")
+	for i := range 12 {
+		p.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", "default"),
+			body: fmt.Sprintf("metadata: {name: c%d}\ndata: {k: %s}", i, strings.Repeat("x", 200<<10))}, nil)
+	}
+	eventually(t, "two files set aside", func() bool {
+		files, err := filepath.Glob(filepath.Join(dir, "audit-*.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range append(files, log) {
+			if info, err := os.Stat(file); err == nil && info.Size() > 1<<20 {
+				t.Errorf("%s has %d bytes", file, info.Size())
+			}
+		}
+		return len(files) == 2
+	})
+	for _, e := range events(t, log) {
+		if e.Stage == "RequestReceived" {
+			t.Errorf("a stage that is left out: %+v", e)
+		}
+	}
 }

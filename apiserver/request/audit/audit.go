@@ -113,13 +113,20 @@ type writer struct {
 	mu     sync.Mutex
 	to     io.Writer
 	failed error
+	torn   bool // the last line has no end: the disk may have been full
 }
 
 func (w *writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.torn {
+		if _, w.failed = w.to.Write([]byte{'\n'}); w.failed != nil {
+			return 0, w.failed
+		}
+		w.torn = false
+	}
 	n, err := w.to.Write(p)
-	w.failed = err
+	w.failed, w.torn = err, n > 0 && n < len(p)
 	return n, err
 }
 
