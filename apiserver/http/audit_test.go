@@ -30,6 +30,7 @@ type journal struct {
 	mu     sync.Mutex
 	buf    bytes.Buffer
 	broken error
+	room   int           // bytes that it takes of each event although it is broken
 	more   chan struct{} // gets something with each event, if it is not full
 }
 
@@ -37,7 +38,8 @@ func (j *journal) Write(p []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.broken != nil {
-		return 0, j.broken
+		n, _ := j.buf.Write(p[:min(j.room, len(p))])
+		return n, j.broken
 	}
 	select {
 	case j.more <- struct{}{}:
@@ -353,6 +355,29 @@ func TestAuditLogFails(t *testing.T) {
 	}
 	if strings.Count(text, "level=ERROR") != 1 || !strings.Contains(text, "no space left") || !strings.Contains(text, "lost=6") {
 		t.Errorf("the log is\n%s", text)
+	}
+}
+
+// What a full disk took of an event ends its line: the next one is whole.
+func TestAuditLogIsCutOff(t *testing.T) {
+	c, j := audited(t, "omitStages: [RequestReceived]\nrules: [{level: Metadata}]", nil)
+	text := func() string {
+		j.mu.Lock()
+		defer j.mu.Unlock()
+		return j.buf.String()
+	}
+	j.room = 20
+	j.fail(errors.New("no space left"))
+	for text() == "" { // the last event comes after the answer
+		c.do(call{path: configMaps})
+	}
+	j.fail(nil)
+	for !strings.HasSuffix(text(), "}\n") {
+		c.do(call{path: configMaps + "/a"})
+	}
+	lines := strings.Split(text(), "\n")
+	if last := lines[len(lines)-2]; !strings.HasPrefix(last, `{"kind":"Event"`) || strings.Count(last, `{"kind":"Event"`) != 1 {
+		t.Errorf("the log is %q", lines)
 	}
 }
 
