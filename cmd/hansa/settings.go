@@ -322,17 +322,8 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		name, _, _ := strings.Cut(g, "=")
 		return bad("feature-gates", "%q is not a feature of this version", name)
 	}
-	if s.encryption != "" {
-		if c.Encryption, err = readEncryption(s.encryption); err != nil {
-			return bad("encryption-provider-config", "%v", err)
-		}
-		if s.reloadEncryption {
-			if c.EncryptionFile, err = filepath.Abs(s.encryption); err != nil {
-				return bad("encryption-provider-config", "%v", err)
-			}
-		}
-	} else if s.reloadEncryption {
-		return bad("encryption-provider-config-automatic-reload", "there is no --encryption-provider-config to reload")
+	if err := s.readEncryption(&c); err != nil {
+		return daemon.Config{}, usageError{err}
 	}
 	if c.Audit, err = s.readAudit(); err != nil {
 		return daemon.Config{}, usageError{err}
@@ -351,16 +342,29 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	return c, nil
 }
 
-func readEncryption(file string) (*encryption.Config, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, err
+// readEncryption reads how values are stored, if that is said.
+func (s *settings) readEncryption(c *daemon.Config) error {
+	const flag = "--encryption-provider-config"
+	if s.encryption == "" {
+		if s.reloadEncryption {
+			return fmt.Errorf("%s-automatic-reload: there is no %[1]s to reload", flag)
+		}
+		return nil
 	}
-	c, err := encryption.Parse(data)
+	data, err := os.ReadFile(s.encryption)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", file, err)
+		return fmt.Errorf("%s: %w", flag, err)
 	}
-	return c, nil
+	if c.Encryption, err = encryption.Parse(data); err != nil {
+		return fmt.Errorf("%s: %s: %w", flag, s.encryption, err)
+	}
+	if !s.reloadEncryption {
+		return nil
+	}
+	if c.EncryptionFile, err = filepath.Abs(s.encryption); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
 }
 
 // readAudit gives what is noted of requests, nil for nothing.

@@ -172,6 +172,7 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 		{"--feature-gates=Foo=true", "--feature-gates: \"Foo\" is not a feature"},
 		{"--encryption-provider-config=/no/such/file", "--encryption-provider-config: open /no/such/file: "},
 		{"--encryption-provider-config=/dev/null", "--encryption-provider-config: /dev/null: it is a \"\" of \"\""},
+		{"--encryption-provider-config-automatic-reload", "--encryption-provider-config-automatic-reload: there is no --encryption-provider-config to reload"},
 		{"--audit-log-path=-", "--audit-log-path: without --audit-policy-file nothing would be noted"},
 		{"--audit-policy-file=x", "--audit-policy-file: without --audit-log-path nothing would be noted"},
 		{"--audit-log-maxage=-1", "--audit-log-maxage: -1 is less than nothing"},
