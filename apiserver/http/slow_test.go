@@ -159,6 +159,32 @@ func TestSlowHeaders(t *testing.T) {
 	}
 }
 
+// A body that does not come costs its client the request when the time of that
+// is over, large or small and whatever was promised.
+func TestSlowBodies(t *testing.T) {
+	for _, length := range []int64{10, 3 << 20, -1} {
+		onWire(t, nil, func(t *testing.T, w *wire) {
+			client := w.client()
+			defer client.CloseIdleConnections()
+			body, rest := io.Pipe()
+			defer rest.Close()
+			r := w.request(configMaps)
+			r.Method, r.Body, r.ContentLength = http.MethodPost, body, length
+			r.Header.Set("Content-Type", "application/json")
+			go func() { _, _ = rest.Write([]byte("{")) }()
+			began := time.Now()
+			resp, err := client.Do(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if took := time.Since(began); resp.StatusCode != http.StatusGatewayTimeout || took != time.Minute {
+				t.Errorf("with a length of %d: %d after %v", length, resp.StatusCode, took)
+			}
+		})
+	}
+}
+
 // A client that does not read its answer gives its seat back when the time of
 // the request is over, and cannot take the part for the whole.
 func TestSlowReaderOfAList(t *testing.T) {

@@ -22,8 +22,8 @@ const (
 )
 
 // listsOfMany measures by how much the server grows while all objects are listed
-// many times at once: by readers that take all as it comes, by slow ones that go
-// after a phase, and by ones that ask for it in chunks.
+// many times at once: by slow readers that go after a phase, by ones that ask for it
+// in chunks, and by ones that take all as it comes.
 func listsOfMany(ctx context.Context, l *load) error {
 	if err := l.fill(ctx, "list", int64(*podCount)); err != nil {
 		return err
@@ -33,12 +33,12 @@ func listsOfMany(ctx context.Context, l *load) error {
 		name string
 		read func(context.Context, *rig.Client) error
 	}{
+		{"lists100k_slow", func(ctx context.Context, c *rig.Client) error { return readSlowly(ctx, c, path) }},
+		{"lists100k_chunks", func(ctx context.Context, c *rig.Client) error { return readChunks(ctx, c, path) }},
 		{"lists100k_fast", func(ctx context.Context, c *rig.Client) error {
 			_, err := c.Discard(ctx, http.MethodGet, path, "", nil)
 			return err
 		}},
-		{"lists100k_slow", func(ctx context.Context, c *rig.Client) error { return readSlowly(ctx, c, path) }},
-		{"lists100k_chunks", func(ctx context.Context, c *rig.Client) error { return readChunks(ctx, c, path) }},
 	} {
 		rest, err := l.memory(ctx)
 		if err != nil {
@@ -51,10 +51,11 @@ func listsOfMany(ctx context.Context, l *load) error {
 			clients.clients[i] = l.target.Connect()
 			defer clients.clients[i].Close()
 		}
-		go func() { _ = l.Profile(ctx, l.cluster, sort.name, "cpu", 5*time.Second) }()
+		profile := make(chan error, 1)
+		go func() { profile <- l.Profile(ctx, l.cluster, sort.name, "cpu", *phase/2) }()
 		err = clients.each(manyLists, func(c *rig.Client, _ int64) error { return sort.read(ctx, c) })
 		took := time.Since(began)
-		if err := errors.Join(err, stop()); err != nil {
+		if err := errors.Join(err, stop(), <-profile, l.Profile(ctx, l.cluster, sort.name, "heap", 0)); err != nil {
 			return fmt.Errorf("%s: %w", sort.name, err)
 		}
 		l.Seconds(sort.name, took)

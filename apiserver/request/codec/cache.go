@@ -36,7 +36,7 @@ const entryOverhead = 128
 const maxShare = 16
 
 func newCache(limit int) *cache {
-	return &cache{limit: limit, young: map[cacheKey]Body{}}
+	return &cache{limit: limit, young: map[cacheKey]Body{}, old: map[cacheKey]Body{}}
 }
 
 func (c *cache) get(key cacheKey) (Body, bool) {
@@ -65,7 +65,8 @@ func (c *cache) put(key cacheKey, body Body) {
 
 func (c *cache) add(key cacheKey, body Body) {
 	if c.size+len(body)+entryOverhead > c.limit/2 {
-		c.old, c.young = c.young, make(map[cacheKey]Body, len(c.young))
+		c.old, c.young = c.young, c.old
+		clear(c.young) // it keeps its room, which the next generation needs again
 		c.oldSize, c.size = c.size, 0
 	}
 	c.young[key] = body

@@ -88,12 +88,12 @@ func appendCBORKind(b []byte, kind schema.GroupVersionKind) []byte {
 }
 
 // writeCBORList is WriteList in CBOR.
-func (c *Codec) writeCBORList(w io.Writer, list *List) error {
+func (c *Codec) writeCBORList(w io.Writer, b []byte, list *List) error {
 	meta, err := direct.Marshal(list.Meta)
 	if err != nil {
 		return fmt.Errorf("encode list metadata: %w", err)
 	}
-	b := appendCBORKind(appendCBORHead(append([]byte(nil), selfDescribed...), cborMap, 4), list.Kind)
+	b = appendCBORKind(appendCBORHead(append(b, selfDescribed...), cborMap, 4), list.Kind)
 	b = append(appendCBORString(b, "metadata"), meta...)
 	n := 0
 	for range list.Items {

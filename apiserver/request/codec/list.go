@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -30,22 +31,29 @@ type List struct {
 // pieceBytes is about how much of a list is written at once.
 const pieceBytes = 32 << 10
 
+// pieces are the buffers that lists are put together in, a little larger than
+// pieceBytes as the last item goes beyond that.
+var pieces = sync.Pool{New: func() any { b := make([]byte, 0, pieceBytes+8<<10); return &b }}
+
 // WriteList writes a list in full, piece by piece: it is never in memory as a
 // whole. After an error w may have got a part of it.
 func (c *Codec) WriteList(w io.Writer, list *List, media MediaType) error {
+	buf := pieces.Get().(*[]byte)
+	defer pieces.Put(buf)
+	b := (*buf)[:0]
 	switch media {
 	case Protobuf:
-		return c.writeProtoList(w, list)
+		return c.writeProtoList(w, b, list)
 	case CBOR:
-		return c.writeCBORList(w, list)
+		return c.writeCBORList(w, b, list)
 	case YAML:
-		return c.writeYAMLList(w, list)
+		return c.writeYAMLList(w, b, list)
 	}
 	listMeta, err := json.Marshal(list.Meta)
 	if err != nil {
 		return fmt.Errorf("encode list metadata: %w", err)
 	}
-	b := appendKind([]byte{'{'}, list.Kind)
+	b = appendKind(append(b, '{'), list.Kind)
 	b = append(append(append(b, `,"metadata":`...), listMeta...), `,"items":[`...)
 	first := true
 	b, err = c.writeItems(w, b, list, JSON, func(b []byte, body Body) []byte {
@@ -72,12 +80,13 @@ func (l *List) appendItem(b []byte, body Body) []byte {
 
 // writeYAMLList writes each item as a document by itself, moved to the right as
 // one of a sequence. Keys are in order, as they are wherever YAML is made of JSON.
-func (c *Codec) writeYAMLList(w io.Writer, list *List) error {
+func (c *Codec) writeYAMLList(w io.Writer, b []byte, list *List) error {
 	head, err := yaml.Marshal(map[string]any{"apiVersion": list.Kind.GroupVersion().String()})
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", list.Kind.Kind, err)
 	}
-	b, empty := append(head, "items:"...), true
+	empty := true
+	b = append(append(b, head...), "items:"...)
 	var failed error
 	b, err = c.writeItems(w, b, list, JSON, func(b []byte, body Body) []byte {
 		text, err := yaml.JSONToYAML(list.appendItem(nil, body))
@@ -141,7 +150,7 @@ const (
 // writeProtoList relies on every list type having its metadata as field 1 and
 // its items as field 2. Since the length of all comes first, the items are
 // measured before they are written.
-func (c *Codec) writeProtoList(w io.Writer, list *List) error {
+func (c *Codec) writeProtoList(w io.Writer, b []byte, list *List) error {
 	meta, err := list.Meta.Marshal()
 	if err != nil {
 		return fmt.Errorf("encode list metadata: %w", err)
@@ -156,7 +165,7 @@ func (c *Codec) writeProtoList(w io.Writer, list *List) error {
 		total += 1 + len(binary.AppendUvarint(nil, uint64(n))) + n
 	}
 	around := envelopeOf(list.Kind)
-	b, err := c.writeItems(w, append(around.AppendHead(nil, total), meta...), list, Protobuf, func(b []byte, body Body) []byte {
+	b, err = c.writeItems(w, append(around.AppendHead(b, total), meta...), list, Protobuf, func(b []byte, body Body) []byte {
 		return append(binary.AppendUvarint(append(b, protoField2), uint64(len(body))), body...)
 	})
 	if err != nil {
