@@ -110,6 +110,8 @@ func TestKeyRotation(t *testing.T) {
 	a := p.do(t, call{path: at("secrets", "default") + "?limit=5&continue=" + next})
 	s := a.refused(t, http.StatusGone, metav1.StatusReasonExpired, "The provided continue parameter is too old")
 	p.want(t, http.StatusOK, call{path: at("secrets", "default") + "?limit=5&continue=" + s.Continue}, nil)
+	p.do(t, call{path: at("secrets", "default") + "?resourceVersionMatch=Exact&resourceVersion=" + page.GetResourceVersion()}).
+		refused(t, http.StatusGone, metav1.StatusReasonExpired, "too old resource version")
 
 	if err := c.daemon.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -22,11 +22,22 @@ func (s *Store) List(ctx context.Context, q Query, o ListOptions) (List, error) 
 	if err != nil {
 		return List{}, err
 	}
-	return List{Items: slices.Collect(p.Objects), ResourceVersion: p.ResourceVersion, Continue: p.Continue, Remaining: p.Remaining}, nil
+	items := slices.Collect(p.Objects)
+	if err := p.failed(); err != nil {
+		return List{}, err
+	}
+	return List{Items: items, ResourceVersion: p.ResourceVersion, Continue: p.Continue, Remaining: p.Remaining}, nil
+}
+
+func (p *Page) failed() error {
+	if p.Err == nil {
+		return nil
+	}
+	return p.Err()
 }
 
 // Scan is List for who goes through the objects once: however many there are,
-// they take no memory, unless there is a limit or they come from the history.
+// they take no memory, unless there is a limit.
 func (s *Store) Scan(ctx context.Context, q Query, o ListOptions) (Page, error) {
 	sel, err := s.selector(q)
 	if err != nil {
@@ -178,6 +189,15 @@ func (s *Store) listMore(ctx context.Context, sel *selector, o ListOptions) (Pag
 	if apierrors.IsResourceExpired(err) {
 		return Page{}, errTokenExpired(t)
 	}
+	if late := list.Err; late != nil {
+		list.Err = func() error {
+			err := late()
+			if apierrors.IsResourceExpired(err) {
+				return errTokenExpired(t)
+			}
+			return err
+		}
+	}
 	return list, err
 }
 
@@ -206,24 +226,47 @@ func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from s
 		return Page{}, errTooOld(version, lastOf(revision))
 	}
 	h := &historicList{ctx: ctx, store: s, sel: sel, revision: revision}
-	list := page(sel, h.scan(from), version, limit, h.countAfter)
+	if limit > 0 {
+		list := page(sel, h.scan(from), version, limit, h.countAfter)
+		return list, h.failure(version)
+	}
+	// What is gone already is refused before an answer has begun.
+	if _, h.err = s.engine.Range(ctx, RangeRequest{Start: sel.table.prefix, Revision: revision}); h.err != nil {
+		return Page{}, h.failure(version)
+	}
+	return Page{
+		ResourceVersion: formatVersion(version),
+		Err:             func() error { return h.failure(version) },
+		Objects: func(yield func(api.Object) bool) {
+			h.err = nil
+			for e := range h.scan(from) {
+				if sel.matches(e) && !yield(e.obj) {
+					return
+				}
+			}
+		},
+	}, nil
+}
+
+// failure explains why the history could not be read, nil if it could.
+func (h *historicList) failure(version int64) error {
 	if h.err == nil {
-		return list, nil
+		return nil
 	}
 	var gone *CompactedError
 	if errors.As(h.err, &gone) {
-		return Page{}, errTooOld(version, lastOf(gone.Compacted))
+		return errTooOld(version, lastOf(gone.Compacted))
 	}
 	var value *ValueError
 	if errors.As(h.err, &value) {
 		// Written with a key that is not in use any more: gone, like what is
 		// compacted.
-		return Page{}, errTooOld(version, lastOf(snap.revision))
+		return errTooOld(version, lastOf(h.store.snap.Load().revision))
 	}
-	if ctx.Err() != nil {
-		return Page{}, ctx.Err()
+	if h.ctx.Err() != nil {
+		return h.ctx.Err()
 	}
-	return Page{}, errRead(fmt.Sprintf("list %s at revision %d", sel.Resource.Plural, revision), h.err)
+	return errRead(fmt.Sprintf("list %s at revision %d", h.sel.Resource.Plural, h.revision), h.err)
 }
 
 // historicList reads entries of a past revision from the engine.

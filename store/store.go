@@ -110,7 +110,10 @@ type ListOptions struct {
 type Page struct {
 	// Objects are in key order. They may be gone through more than once and are
 	// the same each time; until that is over they keep the state they are from.
-	Objects         iter.Seq[api.Object]
+	Objects iter.Seq[api.Object]
+	// Err says, after the objects have been gone through, why there are no more.
+	// It is nil where nothing can fail.
+	Err             func() error
 	ResourceVersion string
 	Continue        string
 	Remaining       *int64 // as in List

@@ -357,7 +357,7 @@ func (c *call) notAList(kind string) error {
 func (c *call) sendList(list store.Page) error {
 	form := codec.FormOf(c.info.Served)
 	whole := &codec.List{
-		Kind: form.GroupVersion().WithKind(form.Kind + "List"), Form: form, Items: list.Objects,
+		Kind: form.GroupVersion().WithKind(form.Kind + "List"), Form: form, Items: list.Objects, Err: list.Err,
 		Meta: metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining},
 	}
 	switch c.out.as.Kind {

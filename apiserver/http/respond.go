@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -105,6 +107,8 @@ func (s *Server) writePieces(w http.ResponseWriter, r *http.Request, code int, o
 		s.Logger.Error("encode answer", "path", r.URL.Path, "error", err)
 		// The client must not take the part for the whole.
 		panic(http.ErrAbortHandler)
+	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
+		s.fail(w, r, err)
 	default:
 		s.notEncoded(w, r, err)
 	}

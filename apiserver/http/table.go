@@ -141,7 +141,11 @@ func (c *call) sendTable(code int, list store.Page, whole bool) error {
 	}
 	meta := metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining}
 	if c.out.media != codec.JSON {
-		t, err := c.table(slices.Collect(list.Objects), meta, include, true, whole)
+		objs := slices.Collect(list.Objects)
+		if list.Err != nil && list.Err() != nil {
+			return list.Err()
+		}
+		t, err := c.table(objs, meta, include, true, whole)
 		if err != nil {
 			return err
 		}
@@ -196,6 +200,9 @@ func (c *call) writeTable(w io.Writer, list store.Page, meta metav1.ListMeta, in
 			return err
 		}
 		b = b[:0]
+	}
+	if list.Err != nil && list.Err() != nil {
+		return list.Err()
 	}
 	_, err = w.Write(append(b, noRows...))
 	return err

@@ -99,6 +99,9 @@ func (c *Codec) writeCBORList(w io.Writer, b []byte, list *List) error {
 	for range list.Items {
 		n++
 	}
+	if err := list.failed(); err != nil {
+		return err
+	}
 	var failed error
 	b = appendCBORHead(appendCBORString(b, "items"), cborArray, n)
 	b, err = c.writeItems(w, b, list, CBOR, func(b []byte, body Body) []byte {

@@ -23,7 +23,8 @@ type List struct {
 	Meta metav1.ListMeta
 	// Items may be gone through more than once and are the same each time.
 	Items iter.Seq[api.Object]
-	Form  Form // of the items
+	Err   func() error // says afterwards why there are no more; nil: nothing fails
+	Form  Form         // of the items
 	// Kinds says that each item has its kind: those of typed lists have none.
 	Kinds bool
 }
@@ -138,7 +139,14 @@ func (c *Codec) writeItems(w io.Writer, b []byte, list *List, media MediaType, a
 		}
 		b = b[:0]
 	}
-	return b, nil
+	return b, list.failed()
+}
+
+func (l *List) failed() error {
+	if l.Err == nil {
+		return nil
+	}
+	return l.Err()
 }
 
 // Tags of fields that are bytes or messages, by their number.
@@ -163,6 +171,9 @@ func (c *Codec) writeProtoList(w io.Writer, b []byte, list *List) error {
 			return err
 		}
 		total += 1 + len(binary.AppendUvarint(nil, uint64(n))) + n
+	}
+	if err := list.failed(); err != nil {
+		return err
 	}
 	around := envelopeOf(list.Kind)
 	b, err = c.writeItems(w, append(around.AppendHead(b, total), meta...), list, Protobuf, func(b []byte, body Body) []byte {
