@@ -3,7 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
+	"sync"
 )
 
 // loadPage is how many keys are read at once when the copy is filled.
@@ -13,15 +15,13 @@ const loadPage = 1000
 func (s *Store) load(ctx context.Context) (revision int64, err error) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	revision, err = s.readAll(ctx, func(kv KV) error {
-		t, key := s.locate(kv.Key)
-		if t == nil {
-			return nil
-		}
-		e, err := t.entry(key, kv)
-		if err == nil {
-			s.guard(t, e)
-			t.put(e)
+	revision, err = s.readAll(ctx, func(kvs []KV) error {
+		found, err := s.decodeAll(kvs)
+		for _, f := range found {
+			if f.entry != nil {
+				s.guard(f.table, f.entry)
+				f.table.put(f.entry)
+			}
 		}
 		return err
 	})
@@ -35,26 +35,89 @@ func (s *Store) load(ctx context.Context) (revision int64, err error) {
 	return revision, nil
 }
 
-// readAll calls f with every key below the root as of one revision.
-func (s *Store) readAll(ctx context.Context, f func(KV) error) (revision int64, err error) {
-	start, end := root, prefixEnd(root)
-	for {
-		resp, err := s.engine.Range(ctx, RangeRequest{Start: start, End: end, Revision: revision, Limit: loadPage})
+// located is what a key holds; entry is nil where no resource keeps objects.
+type located struct {
+	table *table
+	entry *entry
+}
+
+// decodeAll decodes values, on all processors: that is most of a start with many
+// objects. The answer has the order of the keys.
+func (s *Store) decodeAll(kvs []KV) ([]located, error) {
+	found := make([]located, len(kvs))
+	parts := min(runtime.GOMAXPROCS(0), len(kvs))
+	errs := make([]error, parts)
+	var decoding sync.WaitGroup
+	for part := range parts {
+		decoding.Go(func() {
+			for i := part; i < len(kvs) && errs[part] == nil; i += parts {
+				t, key := s.locate(kvs[i].Key)
+				if t == nil {
+					continue
+				}
+				e, err := t.entry(key, kvs[i])
+				found[i], errs[part] = located{t, e}, err
+			}
+		})
+	}
+	decoding.Wait()
+	for _, err := range errs {
 		if err != nil {
-			return 0, fmt.Errorf("read all keys: %w", err)
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+// answer is a page of the engine, or what came in its place.
+type answer struct {
+	RangeResponse
+	err error
+}
+
+// readAll calls f with every key below the root as of one revision, page by
+// page. The next page is read meanwhile.
+func (s *Store) readAll(ctx context.Context, f func([]KV) error) (revision int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	pages := make(chan answer, 1)
+	go func() {
+		defer close(pages)
+		s.readPages(ctx, pages)
+	}()
+	defer func() {
+		cancel()
+		for range pages { // until nobody reads any more
+		}
+	}()
+	for p := range pages {
+		if p.err != nil {
+			return 0, fmt.Errorf("read all keys: %w", p.err)
 		}
 		if revision == 0 {
-			revision = resp.Revision
+			revision = p.Revision
 		}
-		for _, kv := range resp.KVs {
-			if err := f(kv); err != nil {
-				return 0, err
+		if err := f(p.KVs); err != nil {
+			return 0, err
+		}
+	}
+	return revision, nil
+}
+
+// readPages sends pages until there are no more, or an error.
+func (s *Store) readPages(ctx context.Context, pages chan<- answer) {
+	req := RangeRequest{Start: root, End: prefixEnd(root), Limit: loadPage}
+	for more := true; more; {
+		resp, err := s.engine.Range(ctx, req)
+		if err == nil {
+			err = ctx.Err()
+		}
+		pages <- answer{resp, err}
+		if more = err == nil && resp.More; more {
+			req.Start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
+			if req.Revision == 0 {
+				req.Revision = resp.Revision
 			}
 		}
-		if !resp.More {
-			return revision, nil
-		}
-		start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
 	}
 }
 
@@ -94,8 +157,8 @@ func (s *Store) reload(ctx context.Context) error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	var found []KV
-	revision, err := s.readAll(ctx, func(kv KV) error {
-		found = append(found, kv)
+	revision, err := s.readAll(ctx, func(kvs []KV) error {
+		found = append(found, kvs...)
 		return nil
 	})
 	if err != nil {
