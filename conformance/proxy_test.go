@@ -164,17 +164,7 @@ func TestProxiesRewriteRedirects(t *testing.T) {
 // A WebSocket goes through.
 func TestProxiesPassWebSockets(t *testing.T) {
 	for what, path := range doors(t) {
-		config, err := websocket.NewConfig(strings.Replace(admin.config.Host, "https:", "wss:", 1)+path+"/echo", admin.config.Host)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if config.TlsConfig, err = tlsOf(admin); err != nil {
-			t.Fatal(err)
-		}
-		ws, err := config.DialContext(t.Context())
-		if err != nil {
-			t.Fatalf("%s: %v", what, err)
-		}
+		ws := dialWebSocket(t, path+"/echo")
 		var got []string
 		for _, sent := range []string{"a", strings.Repeat("b", 1<<17)} {
 			var back string

@@ -310,11 +310,10 @@ func TestWatchOnTheWire(t *testing.T) {
 	admin.do(t, call{path: at("secrets", ns) + "?watch=1", accept: "application/yaml"}).refused(t, 406, metav1.StatusReasonNotAcceptable, "")
 }
 
-// A browser watches by WebSocket: one message an event.
-func TestWatchByWebSocket(t *testing.T) {
-	ns := namespace(t)
-	create(t, "secrets", ns, "metadata: {name: a}")
-	config, err := websocket.NewConfig(strings.Replace(admin.config.Host, "https:", "wss:", 1)+at("secrets", ns)+"?watch=1", admin.config.Host)
+// dialWebSocket connects to a path of the server, as the administrator.
+func dialWebSocket(t *testing.T, path string) *websocket.Conn {
+	t.Helper()
+	config, err := websocket.NewConfig(strings.Replace(admin.config.Host, "https:", "wss:", 1)+path, admin.config.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -323,8 +322,16 @@ func TestWatchByWebSocket(t *testing.T) {
 	}
 	ws, err := config.DialContext(t.Context())
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("%s: %v", path, err)
 	}
+	return ws
+}
+
+// A browser watches by WebSocket: one message an event.
+func TestWatchByWebSocket(t *testing.T) {
+	ns := namespace(t)
+	create(t, "secrets", ns, "metadata: {name: a}")
+	ws := dialWebSocket(t, at("secrets", ns)+"?watch=1")
 	defer ws.Close()
 	var e event
 	if err := websocket.JSON.Receive(ws, &e); err != nil || e.Type != "ADDED" {

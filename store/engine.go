@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 )
 
 // Engine keeps raw keys and values with one revision that grows by one with
@@ -79,6 +80,23 @@ type RangeResponse struct {
 	More     bool
 	Count    int64
 	Revision int64
+}
+
+// Pages reads what r asks for, r.Limit keys at a time and all as of one revision:
+// r's, or that of the first page. An error is the last there is.
+func Pages(ctx context.Context, e Engine, r RangeRequest) iter.Seq2[RangeResponse, error] {
+	return func(yield func(RangeResponse, error) bool) {
+		for {
+			resp, err := e.Range(ctx, r)
+			if !yield(resp, err) || err != nil || !resp.More {
+				return
+			}
+			r.Start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
+			if r.Revision == 0 {
+				r.Revision = resp.Revision
+			}
+		}
+	}
 }
 
 // Step is one guarded write of a transaction.

@@ -23,13 +23,14 @@ func (s *Store) List(ctx context.Context, q Query, o ListOptions) (List, error) 
 		return List{}, err
 	}
 	items := slices.Collect(p.Objects)
-	if err := p.failed(); err != nil {
+	if err := p.Failed(); err != nil {
 		return List{}, err
 	}
 	return List{Items: items, ResourceVersion: p.ResourceVersion, Continue: p.Continue, Remaining: p.Remaining}, nil
 }
 
-func (p *Page) failed() error {
+// Failed is Err where there is one.
+func (p *Page) Failed() error {
 	if p.Err == nil {
 		return nil
 	}
@@ -283,8 +284,7 @@ func (h *historicList) scan(from string) iter.Seq[*entry] {
 	t := h.sel.table
 	start, end := t.prefix+max(from, h.sel.prefix), prefixEnd(t.prefix+h.sel.prefix)
 	return func(yield func(*entry) bool) {
-		for {
-			resp, err := h.store.engine.Range(h.ctx, RangeRequest{Start: start, End: end, Revision: h.revision, Limit: loadPage})
+		for resp, err := range Pages(h.ctx, h.store.engine, RangeRequest{Start: start, End: end, Revision: h.revision, Limit: loadPage}) {
 			if err != nil {
 				h.err = err
 				return
@@ -303,10 +303,6 @@ func (h *historicList) scan(from string) iter.Seq[*entry] {
 					return
 				}
 			}
-			if !resp.More {
-				return
-			}
-			start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
 		}
 	}
 }

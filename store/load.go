@@ -82,7 +82,15 @@ func (s *Store) readAll(ctx context.Context, f func([]KV) error) (revision int64
 	pages := make(chan answer, 1)
 	go func() {
 		defer close(pages)
-		s.readPages(ctx, pages)
+		for resp, err := range Pages(ctx, s.engine, RangeRequest{Start: root, End: prefixEnd(root), Limit: loadPage}) {
+			if err == nil {
+				err = ctx.Err()
+			}
+			pages <- answer{resp, err}
+			if err != nil {
+				return
+			}
+		}
 	}()
 	defer func() {
 		cancel()
@@ -101,24 +109,6 @@ func (s *Store) readAll(ctx context.Context, f func([]KV) error) (revision int64
 		}
 	}
 	return revision, nil
-}
-
-// readPages sends pages until there are no more, or an error.
-func (s *Store) readPages(ctx context.Context, pages chan<- answer) {
-	req := RangeRequest{Start: root, End: prefixEnd(root), Limit: loadPage}
-	for more := true; more; {
-		resp, err := s.engine.Range(ctx, req)
-		if err == nil {
-			err = ctx.Err()
-		}
-		pages <- answer{resp, err}
-		if more = err == nil && resp.More; more {
-			req.Start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
-			if req.Revision == 0 {
-				req.Revision = resp.Revision
-			}
-		}
-	}
 }
 
 // prefixEnd is the first key behind all that begin with a prefix.

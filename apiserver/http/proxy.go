@@ -28,7 +28,7 @@ var forwarded = []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-
 //
 // Errors are those of Forward.
 func Proxy(w http.ResponseWriter, r *http.Request, c *Connection, to *url.URL, transport http.RoundTripper) error {
-	upgrade := strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade")
+	upgrade := upgrades(r)
 	if c.Path == "" && !upgrade && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
 		at := url.URL{Path: r.URL.Path + "/", RawQuery: r.URL.RawQuery}
 		w.Header().Set("Location", at.String())

@@ -142,8 +142,8 @@ func (c *call) sendTable(code int, list store.Page, whole bool) error {
 	meta := metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining}
 	if c.out.media != codec.JSON {
 		objs := slices.Collect(list.Objects)
-		if list.Err != nil && list.Err() != nil {
-			return list.Err()
+		if err := list.Failed(); err != nil {
+			return err
 		}
 		t, err := c.table(objs, meta, include, true, whole)
 		if err != nil {
@@ -201,8 +201,8 @@ func (c *call) writeTable(w io.Writer, list store.Page, meta metav1.ListMeta, in
 		}
 		b = b[:0]
 	}
-	if list.Err != nil && list.Err() != nil {
-		return list.Err()
+	if err := list.Failed(); err != nil {
+		return err
 	}
 	_, err = w.Write(append(b, noRows...))
 	return err

@@ -127,8 +127,12 @@ func streamType(media codec.MediaType) string {
 }
 
 func isWebSocket(r *http.Request) bool {
-	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
-		strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade")
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket") && upgrades(r)
+}
+
+// upgrades says whether a request asks for another protocol on its connection.
+func upgrades(r *http.Request) bool {
+	return strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade")
 }
 
 func (s *stream) overWebSocket(serve func()) {

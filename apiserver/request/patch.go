@@ -35,8 +35,7 @@ const maxJSONPatchOperations = 10000
 
 // maxPatchDepth bounds how deep JSON and merge patches nest, and how deep their
 // paths lead: going down an object keeps, for every level, a copy of all that is
-// below it. Kubernetes has the limit of its JSON decoder, 10,000; with that one
-// patch of 3 MiB could ask for 30 GB.
+// below it. Kubernetes has the limit of its JSON decoder, 10,000.
 const maxPatchDepth = 128
 
 // maxJSONPatchCopy bounds, in bytes, what the copies of one JSON patch may add

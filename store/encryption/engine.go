@@ -111,8 +111,7 @@ func (e *Engine) Reload(ctx context.Context, c *Config) error {
 func (e *Engine) readable(ctx context.Context, g *generation, prefix string) error {
 	alone := &generation{byPrefix: g.byPrefix}
 	r := store.RangeRequest{Start: root + prefix, End: root + prefix + "0", Limit: page} // "0" follows "/"
-	for {
-		resp, err := e.Engine.Range(ctx, r)
+	for resp, err := range store.Pages(ctx, e.Engine, r) {
 		if err != nil {
 			return fmt.Errorf("read what is stored: %w", err)
 		}
@@ -121,11 +120,8 @@ func (e *Engine) readable(ctx context.Context, g *generation, prefix string) err
 				return err
 			}
 		}
-		if !resp.More {
-			return nil
-		}
-		r.Start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
 	}
+	return nil
 }
 
 // Outdated implements store.Outdater.
