@@ -114,6 +114,17 @@ func TestPullPolicy(t *testing.T) {
 	}
 }
 
+// What is seen without the grammar is what the grammar says.
+func TestPullPolicyWithoutGrammar(t *testing.T) {
+	piece := rapid.SampledFrom([]string{"a", "b1", "A", "latest", "1.27", ":", ":latest", "/", "@", "@sha256:", strings.Repeat("0", 64), ".", "-", "[::1]", ":5000/", " "})
+	rapid.Check(t, func(t *rapid.T) {
+		image := strings.Join(rapid.SliceOfN(piece, 0, 6).Draw(t, "pieces"), "")
+		if tag := imageTag(image); saysOtherTag(image) && tag == "latest" {
+			t.Errorf("%q is taken for another tag", image)
+		}
+	})
+}
+
 type qosCase struct {
 	Name string             `json:"name"`
 	Spec corev1.PodSpec     `json:"spec"`

@@ -31,10 +31,17 @@ const maxRepositoryLength = 255
 // "latest", given or implied. What is not a reference is pulled if not present;
 // the node will say what is wrong with it.
 func pullPolicyFor(image string) corev1.PullPolicy {
-	if imageTag(image) == "latest" {
+	if !saysOtherTag(image) && imageTag(image) == "latest" {
 		return corev1.PullAlways
 	}
 	return corev1.PullIfNotPresent
+}
+
+// saysOtherTag is true for what ends in a tag that is not "latest", well-formed
+// or not: nearly all images, seen without the grammar.
+func saysOtherTag(image string) bool {
+	colon := strings.LastIndexByte(image, ':')
+	return colon > strings.LastIndexByte(image, '/') && image[colon+1:] != "latest" && !strings.Contains(image, "@")
 }
 
 // imageTag is the tag that a reference names; "latest" when it has neither tag
