@@ -174,6 +174,16 @@ func (p *patch) patched(cur runtime.Object, form codec.Form) (runtime.Object, er
 	if p.kind == types.StrategicMergePatchType {
 		return p.strategic(cur, form)
 	}
+	if obj, ok := cur.(api.Object); ok && p.kind == types.MergePatchType {
+		if next := p.mergeParts(obj, form); next != nil {
+			return next, nil
+		}
+	}
+	return p.patchedWhole(cur, form)
+}
+
+// patchedWhole goes through the JSON of the whole object.
+func (p *patch) patchedWhole(cur runtime.Object, form codec.Form) (runtime.Object, error) {
 	was, err := p.json(cur, form)
 	if err != nil {
 		return nil, err
