@@ -28,13 +28,11 @@ func TestKubectl(t *testing.T) {
 	}
 }
 
-// TestKubectlVersions runs one script with the carried kubectl, one of the minor
-// version before it, and Debian's of 2020: what they know works ("Version Skew
-// Policy"; nothing that an old client sends may be misunderstood). Each has its
-// own output, in testdata/kubectls; what is a difference there is kubectl's.
-//
-// There is none of the minor version after it: of v1.38 the module proxy has
-// alphas and a beta, which need a newer Go than ours or lack a part.
+// TestKubectlVersions runs one script with the carried kubectl, those of the
+// minor versions before and after it (of which there is a beta), and Debian's of
+// 2020: what they know works ("Version Skew Policy"; nothing that an old client
+// sends may be misunderstood). Each has its own output, in testdata/kubectls;
+// what is a difference there is kubectl's.
 func TestKubectlVersions(t *testing.T) {
 	others, err := filepath.Abs("../.cache/kubectls/current")
 	if err != nil {
@@ -47,7 +45,7 @@ func TestKubectlVersions(t *testing.T) {
 		}
 		return fmt.Sprintf("KUBECONFIG=%s/kubeconfig exec %s", shared.dir, path)
 	}
-	for version, kubectl := range map[string]string{"1.20": other("1.20"), "1.36": other("1.36"), "1.37": carriedKubectl()} {
+	for version, kubectl := range map[string]string{"1.20": other("1.20"), "1.36": other("1.36"), "1.37": carriedKubectl(), "1.38": other("1.38")} {
 		bin := kubectlAs(t, kubectl)
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()

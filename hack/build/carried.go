@@ -56,9 +56,19 @@ func kubectls() set {
 		dir: "conformance/kubectls", tools: [][]string{goTool},
 		programs: []program{
 			goProgram("kubectl-1.36", ".", "osusergo netgo", kubectlVersion("1", "36", "6")),
+			nextKubectl(),
 			{name: "kubectl-1.20", argv: []string{"./debian", "%OUT%"}},
 		},
 	}
+}
+
+// nextKubectl is a version that is not released yet, made by a newer Go, which
+// go itself fetches.
+func nextKubectl() program {
+	p := goProgram("kubectl-1.38", ".", "osusergo netgo", kubectlVersion("1", "38", "0-beta.0"))
+	p.env = append(p.env, "GOTOOLCHAIN=go1.27.3")
+	p.argv = append([]string{"go", "build", "-modfile=1.38.mod"}, p.argv[2:]...)
+	return p
 }
 
 // kubectlVersion is the linker's flags by which a kubectl knows its version.

@@ -94,7 +94,7 @@ func TestProgramsAreThere(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "kubectl", "hansa-cni", "pause", "kubectl-1.36", "kubectl-1.20"} {
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "kubectl", "hansa-cni", "pause", "kubectl-1.36", "kubectl-1.38", "kubectl-1.20"} {
 		if !seen[name] {
 			t.Errorf("%s is not carried", name)
 		}
