@@ -152,7 +152,7 @@ func resets(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]fie
 		}
 		set.Insert(fieldpath.MakePathOrDie(parts...))
 	}
-	return map[schema.GroupVersion]fieldpath.Filter{gv: fieldpath.NewExcludeSetFilter(set)}
+	return map[schema.GroupVersion]fieldpath.Filter{gv: api.AllBut{Set: set}}
 }
 
 // updateVerbs are those of a subresource that is a view of its object.

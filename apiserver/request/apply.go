@@ -1,7 +1,6 @@
 package request
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 
@@ -13,6 +12,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/apiserver/request/fields"
 )
 
 // apply is server-side apply: the present object merged with the fields that
@@ -33,7 +33,7 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 			return nil, err
 		}
 	}
-	m, err := p.h.fieldManager(p.info)
+	m, err := p.h.managerOf(p.info)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 		live = p.info.row().New()
 	}
 	force := p.opts.Force != nil && *p.opts.Force
-	merged, err := m.Apply(live, applied, p.manager, force)
+	merged, err := m.library.Apply(live, applied, p.manager, force)
 	if err != nil {
 		return nil, err
 	}
@@ -65,20 +65,10 @@ func (p *patch) stamp(obj api.Object) {
 		if m.Operation == metav1.ManagedFieldsOperationApply && m.Manager == p.manager && m.Time == nil {
 			now := p.h.now()
 			m.Time = &now
-			slices.SortStableFunc(managers, byOperationAndTime)
+			slices.SortStableFunc(managers, fields.ByOperationAndTime)
 			return
 		}
 	}
-}
-
-func byOperationAndTime(a, b metav1.ManagedFieldsEntry) int {
-	seconds := func(t *metav1.Time) int64 {
-		if t == nil {
-			return 0
-		}
-		return t.Unix()
-	}
-	return cmp.Or(cmp.Compare(a.Operation, b.Operation), cmp.Compare(seconds(a.Time), seconds(b.Time)), cmp.Compare(a.Manager, b.Manager))
 }
 
 // checkRepeated looks for keys that the applied text has twice.

@@ -35,6 +35,7 @@ import (
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/apiserver/request/fields"
 	"hansa.dev/hansa/store"
 )
 
@@ -111,7 +112,8 @@ type Allocator interface {
 // Handler serves requests. Its methods may be called from any goroutine.
 type Handler struct {
 	Config
-	managers sync.Map // managerKey → *managedfields.FieldManager
+	managers sync.Map // managerKey → *fieldManager
+	sets     fields.Sets
 	convert  convertor
 	// allocating has one lock for each allocator. Writes that allocate contend
 	// for the same few keys; taking turns saves them most of their retries.

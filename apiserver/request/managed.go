@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request/fields"
 )
 
 // managerKey names one field manager: they differ by version and subresource.
@@ -19,13 +20,18 @@ type managerKey struct {
 	subresource string
 }
 
-// fieldManager is that of the request's version and subresource, made at first
-// use.
-func (h *Handler) fieldManager(info *Info) (*managedfields.FieldManager, error) {
+// fieldManager knows who owns which field.
+type fieldManager struct {
+	library *managedfields.FieldManager
+	tracker *fields.Tracker // nil: the library does all
+}
+
+// managerOf is that of the request's version and subresource, made at first use.
+func (h *Handler) managerOf(info *Info) (*fieldManager, error) {
 	gvk := info.Served.Version.WithKind(info.Served.Kind)
 	key := managerKey{gvk, info.Subresource}
 	if m, ok := h.managers.Load(key); ok {
-		return m.(*managedfields.FieldManager), nil
+		return m.(*fieldManager), nil
 	}
 	reset := info.row().ResetFields
 	if sub := info.sub(); sub != nil {
@@ -35,27 +41,49 @@ func (h *Handler) fieldManager(info *Info) (*managedfields.FieldManager, error) 
 	for gv, filter := range reset {
 		filters[fieldpath.APIVersion(gv.String())] = filter
 	}
-	m, err := managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert,
+	library, err := managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert,
 		gvk, hubVersion(gvk.Group), info.Subresource, filters)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field manager of %s: %w", gvk, err))
 	}
-	h.managers.Store(key, m)
-	return m, nil
+	m := &fieldManager{library: library}
+	if m.tracker, err = h.newTracker(info, reset[gvk.GroupVersion()]); err != nil {
+		return nil, apierrors.NewInternalError(fmt.Errorf("field tracker of %s: %w", gvk, err))
+	}
+	stored, _ := h.managers.LoadOrStore(key, m)
+	return stored.(*fieldManager), nil
+}
+
+// newTracker makes the tracker of a version that is the hub's own type and whose
+// writers own all but some fields.
+func (h *Handler) newTracker(info *Info, reset fieldpath.Filter) (*fields.Tracker, error) {
+	excluded, plain := reset.(api.AllBut)
+	if reset != nil && !plain || info.Served.Version.FromHub != nil {
+		return nil, nil
+	}
+	gvk := info.Served.Version.WithKind(info.Served.Kind)
+	example := withKind(info.row().New(), gvk)
+	kind, err := h.Converter().(*typeConverter).typeOf(example, nil)
+	if err != nil {
+		return nil, err
+	}
+	return fields.NewTracker(kind, gvk.GroupVersion().String(), info.Subresource, example, excluded.Set, &h.sets), nil
 }
 
 // track records in obj's managedFields which fields its writer has set compared
 // to live (nil on create). A failure keeps the managers that were known before:
 // tracking never stands in the way of a write.
 func (h *Handler) track(info *Info, obj, live api.Object, manager string) error {
-	m, err := h.fieldManager(info)
+	m, err := h.managerOf(info)
 	if err != nil {
 		return err
 	}
 	if live == nil {
 		live = info.row().New()
 	}
-	m.UpdateNoErrors(live, obj, manager)
+	if m.tracker == nil || !m.tracker.Update(live, obj, manager, h.now()) {
+		m.library.UpdateNoErrors(live, obj, manager)
+	}
 	return nil
 }
 

@@ -1,0 +1,92 @@
+package fields
+
+import (
+	"reflect"
+
+	"sigs.k8s.io/structured-merge-diff/v6/value"
+)
+
+// equal compares two values of one type as what they are in JSON.
+func equal(a, b reflect.Value) bool {
+	if same(a, b) {
+		return true
+	}
+	x, err := wrap(a)
+	if err != nil {
+		return false
+	}
+	y, err := wrap(b)
+	return err == nil && value.Equals(x, y)
+}
+
+// same says whether two values of one type are the same in Go. What is not may
+// still be equal in JSON.
+func same(a, b reflect.Value) bool {
+	switch a.Kind() {
+	case reflect.String:
+		return a.String() == b.String()
+	case reflect.Bool:
+		return a.Bool() == b.Bool()
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
+		return a.Int() == b.Int()
+	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return a.Uint() == b.Uint()
+	case reflect.Pointer:
+		return a.Pointer() == b.Pointer() || !a.IsNil() && !b.IsNil() && same(a.Elem(), b.Elem())
+	case reflect.Struct:
+		for i := range a.NumField() {
+			if !same(a.Field(i), b.Field(i)) {
+				return false
+			}
+		}
+		return true
+	case reflect.Slice:
+		return sameSlices(a, b)
+	case reflect.Map:
+		return sameMaps(a, b)
+	}
+	return false
+}
+
+func sameSlices(a, b reflect.Value) bool {
+	if a.Len() != b.Len() || a.IsNil() != b.IsNil() {
+		return false
+	}
+	if a.Pointer() == b.Pointer() {
+		return true
+	}
+	for i := range a.Len() {
+		if !same(a.Index(i), b.Index(i)) {
+			return false
+		}
+	}
+	return true
+}
+
+func sameMaps(a, b reflect.Value) bool {
+	if a.Len() != b.Len() || a.IsNil() != b.IsNil() {
+		return false
+	}
+	for it := a.MapRange(); it.Next(); {
+		if other := b.MapIndex(it.Key()); !other.IsValid() || !same(it.Value(), other) {
+			return false
+		}
+	}
+	return true
+}
+
+// wrap is the library's view of a value.
+func wrap(v reflect.Value) (value.Value, error) {
+	switch {
+	case v.Kind() == reflect.Pointer && v.IsNil():
+		return value.NewValueInterface(nil), nil
+	case v.Kind() == reflect.Pointer:
+	case v.CanAddr():
+		v = v.Addr()
+	default: // in a map
+		p := reflect.New(v.Type())
+		p.Elem().Set(v)
+		v = p
+	}
+	return value.NewValueReflect(v.Interface())
+}
