@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/randfill"
 
@@ -155,6 +157,41 @@ func filler(seed int64, words []string) *randfill.Filler {
 	)
 }
 
+// reword replaces texts that are not of words: randfill's functions do not reach
+// types that are strings of another name.
+func reword(v reflect.Value, words []string) {
+	switch v.Kind() {
+	case reflect.String:
+		if text := v.String(); text != "" && !slices.Contains(words, text) {
+			v.SetString(words[len(text)*31%len(words)])
+		}
+	case reflect.Pointer:
+		if !v.IsNil() {
+			reword(v.Elem(), words)
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			if v.Type().Field(i).IsExported() {
+				reword(v.Field(i), words)
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			reword(v.Index(i), words)
+		}
+	case reflect.Map:
+		for _, key := range v.MapKeys() {
+			k, e := reflect.New(key.Type()).Elem(), reflect.New(v.Type().Elem()).Elem()
+			k.Set(key)
+			e.Set(v.MapIndex(key))
+			reword(k, words)
+			reword(e, words)
+			v.SetMapIndex(key, reflect.Value{})
+			v.SetMapIndex(k, e)
+		}
+	}
+}
+
 // walk does random writes of one part of a kind by several managers.
 func (w *twins) walk(seed int64, words []string, steps int) {
 	f, r := filler(seed, words), rand.New(rand.NewSource(seed))
@@ -162,6 +199,7 @@ func (w *twins) walk(seed int64, words []string, steps int) {
 	random := func() api.Object {
 		obj := row.New()
 		f.Fill(obj)
+		reword(reflect.ValueOf(obj), words)
 		return obj
 	}
 	var live api.Object
@@ -196,6 +234,7 @@ func (w *twins) walk(seed int64, words []string, steps int) {
 			before := next.DeepCopyObject()
 			f.NilChance(.8).Fill(next)
 			f.NilChance(.5)
+			reword(reflect.ValueOf(next), words)
 			next.SetManagedFields(before.(api.Object).GetManagedFields())
 		}
 		next.SetUID(live.GetUID())
@@ -288,7 +327,7 @@ func TestTrackingOfFullObjects(t *testing.T) {
 			if err := json.Unmarshal(data, full); err != nil {
 				t.Fatal(err)
 			}
-			full.GetObjectKind().SetGroupVersionKind(metav1.GroupVersion{}.WithKind(""))
+			full.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 			full.SetManagedFields(nil)
 			w := newTwins(t, h, kinds.Registry().ByGVK(v.WithKind(row.Kind)), "")
 			live := w.write(full, row.New(), "a")

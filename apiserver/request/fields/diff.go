@@ -115,8 +115,15 @@ func (d *diff) object(n *node, was, is reflect.Value) (empty bool) {
 			continue
 		}
 		empty = false
-		if !m.skip {
+		switch {
+		case !m.skip:
 			d.compare(m.node, m.text, before, after)
+		case m.node.shape != leaf:
+			// The library looks into it before it takes it out, and refuses what
+			// it cannot compare.
+			changed, removed := len(d.changed.b), len(d.removed.b)
+			d.compare(m.node, m.text, before, after)
+			d.changed.b, d.removed.b = d.changed.b[:changed], d.removed.b[:removed]
 		}
 	}
 	return empty

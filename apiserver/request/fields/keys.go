@@ -61,6 +61,15 @@ func partOf(v reflect.Value) (part, bool) {
 	return part{}, false
 }
 
+// defaultOf is partOf for what a schema says.
+func defaultOf(v any) (part, bool) {
+	if f, ok := v.(float64); ok {
+		n := int64(f)
+		return part{sort: integer, n: n}, float64(n) == f && -maxExact < n && n < maxExact
+	}
+	return partOf(reflect.ValueOf(v))
+}
+
 func (p part) compare(q part) int {
 	return cmp.Or(cmp.Compare(p.sort, q.sort), cmp.Compare(p.n, q.n), cmp.Compare(p.s, q.s))
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
@@ -76,6 +77,8 @@ type named struct {
 	goType       reflect.Type
 }
 
+var intOrString = reflect.TypeFor[intstr.IntOrString]()
+
 type compiler struct {
 	schema *schema.Schema
 	known  map[named]*node
@@ -118,6 +121,8 @@ func (c *compiler) fill(n *node, ref schema.TypeRef, t reflect.Type, skip *field
 	case !ok:
 	case whole:
 		n.shape = leaf
+	case atom.Scalar != nil && (t == intOrString || t == reflect.PointerTo(intOrString)):
+		n.shape = leaf // whatever else the schema would allow
 	case atom.Scalar != nil || atom.List != nil && atom.Map != nil:
 		// What it is depends on the value.
 	case value.TypeReflectEntryOf(t).CanConvertToUnstructured():
@@ -135,21 +140,29 @@ func (c *compiler) fill(n *node, ref schema.TypeRef, t reflect.Type, skip *field
 func (c *compiler) object(n *node, m *schema.Map, t reflect.Type, skip *fieldpath.Set) {
 	n.shape = object
 	for _, entry := range value.TypeReflectEntryOf(t).OrderedFields() {
-		name := entry.JsonName
-		at := member{name: name, text: []byte(`"f:` + name + `":`), index: direct(t, name),
-			goType: entry.GetFrom(reflect.New(t).Elem()).Type(), entry: entry}
+		at := memberOf(t, entry)
 		tr := m.ElementType
-		if f, ok := m.FindField(name); ok {
+		if f, ok := m.FindField(at.name); ok {
 			tr = f.Type
 		}
 		var below *fieldpath.Set
 		if skip != nil {
-			pe := fieldpath.PathElement{FieldName: &name}
+			pe := fieldpath.PathElement{FieldName: &at.name}
 			at.skip = skip.Members.Has(pe)
 			below, _ = skip.Children.Get(pe)
 		}
 		at.node = c.place(tr, at.goType, below)
+		if at.goType == reflect.PointerTo(intOrString) && !entry.CanOmit(reflect.Zero(at.goType)) {
+			at.node = &node{} // null would be no scalar
+		}
 		n.members = append(n.members, at)
+	}
+}
+
+func memberOf(t reflect.Type, entry *value.FieldCacheEntry) member {
+	return member{
+		name: entry.JsonName, text: []byte(`"f:` + entry.JsonName + `":`), index: direct(t, entry.JsonName),
+		goType: entry.GetFrom(reflect.New(t).Elem()).Type(), entry: entry,
 	}
 }
 
@@ -166,38 +179,37 @@ func direct(t reflect.Type, name string) int {
 }
 
 func (c *compiler) list(n *node, l *schema.List, t reflect.Type) {
-	elem := c.place(l.ElementType, t.Elem(), nil)
-	if l.ElementRelationship != schema.Associative || len(l.Keys) > maxKeys || t.Elem().Kind() == reflect.Pointer {
+	if l.ElementRelationship != schema.Associative || t.Elem().Kind() == reflect.Pointer {
 		return
 	}
-	if len(l.Keys) == 0 {
-		if elem.shape == leaf && plainScalar(t.Elem()) {
-			n.shape, n.elem = list, elem
+	keys, ok := c.keys(l, t.Elem())
+	if ok || len(l.Keys) == 0 && plainScalar(t.Elem()) {
+		n.shape, n.elem, n.keys = list, c.place(l.ElementType, t.Elem(), nil), keys
+	}
+}
+
+// keys finds what items of a list are known by, in the order of the names.
+func (c *compiler) keys(l *schema.List, t reflect.Type) (keys []key, ok bool) {
+	atom, _ := c.schema.Resolve(l.ElementType)
+	if atom.Map == nil || t.Kind() != reflect.Struct || len(l.Keys) == 0 || len(l.Keys) > maxKeys ||
+		value.TypeReflectEntryOf(t).CanConvertToUnstructured() {
+		return nil, false
+	}
+	for _, name := range slices.Sorted(slices.Values(l.Keys)) {
+		entry, ok := value.TypeReflectEntryOf(t).Fields()[name]
+		if !ok {
+			return nil, false
 		}
-		return
-	}
-	if elem.shape != object {
-		return
-	}
-	element, _ := c.schema.Resolve(l.ElementType)
-	var keys []key
-	for _, name := range l.Keys {
-		i := slices.IndexFunc(elem.members, func(m member) bool { return m.name == name })
-		if i < 0 {
-			return
-		}
-		k := key{member: elem.members[i]}
+		k := key{member: memberOf(t, entry)}
 		if !plainScalar(k.goType) {
-			return
+			return nil, false
 		}
-		if f, _ := element.Map.FindField(name); f.Default != nil {
-			var ok bool
-			if k.absent, ok = partOf(reflect.ValueOf(f.Default)); !ok {
-				return
+		if f, _ := atom.Map.FindField(name); f.Default != nil {
+			if k.absent, ok = defaultOf(f.Default); !ok {
+				return nil, false
 			}
 		}
 		keys = append(keys, k)
 	}
-	slices.SortFunc(keys, func(a, b key) int { return strings.Compare(a.name, b.name) })
-	n.shape, n.elem, n.keys = list, elem, keys
+	return keys, true
 }
