@@ -125,12 +125,31 @@ func BenchmarkCreatePod(b *testing.B) {
 func BenchmarkPatchPodStatus(b *testing.B) {
 	s := benchServer(b)
 	serve(b, s, "POST", "/api/v1/namespaces/default/pods", fmt.Sprintf(benchPod, "p"), http.StatusCreated)
+	benchPatch(b, s, "/api/v1/namespaces/default/pods/p/status", "strategic-merge-patch",
+		`{"status":{"phase":"Running","message":"%d","conditions":[{"type":"Ready","status":"True"}]}}`)
+}
+
+func BenchmarkPatchConfigMap(b *testing.B) {
+	s := benchServer(b)
+	serve(b, s, "POST", configMaps, `{"metadata":{"name":"a"},"data":{"k":"`+strings.Repeat("x", 400)+`"}}`, http.StatusCreated)
+	benchPatch(b, s, configMaps+"/a", "merge-patch", `{"data":{"patched":"%d"}}`)
+}
+
+func BenchmarkRenewLease(b *testing.B) {
+	s := benchServer(b)
+	const leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+	serve(b, s, "POST", leases, `{"metadata":{"name":"n"},"spec":{"holderIdentity":"n","leaseDurationSeconds":40,"renewTime":"2026-01-01T00:00:00.000000Z"}}`, http.StatusCreated)
+	benchPatch(b, s, leases+"/n", "merge-patch", `{"spec":{"renewTime":"2026-01-01T00:00:01.%06dZ"}}`)
+}
+
+// benchPatch makes patches of a text that has their number in it.
+func benchPatch(b *testing.B, s *apihttp.Server, path, kind, text string) {
+	b.Helper()
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
-		r := httptest.NewRequest("PATCH", "/api/v1/namespaces/default/pods/p/status", strings.NewReader(
-			fmt.Sprintf(`{"status":{"phase":"Running","message":"%d","conditions":[{"type":"Ready","status":"True"}]}}`, i)))
+		r := httptest.NewRequest("PATCH", path, strings.NewReader(fmt.Sprintf(text, i)))
 		r.Header.Set("Authorization", "Bearer admin")
-		r.Header.Set("Content-Type", "application/strategic-merge-patch+json")
+		r.Header.Set("Content-Type", "application/"+kind+"+json")
 		w := &sink{header: http.Header{}}
 		s.ServeHTTP(w, r)
 		if w.code != http.StatusOK {

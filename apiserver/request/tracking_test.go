@@ -143,8 +143,10 @@ func filler(seed int64, words []string) *randfill.Filler {
 		func(v *intstr.IntOrString, c randfill.Continue) {
 			*v = []intstr.IntOrString{intstr.FromInt32(int32(c.Intn(9))), intstr.FromString(words[c.Intn(len(words))])}[c.Intn(2)]
 		},
-		func(t *metav1.Time, c randfill.Continue) { *t = metav1.Unix(c.Int63n(1e9), 0) },
-		func(t *metav1.MicroTime, c randfill.Continue) { *t = metav1.MicroTime(metav1.Unix(c.Int63n(1e9), 0)) },
+		func(t *metav1.Time, c randfill.Continue) { *t = metav1.Unix(c.Int63n(2), c.Int63n(3)) },
+		func(t *metav1.MicroTime, c randfill.Continue) {
+			*t = metav1.MicroTime(metav1.Unix(c.Int63n(2), c.Int63n(3)*700))
+		},
 		func(f *metav1.FieldsV1, _ randfill.Continue) { f.SetRawString("{}") },
 		func(r *runtime.RawExtension, c randfill.Continue) {
 			r.Raw = []byte(fmt.Sprintf(`{"a":%d}`, c.Intn(3)))

@@ -2,7 +2,9 @@ package fields
 
 import (
 	"reflect"
+	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
@@ -10,6 +12,11 @@ import (
 func equal(a, b reflect.Value) bool {
 	if same(a, b) {
 		return true
+	}
+	if s, ok := moment(a); ok {
+		if t, ok := moment(b); ok {
+			return s.Equal(t)
+		}
 	}
 	x, err := wrap(a)
 	if err != nil {
@@ -73,6 +80,24 @@ func sameMaps(a, b reflect.Value) bool {
 		}
 	}
 	return true
+}
+
+// moment is what JSON has of a time that is not null. Times differ often: in
+// leases and conditions little else does.
+func moment(v reflect.Value) (t time.Time, ok bool) {
+	if v.CanAddr() && v.Kind() != reflect.Pointer {
+		v = v.Addr()
+	}
+	if v.Kind() != reflect.Pointer || v.IsNil() {
+		return time.Time{}, false
+	}
+	switch at := v.Interface().(type) {
+	case *metav1.Time:
+		t = at.Truncate(time.Second)
+	case *metav1.MicroTime:
+		t = at.Truncate(time.Microsecond)
+	}
+	return t, !t.IsZero()
 }
 
 // wrap is the library's view of a value.
