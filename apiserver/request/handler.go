@@ -113,7 +113,7 @@ type Allocator interface {
 type Handler struct {
 	Config
 	managers sync.Map // managerKey → *fieldManager
-	sets     fields.Sets
+	fields   fields.Common
 	convert  convertor
 	// allocating has one lock for each allocator. Writes that allocate contend
 	// for the same few keys; taking turns saves them most of their retries.

@@ -67,7 +67,7 @@ func (h *Handler) newTracker(info *Info, reset fieldpath.Filter) (*fields.Tracke
 	if err != nil {
 		return nil, err
 	}
-	return fields.NewTracker(kind, gvk.GroupVersion().String(), info.Subresource, example, excluded.Set, &h.sets), nil
+	return fields.NewTracker(kind, gvk.GroupVersion().String(), info.Subresource, example, excluded.Set, &h.fields), nil
 }
 
 // track records in obj's managedFields which fields its writer has set compared

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -285,7 +286,7 @@ func TestTrackingIsTheLibrarys(t *testing.T) {
 			served := kinds.Registry().ByGVK(v.WithKind(row.Kind))
 			subs := []string{""}
 			for name, sub := range row.Subresources {
-				if sub.Put == nil && sub.New == nil {
+				if sub.Put != nil || sub.New == nil {
 					subs = append(subs, name)
 				}
 			}
@@ -300,6 +301,26 @@ func TestTrackingIsTheLibrarys(t *testing.T) {
 				})
 			}
 		}
+	}
+}
+
+// The library merges the oldest of more than ten managers.
+func TestTrackingOfManyManagers(t *testing.T) {
+	w := newTwins(t, requesttest.Handler(t, nil), requesttest.Info("update", "v1", "configmaps", "", "").Served, "")
+	cm := requesttest.ConfigMap("a", "k", "v")
+	live := w.write(cm, &corev1.ConfigMap{}, "m0")
+	for i := range 14 {
+		live.SetUID("u")
+		w.step += 2
+		next := live.DeepCopyObject().(*corev1.ConfigMap)
+		next.Data[fmt.Sprint(i)] = "v"
+		live = w.write(next, live, fmt.Sprint("m", i+1))
+	}
+	if w.alone != 10 {
+		t.Errorf("%d of %d writes without the library", w.alone, w.writes)
+	}
+	if n := len(live.GetManagedFields()); n != 10 {
+		t.Errorf("%d managers", n)
 	}
 }
 

@@ -70,8 +70,9 @@ type key struct {
 // maxKeys is the largest number of keys of any list.
 const maxKeys = 4
 
-// named is a type of the schema together with the Go type that has it.
+// named is a type of a schema together with the Go type that has it.
 type named struct {
+	schema       *schema.Schema
 	name         string
 	relationship schema.ElementRelationship
 	goType       reflect.Type
@@ -79,16 +80,10 @@ type named struct {
 
 var intOrString = reflect.TypeFor[intstr.IntOrString]()
 
+// compiler makes the nodes of one schema.
 type compiler struct {
 	schema *schema.Schema
 	known  map[named]*node
-}
-
-// compile says how objects of a Go type are owned by a schema. skip are the
-// fields that nobody owns.
-func compile(s *schema.Schema, ref schema.TypeRef, t reflect.Type, skip *fieldpath.Set) *node {
-	c := &compiler{schema: s, known: map[named]*node{}}
-	return c.place(ref, t, skip)
 }
 
 func (c *compiler) place(ref schema.TypeRef, t reflect.Type, skip *fieldpath.Set) *node {
@@ -100,7 +95,7 @@ func (c *compiler) place(ref schema.TypeRef, t reflect.Type, skip *fieldpath.Set
 		c.fill(n, ref, t, skip)
 		return n
 	}
-	at := named{name: *ref.NamedType, goType: t}
+	at := named{schema: c.schema, name: *ref.NamedType, goType: t}
 	if ref.ElementRelationship != nil {
 		at.relationship = *ref.ElementRelationship
 	}

@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"testing"
 
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/api/openapi"
 )
@@ -16,7 +18,7 @@ func TestEveryPlaceIsKnown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seen := map[*node]bool{}
+	common, seen := &Common{}, map[*node]bool{}
 	var look func(n *node, at string)
 	look = func(n *node, at string) {
 		if seen[n] {
@@ -44,7 +46,8 @@ func TestEveryPlaceIsKnown(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			look(compile(of.Schema(), of.TypeRef(), reflect.TypeOf(obj), unowned), fmt.Sprint(v.GroupVersion, row.Kind))
+			kind := typed.ParseableType{Schema: of.Schema(), TypeRef: of.TypeRef()}
+			look(common.compile(kind, reflect.TypeOf(obj), unowned), fmt.Sprint(v.GroupVersion, row.Kind))
 		}
 	}
 	if len(seen) < 1000 {

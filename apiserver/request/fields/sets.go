@@ -17,9 +17,9 @@ type set struct {
 	usual bool
 }
 
-// Sets remembers sets by their FieldsV1, which are the same in all objects that
+// sets remembers sets by their FieldsV1, which are the same in all objects that
 // were written alike, in two generations as the cache of encodings does.
-type Sets struct {
+type sets struct {
 	mu         sync.Mutex
 	size       int // of what is in young
 	young, old map[setKey]*set
@@ -39,7 +39,7 @@ const (
 )
 
 // get reads FieldsV1. It keeps nothing of raw.
-func (s *Sets) get(of *Tracker, raw []byte) *set {
+func (s *sets) get(of *Tracker, raw []byte) *set {
 	s.mu.Lock()
 	known, ok := s.young[setKey{of, string(raw)}]
 	if !ok {
@@ -56,7 +56,7 @@ func (s *Sets) get(of *Tracker, raw []byte) *set {
 	return known
 }
 
-func (s *Sets) put(of *Tracker, raw []byte, known *set) {
+func (s *sets) put(of *Tracker, raw []byte, known *set) {
 	if len(raw) > maxFields {
 		return
 	}
@@ -65,7 +65,7 @@ func (s *Sets) put(of *Tracker, raw []byte, known *set) {
 	s.add(setKey{of, string(raw)}, known)
 }
 
-func (s *Sets) add(key setKey, known *set) {
+func (s *sets) add(key setKey, known *set) {
 	if s.young == nil || s.size+len(key.fields) > maxGeneration {
 		s.old, s.young, s.size = s.young, map[setKey]*set{}, 0
 	}
@@ -76,7 +76,7 @@ func (s *Sets) add(key setKey, known *set) {
 }
 
 // write makes the FieldsV1 of what was computed from sets.
-func (s *Sets) write(of *Tracker, fields *fieldpath.Set) (*set, error) {
+func (s *sets) write(of *Tracker, fields *fieldpath.Set) (*set, error) {
 	raw, err := fields.ToJSON()
 	if err != nil {
 		return nil, err

@@ -7,7 +7,7 @@
 // merge schema is compiled for the Go type once (node); comparing two objects
 // (diff) writes FieldsV1 at once, since it goes by them in the order of FieldsV1;
 // and sets of managers are decoded once for all objects that were written alike
-// (Sets), and encoded when they have changed.
+// (sets), and encoded when they have changed.
 //
 // It is sure of updates by the same version as all managers', of objects whose
 // lists have each item once and whose keys need no escaping in JSON.
@@ -52,24 +52,44 @@ type Tracker struct {
 	schema                  *typed.TypedValue // null, of the kind's type
 	goType                  reflect.Type
 	root                    *node
-	sets                    *Sets
+	sets                    *sets
 	diffs                   sync.Pool // of *diff
+}
+
+// Common is what all trackers of a server share: types that are part of many
+// kinds, and sets. The zero value is ready.
+type Common struct {
+	compiling sync.Mutex
+	known     map[named]*node
+	sets      sets
+}
+
+// compile says how objects of a Go type are owned. skip are the fields that
+// nobody owns.
+func (c *Common) compile(kind typed.ParseableType, t reflect.Type, skip *fieldpath.Set) *node {
+	c.compiling.Lock()
+	defer c.compiling.Unlock()
+	if c.known == nil {
+		c.known = map[named]*node{}
+	}
+	in := compiler{schema: kind.Schema, known: c.known}
+	return in.place(kind.TypeRef, t, skip)
 }
 
 // NewTracker makes a tracker for objects of the type that example points to.
 // excluded are fields that its writers do not come to own; it may be nil.
-func NewTracker(kind typed.ParseableType, apiVersion, subresource string, example metav1.Object, excluded *fieldpath.Set, sets *Sets) *Tracker {
+func NewTracker(kind typed.ParseableType, apiVersion, subresource string, example metav1.Object, excluded *fieldpath.Set, common *Common) *Tracker {
 	skip := unowned
 	if excluded != nil {
 		skip = skip.Union(excluded)
 	}
 	t := &Tracker{
 		apiVersion: apiVersion, subresource: subresource,
-		goType: reflect.TypeOf(example), sets: sets,
+		goType: reflect.TypeOf(example), sets: &common.sets,
 		//nolint:staticcheck // there is no value to validate
 		schema: typed.AsTypedUnvalidated(value.NewValueInterface(nil), kind.Schema, kind.TypeRef),
 	}
-	t.root = compile(kind.Schema, kind.TypeRef, t.goType, skip)
+	t.root = common.compile(kind, t.goType, skip)
 	t.diffs.New = func() any { return &diff{} }
 	return t
 }
