@@ -24,6 +24,7 @@ type managerKey struct {
 type fieldManager struct {
 	library *managedfields.FieldManager
 	tracker *fields.Tracker // nil: the library does all
+	empty   api.Object      // what a create is compared with, frozen
 }
 
 // managerOf is that of the request's version and subresource, made at first use.
@@ -46,7 +47,7 @@ func (h *Handler) managerOf(info *Info) (*fieldManager, error) {
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field manager of %s: %w", gvk, err))
 	}
-	m := &fieldManager{library: library}
+	m := &fieldManager{library: library, empty: info.row().New()}
 	if m.tracker, err = h.newTracker(info, reset[gvk.GroupVersion()]); err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field tracker of %s: %w", gvk, err))
 	}
@@ -79,7 +80,7 @@ func (h *Handler) track(info *Info, obj, live api.Object, manager string) error 
 		return err
 	}
 	if live == nil {
-		live = info.row().New()
+		live = m.empty
 	}
 	if m.tracker == nil || !m.tracker.Update(live, obj, manager, h.now()) {
 		m.library.UpdateNoErrors(live, obj, manager)
