@@ -237,9 +237,8 @@ type Index struct {
 type Part struct {
 	// Number is the field's in the kind's protobuf message.
 	Number int
-	New    func() interface{ Unmarshal([]byte) error }
-	// Set gives obj the part, which it shares with other objects from then on.
-	Set func(obj Object, part any)
+	// Of points to the part of an object.
+	Of func(obj Object) interface{ Unmarshal([]byte) error }
 }
 
 // Names of the indexes that more than one part relies on.

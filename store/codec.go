@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"reflect"
 	"slices"
+	"sync"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -30,14 +31,11 @@ type codec struct {
 
 	envelope envelope.Envelope
 	common   interned[common]
-	fields   *interned[metav1.FieldsV1]
+	pool     *pool
 }
 
-// common is a part of an object that others may have as well.
-type common struct{ part any }
-
-func newCodec(reg *api.Registry, row *api.Resource, fields *interned[metav1.FieldsV1]) (*codec, error) {
-	c := &codec{reg: reg, row: row, gvk: row.GVK(), hub: reflect.TypeOf(row.New()), fields: fields}
+func newCodec(reg *api.Registry, row *api.Resource, pool *pool) (*codec, error) {
+	c := &codec{reg: reg, row: row, gvk: row.GVK(), hub: reflect.TypeOf(row.New()), pool: pool}
 	served := reg.ByGVK(c.gvk)
 	if served == nil || served.Resource != row {
 		return nil, fmt.Errorf("resource %s is stored as %s, which is none of its versions", row.Plural, row.Storage)
@@ -100,6 +98,9 @@ func (c *codec) decode(value []byte) (obj api.Object, slot int, used *common, er
 	if reflect.TypeOf(obj) != c.hub {
 		return nil, 0, nil, fmt.Errorf("found a %T where %s are kept", obj, c.row.Plural)
 	}
+	if used == nil { // else it is done, but for what it shares
+		c.pool.compact(obj)
+	}
 	managers := obj.GetManagedFields()
 	for i := range managers {
 		if err := c.share(&managers[i].FieldsV1); err != nil {
@@ -113,7 +114,7 @@ func (c *codec) decode(value []byte) (obj api.Object, slot int, used *common, er
 // are much of many objects, and the same in all that one program wrote alike.
 func (c *codec) share(fields **metav1.FieldsV1) (err error) {
 	if own := *fields; own != nil {
-		*fields, err = c.fields.get(own.GetRawBytes(), func() (*metav1.FieldsV1, error) { return own, nil })
+		*fields, err = c.pool.fields.get(own.GetRawBytes(), func() (*metav1.FieldsV1, error) { return own, nil })
 	}
 	return err
 }
@@ -132,10 +133,9 @@ func (c *codec) decodeOwn(raw []byte) (api.Object, *common, error) {
 			return nil, nil, err
 		}
 		var err error
-		if used, err = c.common.get(part, func() (*common, error) { return c.newCommon(part) }); err != nil {
+		if used, err = c.decodeCommon(obj, part); err != nil {
 			return nil, nil, err
 		}
-		c.row.Common.Set(obj, used.part)
 	}
 	if c.stored.ToHub == nil {
 		return obj, used, nil
@@ -148,9 +148,50 @@ func (c *codec) decodeOwn(raw []byte) (api.Object, *common, error) {
 	return obj, nil, nil
 }
 
-func (c *codec) newCommon(data []byte) (*common, error) {
-	part := c.row.Common.New()
-	return &common{part}, part.Unmarshal(data)
+// decodeCommon completes an object with a part that others may have as well.
+func (c *codec) decodeCommon(obj api.Object, data []byte) (*common, error) {
+	own := c.row.Common.Of(obj)
+	var first *common
+	used, err := c.common.get(data, func() (*common, error) {
+		first = &common{part: own, lent: true}
+		if err := own.Unmarshal(data); err != nil {
+			return nil, err
+		}
+		c.pool.compact(obj)
+		return first, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if used != first {
+		if first == nil {
+			c.pool.compact(obj)
+		}
+		used.share(own)
+	}
+	return used, nil
+}
+
+// common is a part of an object that others may have as well.
+type common struct {
+	mu   sync.Mutex
+	part any  // its pointer
+	lent bool // it lies in the object that had it first
+}
+
+// share sets the part of another object, given by its pointer. The second gets a
+// copy made, of the topmost level, so that the first can be forgotten; most parts
+// have no second.
+func (c *common) share(to any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	part := reflect.ValueOf(c.part).Elem()
+	if c.lent {
+		own := reflect.New(part.Type())
+		own.Elem().Set(part)
+		c.part, c.lent, part = own.Interface(), false, own.Elem()
+	}
+	reflect.ValueOf(to).Elem().Set(part)
 }
 
 // cut takes the part out that the kind has in common, if it is there once.

@@ -3,8 +3,8 @@ package store
 import (
 	"errors"
 	"runtime"
+	"sync"
 	"testing"
-	"time"
 )
 
 // Equal bytes give one value while somebody has it; then it is forgotten.
@@ -31,22 +31,38 @@ func TestInterned(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	runtime.KeepAlive(b)
-	count := func() int {
-		runtime.GC()
+	collected(t, func() bool {
 		in.mu.Lock()
 		defer in.mu.Unlock()
-		return len(in.known)
-	}
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for limit := time.After(30 * time.Second); count() > 1; {
-		select {
-		case <-tick.C:
-		case <-limit:
-			t.Fatal("what nobody has is still known")
-		}
-	}
+		return len(in.known) == 1
+	})
 	if get("a") != a {
 		t.Error("what somebody has was forgotten")
+	}
+}
+
+// Values are made at the same time, also equal ones: all get one of them.
+func TestInternedAtOnce(t *testing.T) {
+	var in interned[int]
+	const makers = 3
+	got := make([]*int, makers)
+	var making, done sync.WaitGroup
+	making.Add(makers)
+	for i := range makers {
+		done.Go(func() {
+			var err error
+			got[i], err = in.get([]byte("a"), func() (*int, error) {
+				making.Done()
+				making.Wait() // until all are at it
+				return &i, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	done.Wait()
+	if got[0] == nil || got[0] != got[1] || got[0] != got[2] {
+		t.Errorf("equal bytes gave %v", got)
 	}
 }

@@ -227,12 +227,12 @@ func open(ctx context.Context, e Engine, reg *api.Registry, opts Options) (*Stor
 		opts.Logger = slog.Default()
 	}
 	s := &Store{engine: e, opts: opts, byPrefix: map[string]*table{}, byRow: map[*api.Resource]*table{}}
-	fields := &interned[metav1.FieldsV1]{}
+	pool := &pool{}
 	for _, row := range reg.Resources() {
 		if row.Prefix == "" {
 			continue
 		}
-		t, err := newTable(reg, row, len(s.tables), fields)
+		t, err := newTable(reg, row, len(s.tables), pool)
 		if err != nil {
 			return nil, fmt.Errorf("open the store: %w", err)
 		}

@@ -94,7 +94,7 @@ func TestMutationDetector(t *testing.T) {
 		} {
 			t.Run(name+"/"+what, func(t *testing.T) {
 				s := open(t, memory.New(memory.Options{}), store.Options{})
-				create(t, s, "innocent", "")
+				create(t, s, "innocent", "of its own")
 				mutate(create(t, s, "victim", "").(*corev1.ConfigMap))
 				defer func() {
 					got := recover()

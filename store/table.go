@@ -8,7 +8,6 @@ import (
 	"sync"
 	"unique"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/third_party/forked/golang/btree"
 
 	"hansa.dev/hansa/api"
@@ -66,8 +65,8 @@ type table struct {
 	recent ring
 }
 
-func newTable(reg *api.Registry, row *api.Resource, place int, fields *interned[metav1.FieldsV1]) (*table, error) {
-	c, err := newCodec(reg, row, fields)
+func newTable(reg *api.Registry, row *api.Resource, place int, pool *pool) (*table, error) {
+	c, err := newCodec(reg, row, pool)
 	if err != nil {
 		return nil, err
 	}

@@ -58,8 +58,7 @@ func pods() *api.Resource {
 		},
 		Common: &api.Part{
 			Number: 2,
-			New:    func() interface{ Unmarshal([]byte) error } { return &corev1.PodSpec{} },
-			Set:    func(obj api.Object, part any) { obj.(*corev1.Pod).Spec = *part.(*corev1.PodSpec) },
+			Of:     func(obj api.Object) interface{ Unmarshal([]byte) error } { return &obj.(*corev1.Pod).Spec },
 		},
 		Subresources: podSubresources(gv),
 	})
