@@ -38,15 +38,16 @@ type Options struct {
 }
 
 // Settings of the embedded server. Since a transaction holds many writes, the
-// log is cut after fewer entries than usual; that keeps it small in memory,
-// where raft holds what is not yet cut. The election timeout serves to notice
-// that others are dead: the only member has it as short as raft allows, since it
-// is most of the time that a start takes (100 to 200 ms). Shorter ticks would
-// make that less, and cost a quarter percent of a core each time they are halved.
+// log is cut after fewer entries than usual. In memory raft holds those that are
+// left for others to catch up, of whom there are none, and up to a hundred more.
+// The election timeout serves to notice that others are dead: the only member
+// has it as short as raft allows, since it is most of the time that a start takes
+// (100 to 200 ms). Shorter ticks would make that less, and cost a quarter percent
+// of a core each time they are halved.
 const (
 	member           = "hansa"
 	snapshotEntries  = 1000
-	catchUpEntries   = 500
+	catchUpEntries   = 50
 	tickMilliseconds = 100
 	electionTicks    = 2
 	maxRequestBytes  = 4 << 20
