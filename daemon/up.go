@@ -111,7 +111,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		return l.wait()
 	}
 	fmt.Fprintf(out, "hansa: ready in %.2fs, node %s, kubeconfig %s\n", time.Since(began).Seconds(), c.NodeName, i.kubeconfig())
-	defer reclaim.Start(clock.RealClock{}).Stop()
+	defer reclaim.Start(clock.RealClock{}, p.handler.Codec.Forget).Stop()
 	return l.wait()
 }
 

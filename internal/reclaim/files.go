@@ -11,21 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unmapProgram lets go of the pages of this program's file. Each was mapped
-// with its neighbours when something near it was used, most of them by a start
-// that does not come again; what is needed comes back from the page cache at its
-// next use. Failing is no harm: they stay.
-func unmapProgram() {
-	exe, err := os.Readlink("/proc/self/exe")
-	if err != nil {
-		return
-	}
+// unmapFiles lets go of the pages of mapped files: of this program and of the
+// database. Each was mapped with its neighbours when something near it was used,
+// most of them by a start or a load that does not come again; what is needed
+// comes back from the page cache at its next use. Failing is no harm: they stay.
+func unmapFiles() {
 	f, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return
 	}
 	defer f.Close()
-	for _, m := range clean(f, exe) {
+	for _, m := range clean(f) {
 		// madvise(2): pages of a file that were not written to are read anew.
 		_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.from, m.to-m.from, unix.MADV_DONTNEED)
 	}
@@ -34,10 +30,10 @@ func unmapProgram() {
 // span is a part of the address space.
 type span struct{ from, to uintptr }
 
-// clean are the mappings of a file of which no page can differ from the file:
+// clean are the mappings of files of which no page can differ from the file:
 // that cannot be written and have no page of their own. (A part that was
 // written and then protected, as relocations are, has.)
-func clean(smaps io.Reader, file string) []span {
+func clean(smaps io.Reader) []span {
 	var out []span
 	var now span
 	var candidate bool
@@ -55,7 +51,7 @@ func clean(smaps io.Reader, file string) []span {
 		// ADDRESS-ADDRESS PERMISSIONS OFFSET DEVICE INODE PATH, of proc_pid_maps(5).
 		fields := strings.Fields(string(line))
 		candidate = false
-		if len(fields) < 6 || fields[1][1] == 'w' || strings.Join(fields[5:], " ") != file {
+		if len(fields) < 6 || fields[1][1] == 'w' || fields[5][0] != '/' {
 			continue
 		}
 		from, to, _ := strings.Cut(fields[0], "-")

@@ -56,9 +56,10 @@ type host interface {
 }
 
 // Start gives memory back from now on: once when the work that goes on now is
-// over, and after that whenever it is worth it.
-func Start(clk clock.WithDelayedExecution) *Keeper {
-	return start(clk, process{})
+// over, and after that whenever it is worth it. Those that forget are called
+// before that: they let go of what can be made again.
+func Start(clk clock.WithDelayedExecution, forget ...func()) *Keeper {
+	return start(clk, process{forget})
 }
 
 func start(clk clock.WithDelayedExecution, h host) *Keeper {
@@ -118,7 +119,7 @@ func (k *Keeper) look() {
 }
 
 // process is this process.
-type process struct{}
+type process struct{ forget []func() }
 
 // mark is collected as soon as anything is. It has a pointer, since what has
 // none may share its memory with others.
@@ -145,7 +146,10 @@ func (process) reclaimable() uint64 {
 	return max(objects, live) - live + free
 }
 
-func (process) reclaim() {
+func (p process) reclaim() {
+	for _, forget := range p.forget {
+		forget()
+	}
 	debug.FreeOSMemory()
-	unmapProgram()
+	unmapFiles()
 }

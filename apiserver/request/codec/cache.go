@@ -79,3 +79,13 @@ func (c *Codec) CacheBytes() int {
 	defer c.cache.mu.Unlock()
 	return c.cache.size + c.cache.oldSize
 }
+
+// Forget drops the encodings remembered: whoever asks again has them made again.
+func (c *Codec) Forget() { c.cache.forget() }
+
+func (c *cache) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.young, c.old = map[cacheKey]Body{}, map[cacheKey]Body{}
+	c.size, c.oldSize = 0, 0
+}

@@ -322,4 +322,11 @@ func TestCacheIsBoundedAndRemembers(t *testing.T) {
 	if size := c.CacheBytes(); size > limit {
 		t.Errorf("the cache holds %d bytes, its limit is %d", size, limit)
 	}
+	c.Forget()
+	if size := c.CacheBytes(); size != 0 {
+		t.Errorf("a cache that forgot holds %d bytes", size)
+	}
+	if again := body(hot); &again[0] == &first[0] || string(again) != string(first) {
+		t.Errorf("a cache that forgot answers %s", again)
+	}
 }
