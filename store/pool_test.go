@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"reflect"
 	"runtime"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 )
 
@@ -126,5 +128,55 @@ func collected(t *testing.T, done func() bool) {
 		case <-limit:
 			t.Fatal("what nobody has is still there")
 		}
+	}
+}
+
+// BenchmarkDecode tells what a value costs on its way into the copy: a small
+// object, a pod whose spec is known and one whose spec is not.
+func BenchmarkDecode(b *testing.B) {
+	reg := kinds.Registry()
+	for name, c := range map[string]struct {
+		kind string
+		next func() api.Object
+	}{
+		"configmap": {"ConfigMap", func() api.Object {
+			return &corev1.ConfigMap{
+				ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default", Labels: map[string]string{"group": "1"}},
+				Data:       map[string]string{"payload": strings.Repeat("x", 512)},
+			}
+		}},
+		"known": {"Pod", func() api.Object { return fullPod("a") }},
+		"distinct": {"Pod", func() api.Object {
+			pod := fullPod("a")
+			for range 12 {
+				env := corev1.EnvVar{Name: "SETTING_" + string(rune('a'+len(pod.Spec.Containers[0].Env))), Value: rand.Text()}
+				pod.Spec.Containers[0].Env = append(pod.Spec.Containers[0].Env, env)
+			}
+			return pod
+		}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			table, err := newTable(reg, reg.ByGVK(corev1.SchemeGroupVersion.WithKind(c.kind)).Resource, 0, &pool{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			values := make([][]byte, 1024)
+			for i := range values {
+				if values[i], err = table.codec.encode(c.next(), 0); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportAllocs()
+			used := make([]*entry, len(values)) // what is in use stays known
+			for i := 0; b.Loop(); i++ {
+				at := i % len(values)
+				if at == 0 && name == "distinct" {
+					table.codec.common.known = nil
+				}
+				if used[at], err = table.entry("default/a", KV{Value: values[at]}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }
