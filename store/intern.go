@@ -18,8 +18,9 @@ type interned[T any] struct {
 type digest = [sha256.Size]byte
 
 // get gives the value of these bytes, which is frozen; make makes it when nobody
-// has it, of which several may be at work at once: all get the value of one. What is in use is what the pointer is kept for: a part of the value
-// that somebody has taken out does not count.
+// has it, of which several may be at work at once: all get the value of one. What
+// is in use is what the pointer is kept for: a part of the value that somebody
+// has taken out does not count.
 func (in *interned[T]) get(bytes []byte, make func() (*T, error)) (*T, error) {
 	key := sha256.Sum256(bytes)
 	if value := in.find(key); value != nil {
