@@ -85,13 +85,35 @@ type RangeResponse struct {
 // Pages reads what r asks for, r.Limit keys at a time and all as of one revision:
 // r's, or that of the first page. An error is the last there is.
 func Pages(ctx context.Context, e Engine, r RangeRequest) iter.Seq2[RangeResponse, error] {
+	return pages(ctx, e, r, func(RangeResponse) int64 { return r.Limit })
+}
+
+// PagesBySize is Pages with a limit that follows from the page before, so that a
+// page has about size bytes where values are alike: for a range of many keys, all
+// the rest of which etcd goes through for each page, to count them. A limit grows
+// to twice the last, and to maxPage, at most: values may become larger.
+func PagesBySize(ctx context.Context, e Engine, r RangeRequest, size int64) iter.Seq2[RangeResponse, error] {
+	return pages(ctx, e, r, func(last RangeResponse) int64 {
+		n, had := int64(len(last.KVs)), int64(1)
+		for _, kv := range last.KVs {
+			had += int64(len(kv.Value))
+		}
+		return max(min(n*size/had, 2*n, maxPage), 1)
+	})
+}
+
+const maxPage = 4000
+
+func pages(ctx context.Context, e Engine, r RangeRequest, next func(last RangeResponse) (limit int64)) iter.Seq2[RangeResponse, error] {
 	return func(yield func(RangeResponse, error) bool) {
+		r := r
 		for {
 			resp, err := e.Range(ctx, r)
 			if !yield(resp, err) || err != nil || !resp.More {
 				return
 			}
 			r.Start = resp.KVs[len(resp.KVs)-1].Key + "\x00"
+			r.Limit = next(resp)
 			if r.Revision == 0 {
 				r.Revision = resp.Revision
 			}

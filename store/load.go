@@ -8,8 +8,12 @@ import (
 	"sync"
 )
 
-// loadPage is how many keys are read at once when the copy is filled.
-const loadPage = 1000
+// loadPage is how many keys are read at once, loadBytes about how many bytes when
+// the copy is filled: two pages are held meanwhile.
+const (
+	loadPage  = 1000
+	loadBytes = 16 << 20
+)
 
 // load fills the copy with everything there is, all of one revision.
 func (s *Store) load(ctx context.Context) (revision int64, err error) {
@@ -82,7 +86,7 @@ func (s *Store) readAll(ctx context.Context, f func([]KV) error) (revision int64
 	pages := make(chan answer, 1)
 	go func() {
 		defer close(pages)
-		for resp, err := range Pages(ctx, s.engine, RangeRequest{Start: root, End: prefixEnd(root), Limit: loadPage}) {
+		for resp, err := range PagesBySize(ctx, s.engine, RangeRequest{Start: root, End: prefixEnd(root), Limit: loadPage}, loadBytes) {
 			if err == nil {
 				err = ctx.Err()
 			}
