@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -53,8 +54,8 @@ func RefTo(r *Resource, obj metav1.Object) Ref {
 	return Ref{Resource: r, Namespace: obj.GetNamespace(), Name: obj.GetName()}
 }
 
-// Resource is the row of one kind. Rows are made once at start and never
-// written to afterwards. A nil function means that the kind needs none.
+// Resource is the row of one kind. Rows are never written to once they are in a
+// registry. A nil function means that the kind needs none.
 //
 // Every function that takes an Object gets the kind's hub type, the Go type
 // made by New, whatever version the client speaks.
@@ -64,6 +65,8 @@ type Resource struct {
 	Singular string // "configmap"
 	Kind     string // "ConfigMap"
 
+	// ListKind is the kind of lists; empty: Kind with "List" behind it.
+	ListKind   string
 	ShortNames []string
 	Categories []string // "all"
 	Namespaced bool
@@ -87,6 +90,25 @@ type Resource struct {
 
 	New     func() Object
 	NewList func() runtime.Object
+
+	// Views are the other versions of a custom resource, each a row of its own
+	// over the same objects: there every version has its own schema, columns and
+	// subresources. The row that has them is the one that loops go by.
+	Views []*Resource
+	// View gives a stored object as this row's version has it: converted, pruned,
+	// with defaults. Row functions of writes get such an object; those of reads
+	// (Table, Fields, Get of a subresource) get stored ones. The result belongs to
+	// the caller. Nil: what is stored is the hub already.
+	View func(stored Object) (Object, error)
+	// Seal brings a finished object of a row with a View into its stored form.
+	Seal func(obj Object) error
+	// Merge knows how the objects of a row with a View are merged.
+	Merge func() Merger
+	// Closed says why no more objects may come into being; empty for most.
+	Closed string
+	// Ended is closed when the row is served no more, since another has taken its
+	// place or its definition is gone. Nil: it is served for good.
+	Ended <-chan struct{}
 
 	// Stamp fills in the times that the client leaves to the server, which are
 	// now. It runs before Prepare…; old is nil on create.
@@ -144,6 +166,9 @@ type Resource struct {
 	// keeps equal ones once. Nil: none. It takes a hub that is the stored version.
 	Common *Part
 
+	// PrepareDelete sets an object on its way that is deleted for the first time,
+	// before its finalizers are looked at.
+	PrepareDelete func(obj Object, now time.Time)
 	// GracePeriod answers, for kinds that are deleted gracefully (pods), the
 	// seconds that obj is given when deleted with opts; zero deletes at once.
 	// Nil: the kind is always deleted at once (but for its finalizers).
@@ -157,6 +182,14 @@ type Resource struct {
 
 	// Subresources by name: "status", "scale", "binding", "log", …
 	Subresources map[string]*Subresource
+}
+
+// Merger is what managed fields have to know of kinds without a Go type.
+type Merger interface {
+	managedfields.TypeConverter
+	runtime.ObjectConvertor
+	runtime.ObjectDefaulter
+	runtime.ObjectCreater
 }
 
 // Version is one served version of a kind. ToHub and FromHub are nil where the
@@ -178,6 +211,10 @@ type Version struct {
 	// it is complete: labels not in it are unknown to this version (metadata
 	// apart). Nil: the resource's names.
 	FieldLabels map[string]string
+	// Decode makes an object of what a client sent, for kinds whose Go type does
+	// not say what is in them. The tree belongs to it. With strict, unknown fields
+	// are listed.
+	Decode func(tree map[string]any, strict bool) (obj Object, problems []error, err error)
 	// Validate and ValidateUpdate are what writes by way of this version must
 	// satisfy beyond the resource's own checks. They get hub objects.
 	Validate       func(Object) field.ErrorList
@@ -216,6 +253,9 @@ type Subresource struct {
 	// ValidateUpdate of its own. Errors are API status errors.
 	Get func(Object) (runtime.Object, error)
 	Put func(obj Object, body runtime.Object, now time.Time) error
+	// Replicas is where the number of replicas is that a Scale shows. Nil:
+	// spec.replicas.
+	Replicas []string
 
 	// Connect marks one that is served by a handler of the server, found by
 	// the subresource's name (log, exec, attach, portforward, proxy, token).

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,9 @@ type Runner struct {
 	// Metrics measure the loop's queue under the name Queue; nil: nothing does.
 	Metrics *Metrics
 	Queue   string
+	// Registry tells when other kinds are served: the loop is asked for its sources
+	// again then. Nil: they stay as they are.
+	Registry *api.Registry
 }
 
 // Run subscribes to the loop's sources, waits until the view has them, and
@@ -32,24 +36,29 @@ type Runner struct {
 func (r *Runner) Run(ctx context.Context) error {
 	queue := NewQueue(r.Clock)
 	queue.metrics = r.Metrics.of(r.Queue, queue)
-	var resources []*api.Resource
-	for _, s := range r.Loop.Sources() {
-		keys := s.Keys
-		if keys == nil {
-			keys = own
-		}
-		resources = append(resources, s.Resource)
-		cancel := r.View.Subscribe(s.Resource, func(old, new api.Object) {
-			for _, k := range keys(old, new) {
-				queue.Add(k)
-			}
-		})
-		defer cancel()
+	heard := &listener{view: r.View, queue: queue}
+	defer heard.close()
+	var changed <-chan struct{}
+	if r.Registry != nil {
+		changed = r.Registry.Changed()
 	}
-	if err := r.View.WaitSynced(ctx, resources...); err != nil {
+	if err := r.View.WaitSynced(ctx, heard.listen(r.Loop.Sources())...); err != nil {
 		return err
 	}
 	var workers sync.WaitGroup
+	if changed != nil {
+		workers.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-changed:
+				}
+				changed = r.Registry.Changed()
+				heard.listen(r.Loop.Sources())
+			}
+		})
+	}
 	for range max(r.Workers, 1) {
 		workers.Go(func() {
 			for {
@@ -63,6 +72,59 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	workers.Wait()
 	return ctx.Err()
+}
+
+// listener has a queue woken by a loop's sources. It belongs to one goroutine at
+// a time.
+type listener struct {
+	view  client.View
+	queue *Queue
+	to    []subscription
+}
+
+type subscription struct {
+	to     *api.Resource
+	cancel func()
+}
+
+// listen makes sources those that are listened to, and answers with their
+// resources. A resource may have several sources; it is known by its row.
+func (l *listener) listen(sources []Source) []*api.Resource {
+	wanted := map[*api.Resource]bool{}
+	var resources []*api.Resource
+	for _, s := range sources {
+		wanted[s.Resource] = true
+		resources = append(resources, s.Resource)
+	}
+	had := map[*api.Resource]bool{}
+	l.to = slices.DeleteFunc(l.to, func(s subscription) bool {
+		had[s.to] = true
+		if !wanted[s.to] {
+			s.cancel()
+		}
+		return !wanted[s.to]
+	})
+	for _, s := range sources {
+		if had[s.Resource] {
+			continue
+		}
+		keys := s.Keys
+		if keys == nil {
+			keys = own
+		}
+		l.to = append(l.to, subscription{s.Resource, l.view.Subscribe(s.Resource, func(old, new api.Object) {
+			for _, k := range keys(old, new) {
+				l.queue.Add(k)
+			}
+		})})
+	}
+	return resources
+}
+
+func (l *listener) close() {
+	for _, s := range l.to {
+		s.cancel()
+	}
 }
 
 // own wakes the changed object itself.

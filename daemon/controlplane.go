@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -29,6 +30,7 @@ import (
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
 	"hansa.dev/hansa/apiserver/auth/token"
+	"hansa.dev/hansa/apiserver/custom"
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/alloc"
@@ -70,7 +72,7 @@ func (c Config) address() string {
 func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
 	clk := clock.RealClock{}
 	i := c.instance()
-	p := &controlPlane{registry: kinds.Registry(), metrics: prometheus.NewRegistry()}
+	p := &controlPlane{registry: kinds.New(), metrics: prometheus.NewRegistry()}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	auditLog, err := startAudit(l, c.Audit, p.metrics, log)
@@ -97,6 +99,11 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	l.run("store", p.store.Run)
 
 	view := p.store.View()
+	defined := custom.NewServer(p.registry, p.store, view, log)
+	if err := defined.Sync(ctx); err != nil {
+		return nil, err
+	}
+	l.run("custom resources", defined.Run)
 	used := func(ctx context.Context, s *corev1.Secret, day string) { p.markUsed(ctx, s, day, log) }
 	tokens, err := token.New(token.Options{Issuer: c.issuer(), Keys: p.authority.TokenKeys(), Clock: clk, Used: used}, p.registry, view)
 	if err != nil {
@@ -126,7 +133,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		},
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
 		Hooks:      hooks(reviewer, tokens),
-		Rules:      rules.New(p.registry, view, authorizer, clk),
+		Rules:      allRules(rules.New(p.registry, view, authorizer, clk), custom.Rules()),
 		Computed:   map[schema.GroupResource]request.Computed{{Resource: "componentstatuses"}: components(l, p.store.Ready)},
 		Audit:      auditLog,
 		Clock:      clk, Logger: log,
@@ -157,6 +164,15 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return p.server.Serve(ctx, listener, apihttp.TLS{GetCertificate: cert}, stopGrace)
 	})
 	return p, nil
+}
+
+// allRules puts rules of several packages together.
+func allRules(sets ...map[string]request.Rule) map[string]request.Rule {
+	all := map[string]request.Rule{}
+	for _, set := range sets {
+		maps.Copy(all, set)
+	}
+	return all
 }
 
 func (c Config) issuer() string { return "https://kubernetes.default.svc." + c.ClusterDomain }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"k8s.io/utils/clock"
 
@@ -16,6 +17,7 @@ import (
 	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/controller/certificates"
 	"hansa.dev/hansa/controller/clusterrole"
+	"hansa.dev/hansa/controller/definition"
 	"hansa.dev/hansa/controller/deployment"
 	"hansa.dev/hansa/controller/endpoints"
 	"hansa.dev/hansa/controller/endpointslice"
@@ -41,6 +43,10 @@ import (
 // loopPart begins the names of the parts that are loops.
 const loopPart = "loop "
 
+// ofEveryKind are the loops that look at objects of all kinds, of those too that are
+// defined meanwhile.
+var ofEveryKind = []string{definition.Name, "generic-garbage-collector", "namespace-controller"}
+
 // startLoops runs every control loop as its own identity. services is the default
 // range of service addresses.
 func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.Logger) {
@@ -51,6 +57,9 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 		recorder := events.New(c, clk, name, "", log)
 		l.run(name+" events", recorder.Run)
 		runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers, Metrics: metrics, Queue: queue}
+		if slices.Contains(ofEveryKind, name) {
+			runner.Registry = p.registry
+		}
 		l.run(loopPart+name, runner.Run)
 	}
 	run := func(name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
@@ -68,6 +77,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	server := p.asServer("kube-apiserver")
 	runAs(server, servicecidr.DefaultName, "default_service_cidr", 1, func(c door, r told) loop { return servicecidr.NewDefault(c, r, services.String()) })
 	runAs(server, ipaddress.Name, "services", 5, func(c door, r told) loop { return ipaddress.New(c, r) })
+	runAs(server, definition.Name, "crd_naming_condition_controller", 1, func(c door, _ told) loop { return definition.New(c) })
 	run("service-cidrs-controller", "ipaddresses", 5, func(c door, r told) loop { return servicecidr.New(c, r) })
 	run("clusterrole-aggregation-controller", "ClusterRoleAggregator", 1, func(c door, _ told) loop { return clusterrole.New(c) })
 	run("service-account-controller", "serviceaccount", 1, func(c door, _ told) loop { return serviceaccount.New(c) })

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"hansa.dev/hansa/api"
@@ -183,12 +182,16 @@ func (o *slotter) deletion(revision int64) (rv int64) {
 
 // expose makes a snapshot of the trees the one that is read.
 func (s *Store) expose(revision int64) {
-	next := &snapshot{revision: revision, tables: make([]tableView, len(s.tables))}
+	tables := s.layout.Load().tables
+	next := &snapshot{revision: revision, tables: make([]*tableView, len(tables))}
 	if prev := s.snap.Load(); prev != nil {
 		copy(next.tables, prev.tables)
 	}
-	for i, t := range s.tables {
-		if t.dirty {
+	for i, t := range tables {
+		switch {
+		case t == nil:
+			next.tables[i] = nil
+		case t.dirty:
 			next.tables[i] = t.view()
 		}
 	}
@@ -211,10 +214,4 @@ func (s *Store) publish(changes []change) {
 }
 
 // table finds the table of a row.
-func (s *Store) table(r *api.Resource) *table {
-	t := s.byRow[r]
-	if t == nil {
-		panic(fmt.Sprintf("store: resource %s has no storage in this store", r.Plural))
-	}
-	return t
-}
+func (s *Store) table(r *api.Resource) *table { return s.layout.Load().table(r) }

@@ -36,6 +36,10 @@ type codec struct {
 
 func newCodec(reg *api.Registry, row *api.Resource, pool *pool) (*codec, error) {
 	c := &codec{reg: reg, row: row, gvk: row.GVK(), hub: reflect.TypeOf(row.New()), pool: pool}
+	if _, ok := row.New().(selfStored); ok {
+		c.stored = &api.Version{New: row.New}
+		return c, nil
+	}
 	served := reg.ByGVK(c.gvk)
 	if served == nil || served.Resource != row {
 		return nil, fmt.Errorf("resource %s is stored as %s, which is none of its versions", row.Plural, row.Storage)
@@ -60,6 +64,9 @@ func (c *codec) encode(obj api.Object, slot int) ([]byte, error) {
 		}
 	}
 	stored.SetResourceVersion(formatSlot(slot))
+	if own, ok := stored.(selfStored); ok {
+		return own.AppendStored(nil)
+	}
 	if m, ok := stored.(marshaler); ok {
 		n := m.Size()
 		value := c.envelope.AppendHead(make([]byte, 0, n+roomAround), n)
@@ -72,6 +79,13 @@ func (c *codec) encode(obj api.Object, slot int) ([]byte, error) {
 	}
 	stored.GetObjectKind().SetGroupVersionKind(c.gvk)
 	return json.Marshal(stored)
+}
+
+// selfStored is an object that knows itself how it is stored: as JSON, in the
+// version that it is in.
+type selfStored interface {
+	AppendStored([]byte) ([]byte, error)
+	json.Unmarshaler
 }
 
 // marshaler is what types with a protobuf form have.
@@ -256,6 +270,9 @@ func (c *codec) decodeAny(value []byte) (api.Object, error) {
 }
 
 func (c *codec) decodeJSON(value []byte) (runtime.Object, *schema.GroupVersionKind, error) {
+	if own, ok := c.row.New().(selfStored); ok {
+		return own.(api.Object), &c.gvk, json.Unmarshal(value, own)
+	}
 	var kind runtime.TypeMeta
 	if err := json.Unmarshal(value, &kind); err != nil {
 		return nil, nil, err

@@ -28,7 +28,7 @@ func (s *Store) CheckMutations() {
 	}
 	s.applying.Lock()
 	defer s.applying.Unlock()
-	for _, t := range s.tables {
+	for _, t := range s.layout.Load().all() {
 		t.items.Ascend(func(e *entry) bool {
 			s.check(t, e)
 			return true

@@ -61,7 +61,7 @@ func (s *Store) Scan(ctx context.Context, q Query, o ListOptions) (Page, error) 
 		return Page{}, err
 	}
 	snap := s.snap.Load()
-	return sel.page(snap.tables[sel.table.place], "", lastOf(snap.revision), o.Limit), nil
+	return sel.page(snap.of(sel.table), "", lastOf(snap.revision), o.Limit), nil
 }
 
 // listMode checks the options by the table in Kubernetes' API concepts
@@ -102,12 +102,12 @@ func countAfter(v *tableView, sel *selector, key string) (n int64) {
 
 // page is what matches of a view, from a key on. It holds the view and not the
 // snapshot, which has all other resources in it.
-func (q *selector) page(v tableView, from string, version, limit int64) Page {
+func (q *selector) page(v *tableView, from string, version, limit int64) Page {
 	if limit > 0 {
-		return page(q, q.scan(&v, from), version, limit, func(e *entry) int64 { return countAfter(&v, q, e.key) })
+		return page(q, q.scan(v, from), version, limit, func(e *entry) int64 { return countAfter(v, q, e.key) })
 	}
 	return Page{ResourceVersion: formatVersion(version), Objects: func(yield func(api.Object) bool) {
-		for e := range q.scan(&v, from) {
+		for e := range q.scan(v, from) {
 			if q.matches(e) && !yield(e.obj) {
 				return
 			}
@@ -219,9 +219,9 @@ func errTokenExpired(t token) error {
 // from that version hears again of what came behind it.
 func (s *Store) listAt(ctx context.Context, sel *selector, version int64, from string, limit int64) (Page, error) {
 	snap, revision := s.snap.Load(), version/slots
-	view := &snap.tables[sel.table.place]
+	view := snap.of(sel.table)
 	if view.newest <= revision && revision <= snap.revision {
-		return sel.page(*view, from, version, limit), nil
+		return sel.page(view, from, version, limit), nil
 	}
 	if revision == 0 { // before the first; to the engine it means the newest
 		return Page{}, errTooOld(version, lastOf(revision))

@@ -32,7 +32,7 @@ func (s *Store) load(ctx context.Context) (revision int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	for _, t := range s.tables {
+	for _, t := range s.layout.Load().all() {
 		t.reset(lastOf(revision))
 	}
 	s.expose(revision)
@@ -133,13 +133,14 @@ func (s *Store) locate(key string) (*table, string) {
 	if first < 0 {
 		return nil, ""
 	}
+	byPrefix := s.layout.Load().byPrefix
 	if second := strings.IndexByte(rest[first+1:], '/'); second >= 0 {
 		end := first + 1 + second
-		if t := s.byPrefix[rest[:end]]; t != nil && t.owns(rest[end+1:]) {
+		if t := byPrefix[rest[:end]]; t != nil && t.owns(rest[end+1:]) {
 			return t, rest[end+1:]
 		}
 	}
-	if t := s.byPrefix[rest[:first]]; t != nil && t.owns(rest[first+1:]) {
+	if t := byPrefix[rest[:first]]; t != nil && t.owns(rest[first+1:]) {
 		return t, rest[first+1:]
 	}
 	return nil, ""
@@ -160,7 +161,7 @@ func (s *Store) reload(ctx context.Context) error {
 	}
 	var changes []change
 	seen := map[*table]map[string]bool{}
-	for _, t := range s.tables {
+	for _, t := range s.layout.Load().all() {
 		seen[t] = map[string]bool{}
 	}
 	for _, kv := range found {
@@ -178,11 +179,11 @@ func (s *Store) reload(ctx context.Context) error {
 		}
 		changes = append(changes, change{t, r})
 	}
-	for _, t := range s.tables {
+	for _, t := range s.layout.Load().all() {
 		changes = append(changes, t.sweep(seen[t], revision)...)
 	}
 	s.expose(revision)
-	for _, t := range s.tables {
+	for _, t := range s.layout.Load().all() {
 		t.reset(lastOf(revision))
 	}
 	s.delivered.Store(revision)

@@ -64,7 +64,7 @@ func (s *Store) Get(ctx context.Context, ref api.Ref, resourceVersion string) (a
 	if err := s.notOlder(ctx, resourceVersion); err != nil {
 		return nil, err
 	}
-	e := s.snap.Load().tables[t.place].get(t.key(ref))
+	e := s.snap.Load().of(t).get(t.key(ref))
 	if e == nil {
 		return nil, errNotFound(ref)
 	}

@@ -66,7 +66,7 @@ func (s *Store) Run(ctx context.Context) error {
 const ringTicks = 3
 
 func (s *Store) forget(revision int64) {
-	for _, t := range s.tables {
+	for _, t := range s.layout.Load().all() {
 		t.dropUntil(lastOf(revision))
 	}
 }

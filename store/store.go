@@ -46,20 +46,17 @@ import (
 
 // Store is safe for use by any goroutine.
 type Store struct {
-	engine   Engine
-	opts     Options
-	tables   []*table
-	byPrefix map[string]*table
-	byRow    map[*api.Resource]*table
-	commits  *committer
-	leases   *leases
+	engine  Engine
+	opts    Options
+	layout  atomic.Pointer[layout]
+	commits *committer
+	leases  *leases
 
 	snap      atomic.Pointer[snapshot] // what is read
 	delivered atomic.Int64             // revision up to which the rings are complete
 	reached   gate                     // what writers and fresh reads wait for
 
-	applying    sync.Mutex // one applier at a time; guards trees and subscribers
-	subscribers map[*subscriber]bool
+	applying sync.Mutex // one applier at a time; guards trees, subscribers and the layout
 
 	full atomic.Bool // creates are refused
 	lost atomic.Bool // the watch of the engine is down
@@ -226,19 +223,12 @@ func open(ctx context.Context, e Engine, reg *api.Registry, opts Options) (*Stor
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
 	}
-	s := &Store{engine: e, opts: opts, byPrefix: map[string]*table{}, byRow: map[*api.Resource]*table{}}
-	pool := &pool{}
-	for _, row := range reg.Resources() {
-		if row.Prefix == "" {
-			continue
-		}
-		t, err := newTable(reg, row, len(s.tables), pool)
-		if err != nil {
-			return nil, fmt.Errorf("open the store: %w", err)
-		}
-		s.tables = append(s.tables, t)
-		s.byPrefix[row.Prefix], s.byRow[row] = t, t
+	s := &Store{engine: e, opts: opts}
+	first, err := newLayout(reg)
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
 	}
+	s.layout.Store(first)
 	if err := s.checkFormat(ctx); err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}

@@ -49,7 +49,7 @@ const degree = 32
 // events. Published snapshots share nodes with the trees, which copy on write.
 type table struct {
 	row     *api.Resource
-	place   int // in snapshot.tables
+	place   int // in layout.tables and snapshot.tables; -1 for none
 	prefix  string
 	codec   *codec
 	indexes []api.Index
@@ -61,11 +61,20 @@ type table struct {
 	bytes  int64 // of all entries, as stored
 	dirty  bool  // changed since the last snapshot
 
+	subscribers map[*subscriber]bool // guarded by Store.applying
+
 	mu     sync.Mutex // guards what follows
 	recent ring
 }
 
 func newTable(reg *api.Registry, row *api.Resource, place int, pool *pool) (*table, error) {
+	if row.View != nil {
+		// The row may be replaced; the objects and their table stay.
+		row = &api.Resource{
+			Group: row.Group, Plural: row.Plural, Kind: row.Kind, Namespaced: row.Namespaced,
+			Storage: row.Storage, Prefix: row.Prefix, New: row.New,
+		}
+	}
 	c, err := newCodec(reg, row, pool)
 	if err != nil {
 		return nil, err
@@ -75,7 +84,7 @@ func newTable(reg *api.Registry, row *api.Resource, place int, pool *pool) (*tab
 		place:  place,
 		prefix: root + row.Prefix + "/",
 		codec:  c,
-		items:  btree.New(degree, func(a, b *entry) bool { return a.key < b.key }),
+		items:  btree.New(degree, byKey),
 		dirty:  true,
 	}
 	t.indexes = slices.Clone(row.Indexes)
@@ -88,15 +97,19 @@ func newTable(reg *api.Registry, row *api.Resource, place int, pool *pool) (*tab
 		}
 	}
 	for range t.indexes {
-		t.byIdx = append(t.byIdx, btree.New(degree, func(a, b indexed) bool {
-			if a.value != b.value {
-				return a.value < b.value
-			}
-			return a.key < b.key
-		}))
+		t.byIdx = append(t.byIdx, btree.New(degree, byValue))
 	}
 	t.recent.init()
 	return t, nil
+}
+
+func byKey(a, b *entry) bool { return a.key < b.key }
+
+func byValue(a, b indexed) bool {
+	if a.value != b.value {
+		return a.value < b.value
+	}
+	return a.key < b.key
 }
 
 func owners(obj api.Object) []string {
@@ -234,19 +247,37 @@ func (t *table) indexNamed(name string) int {
 // snapshot is the whole copy at one revision. Immutable; readers need no lock.
 type snapshot struct {
 	revision int64
-	tables   []tableView
+	tables   []*tableView // by place
+}
+
+// nothing is the view of a table that a snapshot does not have.
+var nothing = (&table{items: btree.New(degree, byKey)}).view()
+
+// of is a table within the snapshot. Its place may have become another's.
+func (s *snapshot) of(t *table) *tableView {
+	if t.place >= 0 && t.place < len(s.tables) {
+		if v := s.tables[t.place]; v != nil && v.table == t {
+			return v
+		}
+	}
+	none := *nothing
+	for range t.indexes {
+		none.byIdx = append(none.byIdx, btree.New(degree, byValue))
+	}
+	return &none
 }
 
 // tableView is one resource within a snapshot.
 type tableView struct {
+	table  *table
 	items  *objects
 	byIdx  []*index
 	newest int64 // revision of the last change, up to which history is the same
 	bytes  int64 // of all entries, as stored
 }
 
-func (t *table) view() tableView {
-	v := tableView{items: t.items.Clone(), newest: t.newest, bytes: t.bytes}
+func (t *table) view() *tableView {
+	v := &tableView{table: t, items: t.items.Clone(), newest: t.newest, bytes: t.bytes}
 	for _, idx := range t.byIdx {
 		v.byIdx = append(v.byIdx, idx.Clone())
 	}

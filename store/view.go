@@ -18,7 +18,7 @@ func (s *Store) View() *View { return &View{s} }
 func (v *View) Get(r *api.Resource, key api.Key) api.Object {
 	t := v.store.table(r)
 	ref := api.Ref{Resource: r, Namespace: key.Namespace, Name: key.Name}
-	if e := v.store.snap.Load().tables[t.place].get(t.key(ref)); e != nil {
+	if e := v.store.snap.Load().of(t).get(t.key(ref)); e != nil {
 		return e.obj
 	}
 	return nil
@@ -28,7 +28,7 @@ func (v *View) Get(r *api.Resource, key api.Key) api.Object {
 // they were when it was called.
 func (v *View) List(r *api.Resource, namespace string) iter.Seq[api.Object] {
 	t := v.store.table(r)
-	view := &v.store.snap.Load().tables[t.place]
+	view := v.store.snap.Load().of(t)
 	prefix := ""
 	if namespace != "" && r.Namespaced {
 		prefix = namespace + "/"
@@ -39,7 +39,7 @@ func (v *View) List(r *api.Resource, namespace string) iter.Seq[api.Object] {
 // Size is how many objects of a resource there are, and how many bytes they
 // have as stored.
 func (v *View) Size(r *api.Resource) (objects int, bytes int64) {
-	t := &v.store.snap.Load().tables[v.store.table(r).place]
+	t := v.store.snap.Load().of(v.store.table(r))
 	return t.items.Len(), t.bytes
 }
 
@@ -51,7 +51,7 @@ func (v *View) ByIndex(r *api.Resource, index, value string) iter.Seq[api.Object
 	if place < 0 {
 		panic(fmt.Sprintf("store: %s have no index %q", r.Plural, index))
 	}
-	return objectsOf(v.store.snap.Load().tables[t.place].scanIndex(place, value, "", ""))
+	return objectsOf(v.store.snap.Load().of(t).scanIndex(place, value, "", ""))
 }
 
 func objectsOf(entries iter.Seq[*entry]) iter.Seq[api.Object] {
@@ -83,31 +83,28 @@ func (v *View) Subscribe(r *api.Resource, f func(old, new api.Object)) (cancel f
 		f(nil, e.obj)
 		return true
 	})
-	if s.subscribers == nil {
-		s.subscribers = map[*subscriber]bool{}
+	if sub.table.subscribers == nil {
+		sub.table.subscribers = map[*subscriber]bool{}
 	}
-	s.subscribers[sub] = true
+	sub.table.subscribers[sub] = true
 	return func() {
 		s.applying.Lock()
 		defer s.applying.Unlock()
-		delete(s.subscribers, sub)
+		delete(sub.table.subscribers, sub)
 	}
 }
 
 // notify calls the subscribers. The caller holds s.applying.
 func (s *Store) notify(changes []change) {
-	for sub := range s.subscribers {
-		for _, c := range changes {
-			if c.table != sub.table {
-				continue
-			}
-			var old, cur api.Object
-			if c.old != nil {
-				old = c.old.obj
-			}
-			if c.cur != nil {
-				cur = c.cur.obj
-			}
+	for _, c := range changes {
+		var old, cur api.Object
+		if c.old != nil {
+			old = c.old.obj
+		}
+		if c.cur != nil {
+			cur = c.cur.obj
+		}
+		for sub := range c.table.subscribers {
 			sub.f(old, cur)
 		}
 	}

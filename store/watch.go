@@ -157,7 +157,7 @@ func (w *Watcher) Done() <-chan struct{} { return w.life.Done() }
 
 func (w *Watcher) readInitial() {
 	in := w.initial
-	for e := range w.sel.scan(&in.snap.tables[w.sel.table.place], in.from) {
+	for e := range w.sel.scan(in.snap.of(w.sel.table), in.from) {
 		if len(w.batch) == watchBatch {
 			in.from = e.key
 			return

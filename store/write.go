@@ -118,8 +118,11 @@ func (s *Store) begin(ctx context.Context, a *attempt) (*pending, api.Object, er
 	if err := s.reached.err(); err != nil {
 		return nil, nil, err
 	}
+	if !s.layout.Load().has(t) {
+		return nil, nil, errGone(ref.Resource)
+	}
 	for {
-		a.cur = s.snap.Load().tables[t.place].get(key)
+		a.cur = s.snap.Load().of(t).get(key)
 		obj, err := a.derive(s)
 		if obj == nil && err == nil {
 			break
@@ -128,7 +131,7 @@ func (s *Store) begin(ctx context.Context, a *attempt) (*pending, api.Object, er
 		if stale := s.sync(ctx); stale != nil {
 			return nil, nil, stale
 		}
-		if s.snap.Load().tables[t.place].get(key) == a.cur {
+		if s.snap.Load().of(t).get(key) == a.cur {
 			return nil, obj, err
 		}
 	}
@@ -237,7 +240,7 @@ func (s *Store) written(a *attempt) (api.Object, error) {
 		return withVersion(last, rv), nil
 	}
 	key := p.table.key(p.ref)
-	if e := s.snap.Load().tables[p.table.place].get(key); e != nil && e.rv == rv {
+	if e := s.snap.Load().of(p.table).get(key); e != nil && e.rv == rv {
 		return e.obj, nil
 	}
 	// Written again already: the copy has a newer one.

@@ -84,6 +84,7 @@ func All() []*api.Resource {
 		volumeAttachment(),
 		volumeAttributesClass(),
 		storageVersionMigration(),
+		customResourceDefinition(),
 	}
 }
 
@@ -91,10 +92,13 @@ func All() []*api.Resource {
 // and only read afterwards, from any goroutine.
 func Registry() *api.Registry { return registry() }
 
-var registry = sync.OnceValue(func() *api.Registry {
+var registry = sync.OnceValue(New)
+
+// New makes a registry of its own, to which a server adds what is defined.
+func New() *api.Registry {
 	r, err := api.NewRegistry(Scheme(), All())
 	if err != nil {
 		panic(fmt.Sprintf("kinds: %v", err)) // the rows are constants of this package
 	}
 	return r
-})
+}

@@ -26,6 +26,7 @@ import (
 	storagev1 "k8s.io/api/storage/v1"
 	storagemigrationv1 "k8s.io/api/storagemigration/v1"
 	storagemigrationv1beta1 "k8s.io/api/storagemigration/v1beta1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -66,6 +67,7 @@ var scheme = sync.OnceValue(func() *runtime.Scheme {
 		storagemigrationv1beta1.AddToScheme,
 		storagev1.AddToScheme,
 		metav1.AddMetaToScheme,
+		apiextensionsv1.AddToScheme,
 		addOptions,
 	} {
 		utilruntime.Must(add(s))

@@ -6,7 +6,7 @@
 // takes them.
 package openapi
 
-//go:generate go tool openapi-gen --output-dir ../../hack/openapi/definitions --output-pkg hansa.dev/hansa/hack/openapi/definitions --output-file zz_generated.go --report-filename /dev/null --go-header-file /dev/null k8s.io/api/apps/v1 k8s.io/api/authentication/v1 k8s.io/api/authorization/v1 k8s.io/api/autoscaling/v1 k8s.io/api/autoscaling/v2 k8s.io/api/batch/v1 k8s.io/api/certificates/v1 k8s.io/api/coordination/v1 k8s.io/api/core/v1 k8s.io/api/discovery/v1 k8s.io/api/events/v1 k8s.io/api/flowcontrol/v1 k8s.io/api/networking/v1 k8s.io/api/node/v1 k8s.io/api/policy/v1 k8s.io/api/rbac/v1 k8s.io/api/resource/v1 k8s.io/api/scheduling/v1 k8s.io/api/scheduling/v1alpha3 k8s.io/api/storage/v1 k8s.io/api/storagemigration/v1 k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version
+//go:generate go tool openapi-gen --output-dir ../../hack/openapi/definitions --output-pkg hansa.dev/hansa/hack/openapi/definitions --output-file zz_generated.go --report-filename /dev/null --go-header-file /dev/null k8s.io/api/apps/v1 k8s.io/api/authentication/v1 k8s.io/api/authorization/v1 k8s.io/api/autoscaling/v1 k8s.io/api/autoscaling/v2 k8s.io/api/batch/v1 k8s.io/api/certificates/v1 k8s.io/api/coordination/v1 k8s.io/api/core/v1 k8s.io/api/discovery/v1 k8s.io/api/events/v1 k8s.io/api/flowcontrol/v1 k8s.io/api/networking/v1 k8s.io/api/node/v1 k8s.io/api/policy/v1 k8s.io/api/rbac/v1 k8s.io/api/resource/v1 k8s.io/api/scheduling/v1 k8s.io/api/scheduling/v1alpha3 k8s.io/api/storage/v1 k8s.io/api/storagemigration/v1 k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1 k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version
 //go:generate go run -tags generate hansa.dev/hansa/hack/openapi -out data
 
 import (
@@ -23,6 +23,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 )
 
@@ -77,10 +78,19 @@ var V3 = sync.OnceValue(func() map[string]Document {
 	return docs
 })
 
-// TypeConverter knows how the objects of scheme are merged. It decodes the
-// schemas anew at each call: call once and keep the result, which any
-// goroutine may use.
+// TypeConverter knows how the objects of scheme are merged. Any goroutine may use
+// it.
 func TypeConverter(scheme *runtime.Scheme) (managedfields.TypeConverter, error) {
+	p, err := parser()
+	if err != nil {
+		return nil, err
+	}
+	return managedfields.NewSchemeTypeConverter(scheme, p), nil
+}
+
+// parser has the merge schemas of all Go types, which are decoded at the first
+// call.
+var parser = sync.OnceValues(func() (*typed.Parser, error) {
 	for _, v := range []any{map[string]any{}, []any{}, map[any]any{}} {
 		gob.Register(v) // the types that a field's default may have
 	}
@@ -88,9 +98,28 @@ func TypeConverter(scheme *runtime.Scheme) (managedfields.TypeConverter, error) 
 	if err != nil {
 		return nil, fmt.Errorf("decode merge schemas: %w", err)
 	}
-	parser := &typed.Parser{}
-	if err := gob.NewDecoder(r).Decode(&parser.Schema.Types); err != nil {
+	p := &typed.Parser{}
+	if err := gob.NewDecoder(r).Decode(&p.Schema.Types); err != nil {
 		return nil, fmt.Errorf("decode merge schemas: %w", err)
 	}
-	return managedfields.NewSchemeTypeConverter(scheme, parser), nil
-}
+	return p, nil
+})
+
+// metaPackage begins the names of the schemas that metadata is made of.
+const metaPackage = "io.k8s.apimachinery.pkg.apis.meta.v1."
+
+// MetaTypes are the merge schemas of metadata, for kinds that have no Go type. Not
+// to be written to.
+var MetaTypes = sync.OnceValues(func() ([]schema.TypeDef, error) {
+	p, err := parser()
+	if err != nil {
+		return nil, err
+	}
+	var out []schema.TypeDef
+	for _, t := range p.Schema.Types {
+		if strings.HasPrefix(t.Name, metaPackage) {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+})

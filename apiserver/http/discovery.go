@@ -13,15 +13,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/version"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request/codec"
 )
 
 // discovery tells what is served, in the old form (a list for each
-// group-version) and in the aggregated one. It is built once and only read.
+// group-version) and in the aggregated one. Immutable: when other kinds are served,
+// another one is built for the first who asks.
 type discovery struct {
-	groups   []string // "" first, in order of preference
+	until    <-chan struct{} // closed when it is out of date
+	groups   []string        // "" first, in order of preference
 	versions map[string][]schema.GroupVersion
 	docs     map[string]discoveryDoc // by path
 	// aggregated are the two documents at /api and /apis.
@@ -52,17 +55,48 @@ func groupRank(group string) int {
 	return len(groupOrder)
 }
 
-func (d *discovery) build(registry *api.Registry, address string) {
-	d.versions = map[string][]schema.GroupVersion{}
-	d.docs = map[string]discoveryDoc{}
+// discovered is what there is to discover now.
+func (s *Server) discovered() *discovery {
+	d := s.discovery.Load()
+	if d != nil && !over(d.until) {
+		return d
+	}
+	s.discovering.Lock()
+	defer s.discovering.Unlock()
+	if d = s.discovery.Load(); d == nil || over(d.until) {
+		d = newDiscovery(s.Registry, s.Address)
+		s.discovery.Store(d)
+	}
+	return d
+}
+
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+func newDiscovery(registry *api.Registry, address string) *discovery {
+	d := &discovery{until: registry.Changed(), versions: map[string][]schema.GroupVersion{}, docs: map[string]discoveryDoc{}}
 	resources := map[schema.GroupVersion][]*api.Served{}
-	for _, row := range registry.Resources() {
-		for i := range row.Versions {
-			gv := row.Versions[i].GroupVersion
-			if !slices.Contains(d.versions[gv.Group], gv) {
-				d.versions[gv.Group] = append(d.versions[gv.Group], gv)
-			}
-			resources[gv] = append(resources[gv], registry.ByGVR(gv.WithResource(row.Plural)))
+	defined := map[string]bool{}
+	for _, served := range registry.Served() {
+		gv := served.Version.GroupVersion
+		if resources[gv] == nil {
+			d.versions[gv.Group] = append(d.versions[gv.Group], gv)
+		}
+		resources[gv] = append(resources[gv], served)
+		defined[gv.Group] = defined[gv.Group] || served.View != nil
+	}
+	for group := range defined {
+		if defined[group] {
+			// Definitions come in no order; those of built-in kinds do.
+			slices.SortStableFunc(d.versions[group], func(a, b schema.GroupVersion) int {
+				return -version.CompareKubeAwareVersionStrings(a.Version, b.Version)
+			})
 		}
 	}
 	for group := range d.versions {
@@ -77,6 +111,7 @@ func (d *discovery) build(registry *api.Registry, address string) {
 	}
 	d.buildLegacy(resources, address)
 	d.buildAggregated(resources)
+	return d
 }
 
 func (d *discovery) buildLegacy(resources map[schema.GroupVersion][]*api.Served, address string) {
@@ -251,7 +286,8 @@ func (d *discovery) paths() []string {
 
 func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request, path string) {
 	w.Header().Add("Vary", "Accept")
-	if doc, ok := s.discovery.aggregated[path]; ok {
+	d := s.discovered()
+	if doc, ok := d.aggregated[path]; ok {
 		for _, a := range s.accepts.parse(r.Header.Get("Accept")) {
 			if a.as.Kind == "" {
 				break
@@ -263,7 +299,11 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request, path str
 			}
 		}
 	}
-	doc := s.discovery.docs[path]
+	doc, ok := d.docs[path]
+	if !ok {
+		notFound(w) // since it was looked for
+		return
+	}
 	out, err := s.negotiate(r, offer{media: codec.MediaTypes})
 	if err != nil {
 		s.fail(w, r, err)

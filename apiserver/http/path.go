@@ -102,7 +102,7 @@ func (s *Server) pathHandler(path string) http.HandlerFunc {
 	case "healthz", "livez", "readyz":
 		return func(w http.ResponseWriter, r *http.Request) { s.health(w, r, root, name) }
 	case "api", "apis":
-		if s.discovery.has(path) {
+		if s.discovered().has(path) {
 			return func(w http.ResponseWriter, r *http.Request) { s.serveDiscovery(w, r, path) }
 		}
 	case "openapi":
@@ -124,7 +124,7 @@ func (s *Server) version(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 
 
 // index lists the paths that there are.
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
-	paths := s.discovery.paths()
+	paths := s.discovered().paths()
 	for _, root := range []string{"/healthz", "/livez", "/readyz"} {
 		paths = append(paths, root)
 		for _, c := range s.checks(root[1:]) {

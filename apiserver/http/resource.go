@@ -242,8 +242,8 @@ func (c *call) update() error {
 func (c *call) patch() error {
 	name, _, _ := strings.Cut(c.r.Header.Get("Content-Type"), ";")
 	kind := types.PatchType(strings.TrimSpace(name))
-	if !slices.Contains(request.PatchTypes, kind) {
-		return unsupportedMedia(request.PatchTypes)
+	if all := c.patchTypes(); !slices.Contains(all, kind) {
+		return unsupportedMedia(all)
 	}
 	opts := &metav1.PatchOptions{}
 	if err := c.decodeQuery(opts); err != nil {
@@ -254,6 +254,15 @@ func (c *call) patch() error {
 		return err
 	}
 	return c.send(createdOr(created), obj)
+}
+
+// patchTypes are those that the kind takes: what a strategic merge does is said by
+// the tags of Go types, which custom resources lack.
+func (c *call) patchTypes() []types.PatchType {
+	if c.info.Served.View != nil && c.info.Form().Tree != nil {
+		return slices.DeleteFunc(slices.Clone(request.PatchTypes), func(t types.PatchType) bool { return t == types.StrategicMergePatchType })
+	}
+	return request.PatchTypes
 }
 
 func createdOr(created bool) int {
@@ -357,7 +366,7 @@ func (c *call) notAList(kind string) error {
 func (c *call) sendList(list store.Page) error {
 	form := codec.FormOf(c.info.Served)
 	whole := &codec.List{
-		Kind: form.GroupVersion().WithKind(form.Kind + "List"), Form: form, Items: list.Objects, Err: list.Err,
+		Kind: form.ListKind(), Form: form, Items: list.Objects, Err: list.Err,
 		Meta: metav1.ListMeta{ResourceVersion: list.ResourceVersion, Continue: list.Continue, RemainingItemCount: list.Remaining},
 	}
 	switch c.out.as.Kind {
@@ -365,7 +374,7 @@ func (c *call) sendList(list store.Page) error {
 		return c.sendTable(http.StatusOK, list, true)
 	case "PartialObjectMetadata":
 		return statusError(http.StatusNotAcceptable, metav1.StatusReasonNotAcceptable,
-			fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%s)", c.info.Served.Kind+"List"))
+			fmt.Sprintf("you requested PartialObjectMetadata, but the requested object is a list (%s)", form.ListKind().Kind))
 	case "PartialObjectMetadataList":
 		whole.Kind, whole.Form, whole.Kinds = c.out.as, metadataForm, true
 	}

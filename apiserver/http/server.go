@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -75,10 +76,11 @@ type Server struct {
 	Config
 	*request.Handler
 
-	accepts   acceptCache
-	discovery discovery
-	metrics   *metrics
-	stopping  atomic.Bool
+	accepts     acceptCache
+	discovery   atomic.Pointer[discovery]
+	discovering sync.Mutex // held by whoever builds another
+	metrics     *metrics
+	stopping    atomic.Bool
 	// ending is closed when long-running requests have to go.
 	ending chan struct{}
 }
@@ -99,7 +101,6 @@ func New(c Config) (*Server, error) {
 	}
 	s := &Server{Config: c, Handler: c.Requests, ending: make(chan struct{})}
 	s.metrics = newMetrics(c.Metrics)
-	s.discovery.build(c.Requests.Registry, c.Address)
 	return s, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"strconv"
@@ -42,6 +43,7 @@ var watchMedia = []codec.MediaType{codec.JSON, codec.Protobuf, codec.CBOR}
 type stream struct {
 	*call
 	form    codec.Form
+	shape   string // names the form of frames among all
 	include metav1.IncludeObjectPolicy
 	// headed says that a table's columns have been sent.
 	headed    bool
@@ -69,6 +71,11 @@ func (c *call) watch() error {
 		c.out.as.Kind = "PartialObjectMetadata"
 	}
 	s := &stream{call: c, form: codec.FormOf(c.info.Served), bookmarks: opts.AllowWatchBookmarks}
+	s.shape = string(c.out.media) + s.form.GroupVersion().String() + c.out.as.Kind + c.out.as.Version
+	if c.info.Served.View != nil {
+		// A definition that was changed may show the same object differently.
+		s.shape += fmt.Sprintf("%p", c.info.Served.Version)
+	}
 	if c.out.as.Kind == "Table" {
 		if s.include, err = c.tableOptions(); err != nil {
 			return err
@@ -209,6 +216,8 @@ func (s *stream) run(watcher *store.Watcher, life time.Duration) {
 			return
 		case <-s.ending:
 			return
+		case <-s.info.Served.Ended:
+			return
 		case <-end.C():
 			return
 		}
@@ -269,8 +278,7 @@ func (s *stream) frame(e *store.Event) ([]byte, error) {
 	if s.out.as.Kind == "Table" {
 		return s.tableFrame(string(e.Type), e.Object)
 	}
-	key := string(s.out.media) + s.form.GroupVersion().String() + s.out.as.Kind + s.out.as.Version
-	return e.Encoded(key, func() ([]byte, error) {
+	return e.Encoded(s.shape, func() ([]byte, error) {
 		object, err := s.object(e.Object)
 		if err != nil {
 			return nil, err

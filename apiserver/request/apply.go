@@ -7,7 +7,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 
 	"hansa.dev/hansa/api"
@@ -29,7 +28,7 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 			return nil, apierrors.NewNotFound(p.info.resource(), p.info.Name)
 		}
 		var err error
-		if applied, err = p.scaled(applied, sub.Kind); err != nil {
+		if applied, err = p.scaled(applied, sub); err != nil {
 			return nil, err
 		}
 	}
@@ -90,17 +89,26 @@ func (p *patch) checkRepeated() error {
 }
 
 // scaled is what applying a Scale claims of the object itself: its replicas,
-// which all kinds have at the same place as the Scale.
-func (p *patch) scaled(applied *unstructured.Unstructured, kind schema.GroupVersionKind) (*unstructured.Unstructured, error) {
+// which most kinds have at the same place as the Scale.
+func (p *patch) scaled(applied *unstructured.Unstructured, sub *api.Subresource) (*unstructured.Unstructured, error) {
+	kind, place := sub.Kind, sub.Replicas
+	if place == nil {
+		place = scaleReplicas
+	}
 	if applied.GroupVersionKind() != kind || kind.Kind != "Scale" {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid object type: %v", applied.GroupVersionKind()))
 	}
 	own := &unstructured.Unstructured{Object: map[string]any{"metadata": applied.Object["metadata"]}}
 	own.SetGroupVersionKind(p.info.Served.Version.WithKind(p.info.Served.Kind))
-	if replicas, ok, err := unstructured.NestedFieldNoCopy(applied.Object, "spec", "replicas"); err != nil {
+	if replicas, ok, err := unstructured.NestedFieldNoCopy(applied.Object, scaleReplicas...); err != nil {
 		return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	} else if ok {
-		own.Object["spec"] = map[string]any{"replicas": replicas}
+		if err := unstructured.SetNestedField(own.Object, replicas, place...); err != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+		}
 	}
 	return own, nil
 }
+
+// scaleReplicas is where a Scale has its replicas.
+var scaleReplicas = []string{"spec", "replicas"}

@@ -89,6 +89,13 @@ func (c *change) outcome(ctx context.Context, cur api.Object) (store.Outcome, er
 	if cur != nil && c.uid != "" && c.uid != cur.GetUID() {
 		return store.Outcome{}, uidMismatch(c.info, c.uid, cur.GetUID())
 	}
+	stored := cur
+	if view := c.info.row().View; view != nil && cur != nil {
+		var err error
+		if cur, err = view(cur); err != nil {
+			return store.Outcome{}, err
+		}
+	}
 	obj, err := c.next(cur)
 	if err != nil {
 		return store.Outcome{}, err
@@ -105,7 +112,7 @@ func (c *change) outcome(ctx context.Context, cur api.Object) (store.Outcome, er
 	if cur == nil {
 		return c.create(ctx, obj)
 	}
-	return c.update(ctx, obj, cur)
+	return c.update(ctx, obj, cur, stored)
 }
 
 // create is the way of an update that brings the object into being.
@@ -143,7 +150,9 @@ func (c *change) scoped() *Info {
 	return &info
 }
 
-func (c *change) update(ctx context.Context, obj, cur api.Object) (store.Outcome, error) {
+// update is the way of all others. cur is the view of what is stored, where the
+// kind has views.
+func (c *change) update(ctx context.Context, obj, cur, stored api.Object) (store.Outcome, error) {
 	h, info, row := c.h, c.info, c.info.row()
 	attrs := &admission.Attributes{
 		Operation:   admission.Update,
@@ -172,19 +181,11 @@ func (c *change) update(ctx context.Context, obj, cur api.Object) (store.Outcome
 	if errs := c.validate(ctx, obj, cur); len(errs) > 0 {
 		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
-	warnings := row.Warn
-	if sub := info.sub(); sub != nil {
-		warnings = sub.Warnings
+	c.warnings = append(c.warnings, h.warnings(info, obj, cur)...)
+	if err := finishForm(row, obj); err != nil {
+		return store.Outcome{}, err
 	}
-	if warnings != nil {
-		for _, w := range warnings(obj, cur) {
-			c.warn(w)
-		}
-	}
-	if row.Canonicalize != nil {
-		row.Canonicalize(obj)
-	}
-	same := unchanged(obj, cur)
+	same := unchanged(obj, stored)
 	if err := h.Admission.Validate(ctx, attrs); err != nil {
 		return store.Outcome{}, err
 	}
@@ -196,6 +197,32 @@ func (c *change) update(ctx context.Context, obj, cur api.Object) (store.Outcome
 		return store.Outcome{Unchanged: true}, nil
 	}
 	return store.Outcome{Object: obj, With: sides}, nil
+}
+
+// warnings are the sentences about a write.
+func (h *Handler) warnings(info *Info, obj, old api.Object) (out []string) {
+	of := info.row().Warn
+	if sub := info.sub(); sub != nil {
+		of = sub.Warnings
+	}
+	if of != nil {
+		out = of(obj, old)
+	}
+	if more := h.rule(info).Warnings; more != nil {
+		out = append(out, more(obj, old)...)
+	}
+	return out
+}
+
+// finishForm brings a valid object into its stored form.
+func finishForm(row *api.Resource, obj api.Object) error {
+	if row.Canonicalize != nil {
+		row.Canonicalize(obj)
+	}
+	if row.Seal != nil {
+		return row.Seal(obj)
+	}
+	return nil
 }
 
 // checkVersion refuses to replace another state than the client has seen.
@@ -275,11 +302,18 @@ func unchanged(obj, cur api.Object) bool {
 		return false
 	}
 	obj.SetManagedFields(before)
-	if equality.Semantic.DeepEqual(obj, cur) {
+	if sameObject(obj, cur) {
 		return true
 	}
 	obj.SetManagedFields(after)
 	return false
+}
+
+func sameObject(a, b api.Object) bool {
+	if a, ok := a.(interface{ Equal(api.Object) bool }); ok {
+		return a.Equal(b)
+	}
+	return equality.Semantic.DeepEqual(a, b)
 }
 
 // finished says whether an update took away the last thing that kept an object

@@ -2,6 +2,7 @@ package request
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"slices"
 
@@ -218,6 +219,9 @@ func (c *creation) outcomeOf(ctx context.Context, obj api.Object) func(cur api.O
 // that claim what was allocated.
 func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Side, err error) {
 	info, row := c.info, c.info.row()
+	if row.Closed != "" {
+		return nil, apierrors.NewForbidden(info.resource(), obj.GetName(), errors.New(row.Closed))
+	}
 	if row.Stamp != nil {
 		row.Stamp(obj, nil, c.h.now().Time)
 	}
@@ -243,11 +247,11 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
-	for _, w := range row.Warn(obj, nil) {
+	for _, w := range c.h.warnings(info, obj, nil) {
 		info.warn(w)
 	}
-	if row.Canonicalize != nil {
-		row.Canonicalize(obj)
+	if err := finishForm(row, obj); err != nil {
+		return nil, err
 	}
 	if err := c.h.Admission.Validate(ctx, c.attributes(obj)); err != nil {
 		return nil, err

@@ -142,6 +142,9 @@ func (d *deletion) outcome(ctx context.Context, cur api.Object) (store.Outcome, 
 	if heldBySpec(cur) {
 		return d.holdNamespace(obj), nil
 	}
+	if prepare := d.info.row().PrepareDelete; prepare != nil && obj.GetDeletionTimestamp().IsZero() {
+		prepare(obj, d.h.now().Time)
+	}
 	wasPending, graceful := d.grace(obj)
 	if wasPending {
 		d.phase = pending

@@ -86,12 +86,14 @@ func HookName(gr schema.GroupResource, subresource string) string {
 }
 
 // Rule adds to a row what depends on who asks, on the time or on other objects.
-// Either function may be nil; old is nil on create.
+// Any function may be nil; old is nil on create.
 type Rule struct {
 	// Prepare fills in what only the server can say, after the row's preparation.
 	Prepare func(info *Info, obj api.Object)
 	// Validate gets what the row has found, and answers with everything.
 	Validate func(ctx context.Context, info *Info, obj, old api.Object, found field.ErrorList) field.ErrorList
+	// Warnings adds sentences to those of the row.
+	Warnings func(obj, old api.Object) []string
 }
 
 // Computed makes all objects of a kind at the moment they are asked for, in the
@@ -112,9 +114,8 @@ type Allocator interface {
 // Handler serves requests. Its methods may be called from any goroutine.
 type Handler struct {
 	Config
-	managers sync.Map // managerKey → *fieldManager
-	fields   fields.Common
-	convert  convertor
+	fields  fields.Common
+	convert convertor
 	// allocating has one lock for each allocator. Writes that allocate contend
 	// for the same few keys; taking turns saves them most of their retries.
 	allocating map[schema.GroupResource]*sync.Mutex

@@ -14,11 +14,9 @@ import (
 	"hansa.dev/hansa/apiserver/request/fields"
 )
 
-// managerKey names one field manager: they differ by version and subresource.
-type managerKey struct {
-	gvk         schema.GroupVersionKind
-	subresource string
-}
+// managerKey names a field manager in the memo of a version: there is one for each
+// subresource.
+type managerKey struct{ subresource string }
 
 // fieldManager knows who owns which field.
 type fieldManager struct {
@@ -30,8 +28,8 @@ type fieldManager struct {
 // managerOf is that of the request's version and subresource, made at first use.
 func (h *Handler) managerOf(info *Info) (*fieldManager, error) {
 	gvk := info.Served.Version.WithKind(info.Served.Kind)
-	key := managerKey{gvk, info.Subresource}
-	if m, ok := h.managers.Load(key); ok {
+	memo, key := &info.Served.Memo, managerKey{info.Subresource}
+	if m, ok := memo.Load(key); ok {
 		return m.(*fieldManager), nil
 	}
 	reset := info.row().ResetFields
@@ -42,8 +40,7 @@ func (h *Handler) managerOf(info *Info) (*fieldManager, error) {
 	for gv, filter := range reset {
 		filters[fieldpath.APIVersion(gv.String())] = filter
 	}
-	library, err := managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert,
-		gvk, hubVersion(gvk.Group), info.Subresource, filters)
+	library, err := h.library(info, gvk, filters)
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field manager of %s: %w", gvk, err))
 	}
@@ -51,8 +48,17 @@ func (h *Handler) managerOf(info *Info) (*fieldManager, error) {
 	if m.tracker, err = h.newTracker(info, reset[gvk.GroupVersion()]); err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field tracker of %s: %w", gvk, err))
 	}
-	stored, _ := h.managers.LoadOrStore(key, m)
+	stored, _ := memo.LoadOrStore(key, m)
 	return stored.(*fieldManager), nil
+}
+
+// library is apimachinery's field manager.
+func (h *Handler) library(info *Info, gvk schema.GroupVersionKind, filters map[fieldpath.APIVersion]fieldpath.Filter) (*managedfields.FieldManager, error) {
+	if info.row().View != nil {
+		merge := info.row().Merge()
+		return managedfields.NewDefaultCRDFieldManager(merge, merge, merge, merge, gvk, gvk.GroupVersion(), info.Subresource, filters)
+	}
+	return managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert, gvk, hubVersion(gvk.Group), info.Subresource, filters)
 }
 
 // newTracker makes the tracker of a version that is the hub's own type and whose

@@ -205,6 +205,9 @@ func (p *patch) patchedWhole(cur runtime.Object, form codec.Form) (runtime.Objec
 }
 
 func (p *patch) json(cur runtime.Object, form codec.Form) ([]byte, error) {
+	if obj, ok := cur.(api.Object); ok && p.info.row().View != nil {
+		return p.h.Codec.AppendOnce(nil, obj, form, codec.JSON)
+	}
 	if obj, ok := cur.(api.Object); ok && form.GroupVersionKind == p.info.Served.Version.WithKind(p.info.Served.Kind) {
 		return p.h.Codec.Append(nil, obj, form, codec.JSON)
 	}

@@ -52,14 +52,10 @@ func (c *Client) As(u user.Info, manager string) *Client {
 // info is a request for one object in the version that is stored, or the
 // preferred one where that is not served.
 func (c *Client) info(verb string, ref api.Ref, subresource string) *request.Info {
-	version := ref.Resource.Storage
-	if ref.Resource.StoredAs != nil {
-		version = ref.Resource.Versions[0].GroupVersion
-	}
 	info := &request.Info{
 		User:        c.user,
 		Verb:        verb,
-		Served:      c.h.Registry.ByGVR(version.WithResource(ref.Resource.Plural)),
+		Served:      c.served(ref.Resource),
 		Subresource: subresource,
 		Namespace:   ref.Namespace,
 		Name:        ref.Name,
@@ -70,6 +66,25 @@ func (c *Client) info(verb string, ref api.Ref, subresource string) *request.Inf
 		info.Namespace = ref.Name
 	}
 	return info
+}
+
+// served is the version of a resource that is worked on in this process.
+func (c *Client) served(r *api.Resource) *api.Served {
+	version := r.Storage
+	if r.StoredAs != nil {
+		version = r.Versions[0].GroupVersion
+	}
+	served := c.h.Registry.ByGVR(version.WithResource(r.Plural))
+	if r.View == nil || served != nil && served.Resource == r {
+		return served
+	}
+	// A definition of which the stored version is not served, or that has changed
+	// since the row was found.
+	own := &api.Version{GroupVersion: r.Storage, New: r.New, NewList: r.NewList}
+	if len(r.Versions) > 0 {
+		own = &r.Versions[0]
+	}
+	return &api.Served{Resource: r, Version: own}
 }
 
 // Get reads the newest state, not the view.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -25,21 +26,36 @@ import (
 // Loop is the garbage collector. Its keys name an object of any resource: the
 // resource stands before the name, as "deployments.apps/web".
 type Loop struct {
-	client    client.Interface
-	events    events.Recorder
-	resources map[string]*api.Resource
+	client client.Interface
+	events events.Recorder
 }
 
 // New makes the loop; it acts as the client's identity.
 func New(c client.Interface, recorder events.Recorder) *Loop {
-	l := &Loop{client: c, events: recorder, resources: map[string]*api.Resource{}}
-	for _, r := range c.Registry().Resources() {
-		// Events expire by themselves and own nothing.
-		if r.Prefix != "" && r.Kind != "Event" {
-			l.resources[r.GroupResource().String()] = r
+	return &Loop{client: c, events: recorder}
+}
+
+// resources are those of which objects may be owned or owners: all but events,
+// which expire by themselves and own nothing.
+func (l *Loop) resources() iter.Seq[*api.Resource] {
+	return func(yield func(*api.Resource) bool) {
+		for _, r := range l.client.Registry().Resources() {
+			if r.Prefix != "" && !(r.Kind == "Event" && r.View == nil) && !yield(r) {
+				return
+			}
 		}
 	}
-	return l
+}
+
+// resource finds one by the name that keys have it by, or nil.
+func (l *Loop) resource(name string) *api.Resource {
+	gr := schema.ParseGroupResource(name)
+	for r := range l.resources() {
+		if r.Plural == gr.Resource && r.Group == gr.Group {
+			return r
+		}
+	}
+	return nil
 }
 
 // Name is the loop's identity.
@@ -48,7 +64,7 @@ func (l *Loop) Name() string { return "generic-garbage-collector" }
 // Sources are all resources.
 func (l *Loop) Sources() []controller.Source {
 	var sources []controller.Source
-	for _, r := range l.resources {
+	for r := range l.resources() {
 		sources = append(sources, controller.Source{Resource: r, Keys: func(old, new api.Object) []api.Key { return l.keys(r, old, new) }})
 	}
 	return sources
@@ -134,7 +150,7 @@ func (l *Loop) find(obj metav1.Object, ref metav1.OwnerReference) (*api.Resource
 
 func (l *Loop) dependents(uid types.UID) []dependent {
 	var out []dependent
-	for _, r := range l.resources {
+	for r := range l.resources() {
 		for o := range l.client.View().ByIndex(r, api.IndexOwner, string(uid)) {
 			for _, ref := range o.GetOwnerReferences() {
 				if ref.UID == uid {
@@ -149,9 +165,12 @@ func (l *Loop) dependents(uid types.UID) []dependent {
 // Step looks at one object.
 func (l *Loop) Step(ctx context.Context, key api.Key, _ time.Time) (time.Duration, error) {
 	resource, name, ok := strings.Cut(key.Name, "/")
-	r := l.resources[resource]
-	if !ok || r == nil {
+	if !ok {
 		return 0, fmt.Errorf("collect garbage: %q is no key of this loop", key.Name)
+	}
+	r := l.resource(resource)
+	if r == nil {
+		return 0, nil // its definition is gone, and all objects with it
 	}
 	obj := l.client.View().Get(r, api.Key{Namespace: key.Namespace, Name: name})
 	if obj == nil {

@@ -24,18 +24,21 @@ type Loop struct {
 	client     client.Interface
 	namespaces *api.Resource
 	pods       *api.Resource
-	contents   []*api.Resource // what a namespace may hold, pods too
 }
 
 // New makes the loop; it acts as the client's identity.
 func New(c client.Interface) *Loop {
-	l := &Loop{client: c, namespaces: c.Registry().Must("", "namespaces"), pods: c.Registry().Must("", "pods")}
-	for _, r := range c.Registry().Resources() {
+	return &Loop{client: c, namespaces: c.Registry().Must("", "namespaces"), pods: c.Registry().Must("", "pods")}
+}
+
+// contents are what a namespace may hold, pods too.
+func (l *Loop) contents() (out []*api.Resource) {
+	for _, r := range l.client.Registry().Resources() {
 		if r.Namespaced && r.Prefix != "" && r.Offers("delete") {
-			l.contents = append(l.contents, r)
+			out = append(out, r)
 		}
 	}
-	return l
+	return out
 }
 
 // Name is the loop's identity.
@@ -44,7 +47,7 @@ func (l *Loop) Name() string { return "namespace-controller" }
 // Sources are the namespaces, and what vanishes from one that is being deleted.
 func (l *Loop) Sources() []controller.Source {
 	sources := []controller.Source{{Resource: l.namespaces}}
-	for _, r := range l.contents {
+	for _, r := range l.contents() {
 		sources = append(sources, controller.Source{Resource: r, Keys: func(old, new api.Object) []api.Key {
 			o := new
 			if o == nil {
@@ -70,7 +73,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	}
 	left, failed := l.empty(ctx, ns.Name, l.pods)
 	if failed == nil && len(left.kinds) == 0 {
-		left, failed = l.empty(ctx, ns.Name, l.contents...)
+		left, failed = l.empty(ctx, ns.Name, l.contents()...)
 	}
 	if err := l.report(ctx, ns, left, failed, now); err != nil {
 		return 0, err

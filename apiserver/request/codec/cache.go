@@ -13,6 +13,7 @@ import (
 type cacheKey struct {
 	obj   api.Object
 	gv    schema.GroupVersion
+	of    *api.Version
 	media MediaType
 }
 

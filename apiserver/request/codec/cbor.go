@@ -64,7 +64,11 @@ func cborBody(obj runtime.Object) (Body, error) {
 		obj = obj.DeepCopyObject()
 		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 	}
-	data, err := direct.Marshal(obj)
+	var value any = obj
+	if tree, ok := obj.(interface{ UnstructuredContent() map[string]any }); ok {
+		value = tree.UnstructuredContent()
+	}
+	data, err := direct.Marshal(value)
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", typeName(obj), err)
 	}

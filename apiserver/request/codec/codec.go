@@ -68,6 +68,21 @@ type Form struct {
 	New     func() runtime.Object
 	ToHub   func(api.Object) (api.Object, error)
 	FromHub func(api.Object) (api.Object, error)
+	// Tree makes the object of decoded JSON, where New cannot be decoded into.
+	Tree func(tree map[string]any, strict bool) (api.Object, []error, error)
+	// List is the kind of lists; empty: Kind with "List" behind it.
+	List string
+	// of tells the forms of one kind apart that differ in nothing else, since its
+	// definition was changed.
+	of *api.Version
+}
+
+// ListKind is the kind of a list of what has the form.
+func (f Form) ListKind() schema.GroupVersionKind {
+	if f.List != "" {
+		return f.GroupVersion().WithKind(f.List)
+	}
+	return f.GroupVersion().WithKind(f.Kind + "List")
 }
 
 // FormOf is the form of a served version of a kind.
@@ -77,6 +92,9 @@ func FormOf(s *api.Served) Form {
 		New:              func() runtime.Object { return s.Version.New() },
 		ToHub:            s.Version.ToHub,
 		FromHub:          s.Version.FromHub,
+		Tree:             s.Version.Decode,
+		List:             s.ListKind,
+		of:               s.Version,
 	}
 }
 

@@ -36,6 +36,9 @@ func (c *Codec) DecodeRaw(data []byte, media MediaType, form Form, strict bool) 
 }
 
 func (c *Codec) decode(data []byte, media MediaType, form Form, strict bool) (obj runtime.Object, problems []error, got *schema.GroupVersionKind, err error) {
+	if form.Tree != nil {
+		return c.decodeTree(data, media, form, strict)
+	}
 	if media == JSON {
 		if obj, problems, ok := decodeJSON(data, form, strict); ok {
 			obj, err = ToHub(obj, form)

@@ -36,7 +36,7 @@ func (c *Codec) Body(obj api.Object, form Form, media MediaType) (Body, error) {
 	if media == YAML {
 		media = JSON
 	}
-	key := cacheKey{obj, form.GroupVersion(), media}
+	key := cacheKey{obj, form.GroupVersion(), form.of, media}
 	if body, ok := c.cache.get(key); ok {
 		return body, nil
 	}
@@ -63,6 +63,15 @@ func bare(obj runtime.Object, media MediaType) (Body, error) {
 			return nil, &NotEncodable{Type: typeName(obj), Media: media}
 		}
 		data, err := m.Marshal()
+		if err != nil {
+			return nil, fmt.Errorf("encode %s: %w", typeName(obj), err)
+		}
+		return data, nil
+	}
+	if own, ok := obj.(interface {
+		AppendJSON(b []byte) ([]byte, error)
+	}); ok {
+		data, err := own.AppendJSON(nil)
 		if err != nil {
 			return nil, fmt.Errorf("encode %s: %w", typeName(obj), err)
 		}

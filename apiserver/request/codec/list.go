@@ -188,7 +188,7 @@ func (c *Codec) writeProtoList(w io.Writer, b []byte, list *List) error {
 
 // protoSize is the length of the item's body.
 func (c *Codec) protoSize(item api.Object, form Form) (int, error) {
-	if body, ok := c.cache.get(cacheKey{item, form.GroupVersion(), Protobuf}); ok {
+	if body, ok := c.cache.get(cacheKey{item, form.GroupVersion(), form.of, Protobuf}); ok {
 		return len(body), nil
 	}
 	versioned, err := form.shape(item)
