@@ -202,6 +202,8 @@ type Version struct {
 	// that a later write to either could reach.
 	ToHub   func(Object) (Object, error)
 	FromHub func(Object) (Object, error)
+	// FromHubAll is FromHub for many objects, where it is better to do that at once.
+	FromHubAll func([]Object) ([]Object, error)
 
 	// Deprecated is a sentence for the Warning header of every answer in this
 	// version; empty for most.

@@ -29,16 +29,7 @@ type proxies struct {
 
 // connectors are the subresources that take the connection over.
 func connectors(p *controlPlane) map[string]apihttp.Connector {
-	toNodes := p.authority.KubeletClientTLS()
-	toNodes.NextProtos = []string{"http/1.1"} // exec and the like upgrade
-	x := &proxies{
-		view: p.store.View(),
-		pods: p.registry.Must("", "pods"), nodes: p.registry.Must("", "nodes"), services: p.registry.Must("", "services"),
-		slices: p.registry.Must("discovery.k8s.io", "endpointslices"),
-		node:   &http.Transport{TLSClientConfig: toNodes, MaxIdleConnsPerHost: 8},
-		plain:  &http.Transport{MaxIdleConnsPerHost: 8},
-		secure: &http.Transport{TLSClientConfig: insecure(), MaxIdleConnsPerHost: 8},
-	}
+	x := newProxies(p)
 	return map[string]apihttp.Connector{
 		"pods/log":         apihttp.ConnectorFunc(x.log),
 		"pods/exec":        apihttp.ConnectorFunc(x.exec),
@@ -47,6 +38,19 @@ func connectors(p *controlPlane) map[string]apihttp.Connector {
 		"pods/proxy":       apihttp.ConnectorFunc(x.pod),
 		"services/proxy":   apihttp.ConnectorFunc(x.service),
 		"nodes/proxy":      apihttp.ConnectorFunc(x.nodeProxy),
+	}
+}
+
+func newProxies(p *controlPlane) *proxies {
+	toNodes := p.authority.KubeletClientTLS()
+	toNodes.NextProtos = []string{"http/1.1"} // exec and the like upgrade
+	return &proxies{
+		view: p.store.View(),
+		pods: p.registry.Must("", "pods"), nodes: p.registry.Must("", "nodes"), services: p.registry.Must("", "services"),
+		slices: p.registry.Must("discovery.k8s.io", "endpointslices"),
+		node:   &http.Transport{TLSClientConfig: toNodes, MaxIdleConnsPerHost: 8},
+		plain:  &http.Transport{MaxIdleConnsPerHost: 8},
+		secure: &http.Transport{TLSClientConfig: insecure(), MaxIdleConnsPerHost: 8},
 	}
 }
 

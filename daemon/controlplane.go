@@ -99,7 +99,10 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	l.run("store", p.store.Run)
 
 	view := p.store.View()
-	defined := custom.NewServer(p.registry, p.store, view, log)
+	defined, err := custom.NewServer(p.registry, p.store, view, newProxies(p), log)
+	if err != nil {
+		return nil, err
+	}
 	if err := defined.Sync(ctx); err != nil {
 		return nil, err
 	}

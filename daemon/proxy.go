@@ -112,6 +112,19 @@ func (x *proxies) service(w http.ResponseWriter, r *http.Request, c *apihttp.Con
 	return x.forward(w, r, c, scheme, hosts[rand.IntN(len(hosts))])
 }
 
+// ResolveEndpoint finds a ready endpoint behind a port of a service, for webhooks.
+func (x *proxies) ResolveEndpoint(namespace, name string, port int32) (*url.URL, error) {
+	named, err := x.portName(namespace, name, int64(port))
+	if err != nil {
+		return nil, err
+	}
+	hosts := x.endpoints(namespace, name, named)
+	if len(hosts) == 0 {
+		return nil, fmt.Errorf("no endpoints available for service %q", name)
+	}
+	return &url.URL{Scheme: "https", Host: hosts[rand.IntN(len(hosts))]}, nil
+}
+
 // portName is the name of a service's port with a number.
 func (x *proxies) portName(namespace, name string, number int64) (string, error) {
 	s, found := x.view.Get(x.services, api.Key{Namespace: namespace, Name: name}).(*corev1.Service)

@@ -135,13 +135,13 @@ func TestApply(t *testing.T) {
 	}
 	const head = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: a}\n"
 	apply(201, "one", head+"spec: {color: red, parts: [{name: x, count: 1}]}")
-	o := apply(200, "two", head+"spec: {parts: [{name: y, count: 2}]}").Object()
-	if s := text(t, o["spec"]); s != `{"color":"red","parts":[{"count":1,"name":"x"},{"count":2,"name":"y"}],"size":3}` {
+	o := apply(200, "two", head+"spec: {parts: [{name: z, count: 2}]}").Object()
+	if s := text(t, o["spec"]); s != `{"color":"red","parts":[{"count":1,"name":"x"},{"count":2,"name":"z"}],"size":3}` {
 		t.Errorf("merged to %s", s)
 	}
 	apply(409, "two", head+"spec: {color: green}")
 	o = apply(200, "one", head+"spec: {color: red}").Object()
-	if s := text(t, o["spec"]); s != `{"color":"red","parts":[{"count":2,"name":"y"}],"size":3}` {
+	if s := text(t, o["spec"]); s != `{"color":"red","parts":[{"count":2,"name":"z"}],"size":3}` {
 		t.Errorf("taken back to %s", s)
 	}
 }

@@ -135,10 +135,11 @@ func (m *merger) ConvertToVersion(in runtime.Object, target runtime.GroupVersion
 	case o.version == v.Name:
 		return o, nil
 	}
-	out, err := m.own.of.convert.to(v, o.DeepCopyObject().(*Object))
+	all, err := m.own.of.convert.to(v, o.DeepCopyObject().(*Object))
 	if err != nil {
 		return nil, err
 	}
+	out := all[0]
 	c, err := v.compiled()
 	if err != nil {
 		return nil, err

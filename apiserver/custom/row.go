@@ -77,6 +77,9 @@ func (v *version) row() *api.Resource {
 		r.Versions = []api.Version{{
 			GroupVersion: v.gv, New: empty, NewList: list, FromHub: v.fromStored, Decode: v.decode, Deprecated: v.deprecated(),
 		}}
+		if _, ok := d.convert.(*byWebhook); ok {
+			r.Versions[0].FromHubAll = v.fromStoredAll
+		}
 	}
 	if v.hasStatus() {
 		r.ResetFields = v.resets("status")

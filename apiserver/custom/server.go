@@ -9,6 +9,7 @@ import (
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apiserver/pkg/util/webhook"
 
 	"hansa.dev/hansa/api"
 )
@@ -39,6 +40,7 @@ type Server struct {
 	view        View
 	definitions *api.Resource
 	log         *slog.Logger
+	convert     func(*definition) converter
 	rows        map[types.UID]*served
 	wake        chan struct{}
 }
@@ -49,14 +51,19 @@ type served struct {
 	row *api.Resource
 }
 
-// NewServer makes a server, which serves nothing yet.
-func NewServer(reg *api.Registry, store Store, view View, log *slog.Logger) *Server {
+// NewServer makes a server, which serves nothing yet. services finds the addresses
+// of conversion webhooks.
+func NewServer(reg *api.Registry, store Store, view View, services webhook.ServiceResolver, log *slog.Logger) (*Server, error) {
+	convert, err := converters(services)
+	if err != nil {
+		return nil, err
+	}
 	return &Server{
-		registry: reg, store: store, view: view, log: log,
+		registry: reg, store: store, view: view, log: log, convert: convert,
 		definitions: reg.Must(apiextensionsv1.GroupName, "customresourcedefinitions"),
 		rows:        map[types.UID]*served{},
 		wake:        make(chan struct{}, 1),
-	}
+	}, nil
 }
 
 // Run follows the definitions until the context ends.
@@ -91,7 +98,7 @@ func (s *Server) Sync(ctx context.Context) error {
 		}
 		one := s.rows[d.UID]
 		if one == nil || one.differs(d) {
-			def := define(d, s.converter)
+			def := define(d, s.convert)
 			one = &served{definition: def, row: def.row()}
 			changed = true
 		}
@@ -127,5 +134,3 @@ func (one *served) differs(d *apiextensionsv1.CustomResourceDefinition) bool {
 		!reflect.DeepEqual(was.Status.AcceptedNames, d.Status.AcceptedNames) ||
 		one.terminating() != next.terminating()
 }
-
-func (s *Server) converter(d *definition) converter { return sameTree{} }

@@ -63,16 +63,61 @@ func (v *version) work(obj api.Object) (api.Object, error) {
 
 // make makes a view of a stored object.
 func (v *version) make(o *Object) (*Object, error) {
-	c, err := v.compiled()
+	out := opened(o)
+	if o.version != v.Name {
+		converted, err := v.of.convert.to(v, out)
+		if err != nil {
+			return nil, err
+		}
+		out = converted[0]
+	}
+	return v.settle(o, out)
+}
+
+// opened is an open copy of a stored object. Its metadata is shared.
+func opened(o *Object) *Object {
+	out := &Object{ObjectMeta: o.ObjectMeta}
+	out.content = &content{kind: o.content.kind, version: o.version, tree: decodeTree(o.raw)}
+	return out
+}
+
+// fromStoredAll is fromStored for many, which are converted in one go.
+func (v *version) fromStoredAll(objs []api.Object) ([]api.Object, error) {
+	out := make([]api.Object, len(objs))
+	var places []int
+	var others []*Object
+	for i, obj := range objs {
+		if o := obj.(*Object); o.version != v.Name {
+			places, others = append(places, i), append(others, opened(o))
+			continue
+		}
+		seen, err := v.view(obj)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = seen
+	}
+	if len(others) == 0 {
+		return out, nil
+	}
+	converted, err := v.of.convert.to(v, others...)
 	if err != nil {
 		return nil, err
 	}
-	out := &Object{ObjectMeta: o.ObjectMeta}
-	out.content = &content{kind: o.content.kind, version: o.version, tree: decodeTree(o.raw)}
-	if o.version != v.Name {
-		if out, err = v.of.convert.to(v, out); err != nil {
+	for n, i := range places {
+		if out[i], err = v.settle(objs[i].(*Object), converted[n]); err != nil {
 			return nil, err
 		}
+	}
+	return out, nil
+}
+
+// settle brings a stored object that is open and in this version into the form
+// that its schema asks for. It answers the stored one where that is the same.
+func (v *version) settle(o, out *Object) (*Object, error) {
+	c, err := v.compiled()
+	if err != nil {
+		return nil, err
 	}
 	if out.Generation == 0 {
 		out.Generation = 1 // those of old servers have none
@@ -116,10 +161,10 @@ func (v *version) seal(obj api.Object) error {
 		if err != nil {
 			return err
 		}
-		if _, err := target.coerce(converted.tree, false, false); err != nil {
+		if _, err := target.coerce(converted[0].tree, false, false); err != nil {
 			return err
 		}
-		*o = *converted
+		*o = *converted[0]
 		stored = nil // its defaults may be missing
 	}
 	return o.seal(stored)

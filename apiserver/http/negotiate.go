@@ -88,6 +88,8 @@ type offer struct {
 	transforms bool
 	noTables   bool
 	stream     bool
+	// noProtobuf is for kinds that have no such form; their metadata has.
+	noProtobuf bool
 }
 
 func (o offer) allows(a accepted) bool {
@@ -95,7 +97,7 @@ func (o offer) allows(a accepted) bool {
 		return false
 	}
 	if a.as == (schema.GroupVersionKind{}) {
-		return true
+		return a.media != codec.Protobuf || !o.noProtobuf
 	}
 	if !o.transforms || a.as.Group != metav1.GroupName || a.as.Version != "v1" && a.as.Version != "v1beta1" {
 		return false

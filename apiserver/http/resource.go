@@ -55,7 +55,7 @@ func (c *call) dispatch() error {
 		return c.watch()
 	}
 	var err error
-	if c.out, err = c.negotiate(c.r, offer{media: codec.MediaTypes, transforms: true, noTables: c.tableSpec() == nil}); err != nil {
+	if c.out, err = c.negotiate(c.r, offer{media: codec.MediaTypes, transforms: true, noTables: c.tableSpec() == nil, noProtobuf: c.info.IsTree()}); err != nil {
 		return err
 	}
 	return c.run()
@@ -212,6 +212,16 @@ func (c *call) list() error {
 	if err != nil {
 		return err
 	}
+	if all := c.info.Served.Version.FromHubAll; all != nil {
+		objs, err := all(slices.Collect(list.Objects))
+		if err != nil {
+			return err
+		}
+		if err := list.Failed(); err != nil {
+			return err
+		}
+		list.Objects = slices.Values(objs)
+	}
 	return c.sendList(list)
 }
 
@@ -259,7 +269,7 @@ func (c *call) patch() error {
 // patchTypes are those that the kind takes: what a strategic merge does is said by
 // the tags of Go types, which custom resources lack.
 func (c *call) patchTypes() []types.PatchType {
-	if c.info.Served.View != nil && c.info.Form().Tree != nil {
+	if c.info.IsTree() {
 		return slices.DeleteFunc(slices.Clone(request.PatchTypes), func(t types.PatchType) bool { return t == types.StrategicMergePatchType })
 	}
 	return request.PatchTypes

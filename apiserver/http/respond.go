@@ -107,15 +107,18 @@ func (s *Server) writePieces(w http.ResponseWriter, r *http.Request, code int, o
 		s.Logger.Error("encode answer", "path", r.URL.Path, "error", err)
 		// The client must not take the part for the whole.
 		panic(http.ErrAbortHandler)
-	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
-		s.fail(w, r, err)
 	default:
 		s.notEncoded(w, r, err)
 	}
 }
 
-// notEncoded answers that there is an answer, but no form for it.
+// notEncoded answers that there is an answer, but no form for it, or why it could
+// not be brought into that.
 func (s *Server) notEncoded(w http.ResponseWriter, r *http.Request, err error) {
+	if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
+		s.fail(w, r, err)
+		return
+	}
 	s.Logger.Error("encode answer", "path", r.URL.Path, "error", err)
 	http.Error(w, "Internal Server Error: "+err.Error(), http.StatusInternalServerError)
 }

@@ -64,7 +64,7 @@ func (c *call) watch() error {
 		return err
 	}
 	opts.Watch = true
-	if c.out, err = c.negotiate(c.r, offer{media: watchMedia, transforms: true, stream: true}); err != nil {
+	if c.out, err = c.negotiate(c.r, offer{media: watchMedia, transforms: true, stream: true, noProtobuf: c.info.IsTree()}); err != nil {
 		return err
 	}
 	if c.out.as.Kind == "PartialObjectMetadataList" {

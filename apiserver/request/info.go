@@ -96,6 +96,13 @@ func (i *Info) Form() codec.Form {
 	return codec.FormOf(i.Served)
 }
 
+// IsTree says whether the body and its answer are decoded JSON that no Go type
+// describes.
+func (i *Info) IsTree() bool {
+	sub := i.sub()
+	return i.Served.Version.Decode != nil && (sub == nil || sub.New == nil)
+}
+
 // Attributes are those that the request as a whole is authorized by. They belong
 // to the caller.
 func (i *Info) Attributes() *authorizer.AttributesRecord { return i.attributes(i.Verb) }

@@ -54,6 +54,7 @@ var _ store.Outdater = (*Engine)(nil)
 
 // generation is one configuration in use.
 type generation struct {
+	config   *Config
 	byPrefix map[string]value.Transformer
 	before   *generation // nil: the first one
 	since    int64       // revision of the last write of the one before
@@ -62,7 +63,7 @@ type generation struct {
 // Wrap puts encryption before an engine, which belongs to the result.
 func Wrap(e store.Engine, reg *api.Registry, c *Config) *Engine {
 	w := &Engine{Engine: e, reg: reg}
-	w.now.Store(&generation{byPrefix: byPrefix(reg, c)})
+	w.now.Store(&generation{config: c, byPrefix: byPrefix(reg, c)})
 	return w
 }
 
@@ -89,7 +90,7 @@ func (e *Engine) Reload(ctx context.Context, c *Config) error {
 	e.writing.Lock()
 	defer e.writing.Unlock()
 	was := e.now.Load()
-	next := &generation{byPrefix: byPrefix(e.reg, c), before: &generation{byPrefix: was.byPrefix}}
+	next := &generation{config: c, byPrefix: byPrefix(e.reg, c), before: &generation{config: was.config, byPrefix: was.byPrefix}}
 	for _, prefix := range slices.Sorted(maps.Keys(next.byPrefix)) {
 		if next.byPrefix[prefix] == plain && was.byPrefix[prefix] == plain {
 			continue
@@ -109,7 +110,7 @@ func (e *Engine) Reload(ctx context.Context, c *Config) error {
 
 // readable is an error when a value below a prefix cannot be read.
 func (e *Engine) readable(ctx context.Context, g *generation, prefix string) error {
-	alone := &generation{byPrefix: g.byPrefix}
+	alone := &generation{config: g.config, byPrefix: g.byPrefix}
 	r := store.RangeRequest{Start: root + prefix, End: root + prefix + "0", Limit: page} // "0" follows "/"
 	for resp, err := range store.Pages(ctx, e.Engine, r) {
 		if err != nil {
@@ -137,9 +138,10 @@ func (e *Engine) Outdated(key string) int64 {
 func (c *Config) Unknown(reg *api.Registry) []string {
 	var unknown []string
 	for gr := range c.byResource {
-		known := gr == everything || slices.ContainsFunc(reg.Resources(), func(r *api.Resource) bool {
-			return r.GroupResource() == gr || wholeGroup(r.Group) == gr
-		})
+		known := gr == everything || !slices.ContainsFunc(reg.Resources(), func(r *api.Resource) bool { return r.Group == gr.Group }) && defined(gr.Group) ||
+			slices.ContainsFunc(reg.Resources(), func(r *api.Resource) bool {
+				return r.GroupResource() == gr || wholeGroup(r.Group) == gr
+			})
 		if !known {
 			unknown = append(unknown, written(gr))
 		}
@@ -161,8 +163,16 @@ func (g *generation) transformer(key string) value.Transformer {
 	if t := g.byPrefix[first+"/"+second]; t != nil {
 		return t
 	}
-	return g.byPrefix[first]
+	if t := g.byPrefix[first]; t != nil || !defined(first) {
+		return t
+	}
+	return g.config.of(schema.GroupResource{Group: first, Resource: second})
 }
+
+// defined says whether a group may be one of a definition, which is not known when
+// its objects are read: all of those have a dot. Objects are then below the group
+// and the resource.
+func defined(group string) bool { return strings.Contains(group, ".") }
 
 // open makes the value of kv plain.
 func (g *generation) open(ctx context.Context, kv *store.KV) error {

@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/util/webhook"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
@@ -67,7 +68,8 @@ func Over(t testing.TB, e store.Engine, opts store.Options, definitions ...strin
 	must()
 	t.Cleanup(func() { _ = w.Store.Close() })
 	log := slog.New(slog.DiscardHandler)
-	w.Defined = custom.NewServer(w.Registry, w.Store, w.Store.View(), log)
+	w.Defined, err = custom.NewServer(w.Registry, w.Store, w.Store.View(), webhook.NewDefaultServiceResolver(), log)
+	must()
 	err = w.Defined.Sync(t.Context())
 	must()
 	allow := authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
