@@ -180,7 +180,7 @@ func TestWebhookThatFails(t *testing.T) {
 		"refuses": {func(r *apiextensionsv1.ConversionReview) {
 			r.Response.Result = metav1.Status{Status: "Failure", Message: "not today"}
 		}, "conversion webhook for example.com/v1, Kind=Widget failed: not today"},
-		"lies": {func(r *apiextensionsv1.ConversionReview) { r.Response.UID = "other" }, "conversion webhook for example.com/v1, Kind=Widget failed: expected response.uid="},
+		"lies":    {func(r *apiextensionsv1.ConversionReview) { r.Response.UID = "other" }, "conversion webhook for example.com/v1, Kind=Widget failed: expected response.uid="},
 		"forgets": {func(r *apiextensionsv1.ConversionReview) { r.Response.ConvertedObjects = nil }, "conversion webhook for example.com/v1, Kind=Widget returned 0 objects, expected 1"},
 		"renames": {func(r *apiextensionsv1.ConversionReview) {
 			r.Response.ConvertedObjects[0].Raw = []byte(strings.Replace(string(r.Response.ConvertedObjects[0].Raw), `"name":"a"`, `"name":"b"`, 1))

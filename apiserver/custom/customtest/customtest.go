@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
@@ -29,6 +31,7 @@ import (
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/requesttest"
 	"hansa.dev/hansa/client/direct"
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/controller/definition"
 	"hansa.dev/hansa/store"
 	"hansa.dev/hansa/store/memory"
@@ -214,4 +217,48 @@ func indent(text string, by int) string {
 		lines[i] = strings.Repeat(" ", by) + lines[i]
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Run lets the server and the loop run by themselves until the test ends. Settle
+// is not to be called then.
+func (w *World) Run() {
+	w.T.Helper()
+	ctx, cancel := context.WithCancel(w.T.Context())
+	var parts sync.WaitGroup
+	parts.Go(func() { _ = w.Defined.Run(ctx) })
+	client := w.Client()
+	runner := &controller.Runner{
+		Loop: w.loop, View: client.View(), Clock: clock.RealClock{}, Log: slog.New(slog.DiscardHandler), Registry: w.Registry,
+	}
+	parts.Go(func() { _ = runner.Run(ctx) })
+	w.T.Cleanup(func() {
+		cancel()
+		parts.Wait()
+	})
+}
+
+// Until waits for something that follows from the definitions.
+func (w *World) Until(what string, condition func() bool) {
+	w.T.Helper()
+	woken := make(chan struct{}, 1)
+	row := w.Registry.Must(apiextensionsv1.GroupName, "customresourcedefinitions")
+	defer w.Store.View().Subscribe(row, func(_, _ api.Object) {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	})()
+	late := time.After(time.Minute)
+	for {
+		changed := w.Registry.Changed()
+		if condition() {
+			return
+		}
+		select {
+		case <-woken:
+		case <-changed:
+		case <-late:
+			w.T.Fatalf("waited too long until %s", what)
+		}
+	}
 }

@@ -1,0 +1,282 @@
+package conformance
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/dynamic/dynamicinformer"
+	"k8s.io/client-go/tools/cache"
+)
+
+const definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+
+// group is an API group of a test's own.
+func group(t *testing.T) string { return namespaceName(t) + ".example.com" }
+
+// define makes a definition of gadgets in the test's group, and waits until it is
+// established. spec is what there is beside group, names and scope.
+func define(t *testing.T, spec string) schema.GroupVersionResource {
+	t.Helper()
+	g := group(t)
+	body := fmt.Sprintf(`
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gadgets.%[1]s}
+spec:
+  group: %[1]s
+  scope: Namespaced
+  names: {plural: gadgets, singular: gadget, kind: Gadget, shortNames: [gd], categories: [all, toys]}
+%[2]s`, g, spec)
+	admin.want(t, http.StatusCreated, call{method: "POST", path: definitions, body: body}, nil)
+	t.Cleanup(func() { undefine(t, g) })
+	eventually(t, "the definition is established", func() bool { return conditionOf(t, g, "Established") == "True" })
+	return schema.GroupVersionResource{Group: g, Version: "v1", Resource: "gadgets"}
+}
+
+// undefine deletes the definition, and waits until it is gone.
+func undefine(t *testing.T, g string) {
+	t.Helper()
+	path := definitions + "/gadgets." + g
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	send := func(method string) int {
+		r, err := admin.open(ctx, call{method: method, path: path})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		return r.StatusCode
+	}
+	send("DELETE")
+	if !poll(ctx, func() bool { return send("GET") == http.StatusNotFound }) {
+		t.Errorf("the definition of %s does not go", g)
+	}
+}
+
+func conditionOf(t *testing.T, g, kind string) string {
+	t.Helper()
+	d := admin.want(t, http.StatusOK, call{path: definitions + "/gadgets." + g}, nil).object(t)
+	conditions, _, _ := unstructured.NestedSlice(d.Object, "status", "conditions")
+	for _, c := range conditions {
+		if c := c.(map[string]any); c["type"] == kind {
+			return c["status"].(string)
+		}
+	}
+	return ""
+}
+
+// gadget is what most tests define.
+const gadget = `
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}, scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
+    additionalPrinterColumns:
+    - {name: Size, type: integer, jsonPath: .spec.size}
+    selectableFields: [{jsonPath: .spec.color}]
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties:
+              size: {type: integer, default: 3, maximum: 9}
+              color: {type: string}
+              replicas: {type: integer}
+              parts:
+                type: array
+                x-kubernetes-list-type: map
+                x-kubernetes-list-map-keys: [name]
+                items: {type: object, required: [name], properties: {name: {type: string}, count: {type: integer}}}
+            x-kubernetes-validations:
+            - {rule: "!has(self.color) || self.color != 'mauve'", message: "mauve is no color", fieldPath: .color}
+          status:
+            type: object
+            properties: {replicas: {type: integer}, phase: {type: string}}
+`
+
+func gadgetNamed(gvr schema.GroupVersionResource, name string, spec map[string]any) *unstructured.Unstructured {
+	u := &unstructured.Unstructured{Object: map[string]any{"spec": spec}}
+	u.SetGroupVersionKind(gvr.GroupVersion().WithKind("Gadget"))
+	u.SetName(name)
+	return u
+}
+
+func dynamicClient(t *testing.T) dynamic.Interface {
+	t.Helper()
+	c, err := dynamic.NewForConfig(admin.config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// A defined kind is served as soon as its definition is established: by every
+// verb, with defaults, pruning, validation, subresources and watches.
+func TestCustomResource(t *testing.T) {
+	ns, gvr := namespace(t), define(t, gadget)
+	c := dynamicClient(t).Resource(gvr).Namespace(ns)
+	w, err := c.Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Stop()
+	o, err := c.Create(t.Context(), gadgetNamed(gvr, "a", map[string]any{"color": "red", "other": "x"}), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := field(o, "spec"); got != `{"color":"red","size":3}` {
+		t.Errorf("created with %s", got)
+	}
+	if e := <-w.ResultChan(); e.Type != watch.Added || field(e.Object.(*unstructured.Unstructured), "spec", "size") != "3" {
+		t.Errorf("told of %v", e)
+	}
+	if _, err := c.Create(t.Context(), gadgetNamed(gvr, "b", map[string]any{"color": "mauve"}), metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), `spec.color: Invalid value: `) || !strings.Contains(err.Error(), "mauve is no color") {
+		t.Errorf("refused with %v", err)
+	}
+	o, err = c.Apply(t.Context(), "a", gadgetNamed(gvr, "a", map[string]any{"parts": []any{map[string]any{"name": "p", "count": int64(1)}}}), metav1.ApplyOptions{FieldManager: "m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := field(o, "spec"); got != `{"color":"red","parts":[{"count":1,"name":"p"}],"size":3}` || o.GetGeneration() != 2 {
+		t.Errorf("applied to %s, generation %d", got, o.GetGeneration())
+	}
+	unstructured.SetNestedField(o.Object, "Ready", "status", "phase")
+	if o, err = c.UpdateStatus(t.Context(), o, metav1.UpdateOptions{}); err != nil || field(o, "status", "phase") != "Ready" || o.GetGeneration() != 2 {
+		t.Errorf("status %v: %v", o, err)
+	}
+	list, err := c.List(t.Context(), metav1.ListOptions{FieldSelector: "spec.color=red"})
+	if err != nil || len(list.Items) != 1 || list.GetKind() != "GadgetList" {
+		t.Errorf("list %v: %v", list, err)
+	}
+	if err := c.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
+		t.Error(err)
+	}
+	for e := range w.ResultChan() {
+		if e.Type == watch.Deleted {
+			break
+		}
+	}
+}
+
+// The kind is in discovery at once, and gone from it with its definition; watches
+// of others go on meanwhile.
+func TestDefinitionComesAndGoes(t *testing.T) {
+	ns := namespace(t)
+	others, err := kube.CoreV1().ConfigMaps(ns).Watch(t.Context(), metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer others.Stop()
+	gvr := define(t, gadget)
+	path := "/apis/" + gvr.GroupVersion().String()
+	var names []string
+	var l metav1.APIResourceList
+	admin.want(t, http.StatusOK, call{path: path}, &l)
+	for _, r := range l.APIResources {
+		names = append(names, r.Name)
+	}
+	if want := []string{"gadgets", "gadgets/scale", "gadgets/status"}; !slices.Equal(names, want) {
+		t.Errorf("discovered %v, want %v", names, want)
+	}
+	aggregated := func() bool {
+		a := admin.do(t, call{path: "/apis", accept: "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"})
+		return strings.Contains(string(a.body), gvr.Group)
+	}
+	if !aggregated() {
+		t.Error("not in aggregated discovery")
+	}
+	undefine(t, gvr.Group)
+	if code := admin.do(t, call{path: path}).code; code != http.StatusNotFound || aggregated() {
+		t.Errorf("still discovered: %d", code)
+	}
+	create(t, "configmaps", ns, "metadata: {name: a}")
+	for e := range others.ResultChan() {
+		if e.Type == watch.Added && e.Object.(metav1.Object).GetName() == "a" {
+			return
+		}
+	}
+	t.Error("the watch of config maps was dropped")
+}
+
+// An informer follows objects of a definition, also when that is changed.
+func TestInformerOfCustomResources(t *testing.T) {
+	ns, gvr := namespace(t), define(t, gadget)
+	client := dynamicClient(t)
+	factory := dynamicinformer.NewFilteredDynamicSharedInformerFactory(client, 0, ns, nil)
+	informer := factory.ForResource(gvr)
+	informer.Informer()
+	factory.Start(t.Context().Done())
+	if !cache.WaitForCacheSync(t.Context().Done(), informer.Informer().HasSynced) {
+		t.Fatal("not synced")
+	}
+	patched := call{method: "PATCH", path: definitions + "/gadgets." + gvr.Group, contentType: jsonPatch,
+		body: `[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/shape","value":{"type":"string","default":"round"}}]`}
+	admin.want(t, http.StatusOK, patched, nil)
+	eventually(t, "the new schema is served", func() bool {
+		o, err := client.Resource(gvr).Namespace(ns).Create(t.Context(), gadgetNamed(gvr, "probe", map[string]any{}), metav1.CreateOptions{DryRun: []string{"All"}})
+		return err == nil && field(o, "spec", "shape") == "round"
+	})
+	if _, err := client.Resource(gvr).Namespace(ns).Create(t.Context(), gadgetNamed(gvr, "a", map[string]any{}), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the informer has the object", func() bool {
+		o, err := informer.Lister().ByNamespace(ns).Get("a")
+		return err == nil && field(o.(*unstructured.Unstructured), "spec", "shape") == "round"
+	})
+}
+
+// Custom resources own and are owned, and go with their namespace.
+func TestCustomResourcesAreCollected(t *testing.T) {
+	ns, gvr := namespace(t), define(t, gadget)
+	c := dynamicClient(t).Resource(gvr).Namespace(ns)
+	owner, err := c.Create(t.Context(), gadgetNamed(gvr, "owner", map[string]any{}), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref := fmt.Sprintf(`{apiVersion: %s, kind: Gadget, name: owner, uid: %s}`, gvr.GroupVersion(), owner.GetUID())
+	create(t, "configmaps", ns, "metadata: {name: owned, ownerReferences: ["+ref+"]}")
+	dependent := gadgetNamed(gvr, "dependent", map[string]any{})
+	dependent.SetOwnerReferences([]metav1.OwnerReference{{APIVersion: gvr.GroupVersion().String(), Kind: "Gadget", Name: "owner", UID: owner.GetUID()}})
+	if _, err := c.Create(t.Context(), dependent, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Delete(t.Context(), "owner", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "what it owned is gone", func() bool {
+		_, err := c.Get(t.Context(), "dependent", metav1.GetOptions{})
+		return err != nil && gone(t, "configmaps", ns, "owned")
+	})
+	last, err := c.Create(t.Context(), gadgetNamed(gvr, "last", map[string]any{}), metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := kube.CoreV1().Namespaces().Delete(t.Context(), ns, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the namespace is gone, and "+last.GetName()+" with it", func() bool { return gone(t, "namespaces", "", ns) })
+}
+
+// Who may read custom resources is said by roles as for any other kind.
+func TestCustomResourcesAreAuthorized(t *testing.T) {
+	ns, gvr := namespace(t), define(t, gadget)
+	path := under(gvr.GroupVersion().String(), "gadgets", ns)
+	user := impersonating(t, "gadgeteer")
+	user.want(t, http.StatusForbidden, call{path: path}, nil)
+	grant(t, ns, "gadgets", "gadgeteer", fmt.Sprintf(`[{apiGroups: [%s], resources: [gadgets], verbs: [list]}]`, gvr.Group))
+	eventually(t, "the role counts", func() bool { return user.do(t, call{path: path}).code == http.StatusOK })
+	user.want(t, http.StatusForbidden, call{method: "POST", path: path, body: encode(t, gadgetNamed(gvr, "a", nil))}, nil)
+}
