@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
@@ -217,6 +218,10 @@ type Version struct {
 	// not say what is in them. The tree belongs to it. With strict, unknown fields
 	// are listed.
 	Decode func(tree map[string]any, strict bool) (obj Object, problems []error, err error)
+	// OpenAPI is the schema of a kind without a Go type; its references begin with
+	// prefix. Revision is another text for another schema.
+	OpenAPI  func(prefix string) (*spec.Schema, error)
+	Revision string
 	// Validate and ValidateUpdate are what writes by way of this version must
 	// satisfy beyond the resource's own checks. They get hub objects.
 	Validate       func(Object) field.ErrorList

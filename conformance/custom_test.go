@@ -2,15 +2,32 @@ package conformance
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"math/big"
+	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
@@ -279,4 +296,164 @@ func TestCustomResourcesAreAuthorized(t *testing.T) {
 	grant(t, ns, "gadgets", "gadgeteer", fmt.Sprintf(`[{apiGroups: [%s], resources: [gadgets], verbs: [list]}]`, gvr.Group))
 	eventually(t, "the role counts", func() bool { return user.do(t, call{path: path}).code == http.StatusOK })
 	user.want(t, http.StatusForbidden, call{method: "POST", path: path, body: encode(t, gadgetNamed(gvr, "a", nil))}, nil)
+}
+
+// What is defined and what was made of it outlive the server: objects that were
+// stored before a default was have it when they are read.
+func TestCustomResourcesOutliveTheServer(t *testing.T) {
+	c, p := started(t, "custom")
+	body := `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gadgets.example.com}
+spec:
+  group: example.com
+  scope: Cluster
+  names: {plural: gadgets, kind: Gadget}` + gadget
+	p.want(t, http.StatusCreated, call{method: "POST", path: definitions, body: body}, nil)
+	const path = "/apis/example.com/v1/gadgets"
+	eventually(t, "gadgets are served", func() bool { return p.do(t, call{path: path}).code == http.StatusOK })
+	p.want(t, http.StatusCreated, call{method: "POST", path: path, body: "{apiVersion: example.com/v1, kind: Gadget, metadata: {name: a}, spec: {color: red}}"}, nil)
+	patched := call{method: "PATCH", path: definitions + "/gadgets.example.com", contentType: jsonPatch,
+		body: `[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/shape","value":{"type":"string","default":"round"}}]`}
+	p.want(t, http.StatusOK, patched, nil)
+	if err := c.signal(syscall.SIGKILL); err == nil {
+		t.Fatal("the daemon ended by itself")
+	}
+	if err := c.up(); err != nil {
+		t.Fatal(err)
+	}
+	o := c.peer(t).want(t, http.StatusOK, call{path: path + "/a"}, nil).object(t)
+	if got := field(o, "spec"); got != `{"color":"red","shape":"round","size":3}` {
+		t.Errorf("read back %s", got)
+	}
+}
+
+// OpenAPI describes what is defined as soon as it is served, in both versions, and
+// no longer when it is gone.
+func TestDefinitionIsDescribed(t *testing.T) {
+	gvr := define(t, gadget)
+	path := "/openapi/v3/apis/" + gvr.GroupVersion().String()
+	a := admin.want(t, http.StatusOK, call{path: path}, nil)
+	for _, text := range []string{".v1.Gadget\"", ".v1.GadgetList\"", `"x-kubernetes-list-map-keys"`, `"fieldValidation"`} {
+		if !strings.Contains(string(a.body), text) {
+			t.Errorf("no %s in the document", text)
+		}
+	}
+	v2 := func() bool {
+		return strings.Contains(string(admin.want(t, http.StatusOK, call{path: "/openapi/v2", accept: "application/json"}, nil).body), "/apis/"+gvr.Group+"/v1/gadgets")
+	}
+	if !v2() {
+		t.Error("v2 lacks the paths")
+	}
+	undefine(t, gvr.Group)
+	if code := admin.do(t, call{path: path}).code; code != http.StatusNotFound || v2() {
+		t.Errorf("still described: %d", code)
+	}
+}
+
+// Objects of two versions are shown in either, converted by the webhook of the
+// definition (documentation: "Versions in CustomResourceDefinitions").
+func TestConversionByWebhook(t *testing.T) {
+	ns := namespace(t)
+	hook := conversionHook(t)
+	spec := fmt.Sprintf(`
+  conversion: {strategy: Webhook, webhook: {conversionReviewVersions: [v1], clientConfig: {url: %q, caBundle: %s}}}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {hostPort: {type: string}}}}}
+  - {name: v2, served: true, storage: false, schema: {openAPIV3Schema: {type: object, properties: {host: {type: string}, port: {type: string}}}}}
+`, hook.URL, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})))
+	gvr := define(t, spec)
+	v1 := under(gvr.Group+"/v1", "gadgets", ns)
+	v2 := under(gvr.Group+"/v2", "gadgets", ns)
+	post := func(path, version, name, more string) {
+		admin.want(t, http.StatusCreated, call{method: "POST", path: path, body: fmt.Sprintf("{apiVersion: %s/%s, kind: Gadget, metadata: {name: %s}, %s}", gvr.Group, version, name, more)}, nil)
+	}
+	post(v1, "v1", "a", "hostPort: 'h:1'")
+	swap := `[{"op":"replace","path":"/spec/versions/0/storage","value":false},{"op":"replace","path":"/spec/versions/1/storage","value":true}]`
+	admin.want(t, http.StatusOK, call{method: "PATCH", path: definitions + "/gadgets." + gvr.Group, contentType: jsonPatch, body: swap}, nil)
+	post(v2, "v2", "b", "host: x, port: '2'")
+	for path, want := range map[string][]string{v1: {"h:1", "x:2"}, v2: {"h 1", "x 2"}} {
+		items, _, _ := unstructured.NestedSlice(admin.want(t, http.StatusOK, call{path: path}, nil).object(t).Object, "items")
+		for i, item := range items {
+			u := &unstructured.Unstructured{Object: item.(map[string]any)}
+			if got := strings.TrimSpace(field(u, "hostPort") + field(u, "host") + " " + field(u, "port")); got != want[i] {
+				t.Errorf("%s: %s, want %s", path, got, want[i])
+			}
+		}
+		if len(items) != len(want) {
+			t.Errorf("%s has %d objects", path, len(items))
+		}
+	}
+}
+
+// conversionHook is a webhook at an address that the cluster reaches.
+func conversionHook(t *testing.T) *httptest.Server {
+	t.Helper()
+	u, err := url.Parse(admin.config.Host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node, err := netip.ParseAddr(u.Hostname())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours := node.Prev() // of the link between the two
+	l, err := net.Listen("tcp", netip.AddrPortFrom(ours, 0).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	hook := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var review apiextensionsv1.ConversionReview
+		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
+			t.Error(err)
+			return
+		}
+		out := &apiextensionsv1.ConversionResponse{UID: review.Request.UID, Result: metav1.Status{Status: metav1.StatusSuccess}}
+		for _, raw := range review.Request.Objects {
+			out.ConvertedObjects = append(out.ConvertedObjects, runtime.RawExtension{Raw: convertGadget(t, raw.Raw, review.Request.DesiredAPIVersion)})
+		}
+		review.Request, review.Response = nil, out
+		_ = json.NewEncoder(w).Encode(&review)
+	})}}
+	hook.TLS = &tls.Config{Certificates: []tls.Certificate{selfSigned(t, ours)}}
+	hook.StartTLS()
+	t.Cleanup(hook.Close)
+	return hook
+}
+
+// selfSigned is a certificate for an address, which is its own authority.
+func selfSigned(t *testing.T, address netip.Addr) tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "webhook"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IPAddresses: []net.IP{address.AsSlice()}, IsCA: true, BasicConstraintsValid: true,
+		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+func convertGadget(t *testing.T, raw []byte, to string) []byte {
+	var o map[string]any
+	if err := json.Unmarshal(raw, &o); err != nil {
+		t.Error(err)
+	}
+	if o["apiVersion"] = to; strings.HasSuffix(to, "v1") {
+		o["hostPort"] = fmt.Sprint(o["host"], ":", o["port"])
+		delete(o, "host")
+		delete(o, "port")
+	} else {
+		o["host"], o["port"], _ = strings.Cut(o["hostPort"].(string), ":")
+		delete(o, "hostPort")
+	}
+	return []byte(encode(t, o))
 }

@@ -4,13 +4,11 @@ import (
 	"bytes"
 	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,15 +16,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+
+	"hansa.dev/hansa/internal/fixtures"
 )
 
-// upstreamData is where Kubernetes keeps one object of every kind with all
-// fields set, in every encoding.
-var upstreamData = sync.OnceValues(func() (string, error) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
-	return filepath.Join(strings.TrimSpace(string(dir)), "testdata", "HEAD"), err
-})
+// The scheme of client-go has no definitions.
+func init() { utilruntime.Must(apiextensionsv1.AddToScheme(scheme.Scheme)) }
 
 var encodings = map[string]struct {
 	mediaType string
@@ -42,10 +39,6 @@ var encodings = map[string]struct {
 // or refused for what it says, never for how it is written.
 func TestUpstreamObjects(t *testing.T) {
 	ns := namespace(t)
-	dir, err := upstreamData()
-	if err != nil {
-		t.Fatal(err)
-	}
 	taken := 0
 	for _, r := range resources(t) {
 		gv, _ := schema.ParseGroupVersion(r.groupVersion) // came from discovery
@@ -59,11 +52,11 @@ func TestUpstreamObjects(t *testing.T) {
 		t.Run(r.groupVersion+"/"+r.Name, func(t *testing.T) {
 			answers := map[string]answer{}
 			for ext, encoding := range encodings {
-				group := gv.Group
-				if group == "" {
-					group = "core"
+				path, err := fixtures.Path("HEAD", gv.Group, gv.Version, r.Kind, ext)
+				if err != nil {
+					t.Fatal(err)
 				}
-				data, err := os.ReadFile(filepath.Join(dir, strings.Join([]string{group, gv.Version, r.Kind, ext}, ".")))
+				data, err := os.ReadFile(path)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -155,7 +155,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	p.server, err = apihttp.New(apihttp.Config{
 		Requests: p.handler, Authenticator: authenticator, Version: version.Get(), Address: c.address(),
 		Connectors: connectors(p), Paths: paths, Limiter: limiter,
-		OpenAPI: &apihttp.OpenAPI{V2JSON: openapi.V2JSON, V2Proto: openapi.V2Proto, V3: openapi.V3},
+		OpenAPI: documents(p.registry),
 		Metrics: p.metrics, Clock: clk, Logger: log,
 	})
 	if err != nil {
@@ -167,6 +167,11 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return p.server.Serve(ctx, listener, apihttp.TLS{GetCertificate: cert}, stopGrace)
 	})
 	return p, nil
+}
+
+func documents(reg *api.Registry) *apihttp.OpenAPI {
+	d := openapi.NewDefined(reg)
+	return &apihttp.OpenAPI{V2JSON: d.V2JSON, V2Proto: d.V2Proto, V3: d.V3}
 }
 
 // allRules puts rules of several packages together.

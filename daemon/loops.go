@@ -24,6 +24,7 @@ import (
 	"hansa.dev/hansa/controller/garbage"
 	"hansa.dev/hansa/controller/ipaddress"
 	"hansa.dev/hansa/controller/job"
+	"hansa.dev/hansa/controller/migration"
 	"hansa.dev/hansa/controller/mirroring"
 	"hansa.dev/hansa/controller/namespace"
 	"hansa.dev/hansa/controller/nodelifecycle"
@@ -99,6 +100,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("resource-claim-controller", "resource_claim", 5, func(c door, r told) loop { return resourceclaim.New(c, r) })
 	run("generic-garbage-collector", "garbage_collector_attempt_to_delete", 5, func(c door, r told) loop { return garbage.New(c, r) })
 	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c) })
+	run("storage-version-migrator-controller", "storage-version-migrator-controller", 1, func(c door, _ told) loop { return migration.New(c) })
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })
 	run("taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
 	run("pod-garbage-collector", "orphaned_pods_nodes", 1, func(c door, _ told) loop { return podgc.New(c) })

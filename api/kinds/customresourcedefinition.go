@@ -8,6 +8,7 @@ import (
 	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
@@ -59,7 +60,9 @@ func customResourceDefinition() *api.Resource {
 					d.Spec = *old.Spec.DeepCopy()
 					metav1.ResetObjectMetaForStatus(&d.ObjectMeta, &d.ObjectMeta)
 				}),
-				ResetFields: resets(gv, "spec"),
+				// It is checked by a rule, as the whole is.
+				ValidateUpdate: func(_, _ api.Object) field.ErrorList { return nil },
+				ResetFields:    resets(gv, "spec"),
 			},
 		},
 	})

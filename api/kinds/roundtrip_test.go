@@ -6,11 +6,8 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -24,27 +21,18 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/internal/fixtures"
 )
 
-// upstreamData is where Kubernetes keeps one object of every kind with all
-// fields set, in every encoding: in HEAD and in a directory for each older
-// version that objects may still come from.
-var upstreamData = sync.OnceValues(func() (string, error) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
-	return filepath.Join(strings.TrimSpace(string(dir)), "testdata"), err
-})
-
+// upstreamPath is where Kubernetes keeps one object of a kind with all fields set:
+// in HEAD and for each older version that objects may still come from.
 func upstreamPath(t *testing.T, version string, gvk schema.GroupVersionKind, ext string) string {
 	t.Helper()
-	dir, err := upstreamData()
+	path, err := fixtures.Path(version, gvk.Group, gvk.Version, gvk.Kind, ext)
 	if err != nil {
-		t.Fatalf("find k8s.io/api: %v", err)
+		t.Fatal(err)
 	}
-	group := gvk.Group
-	if group == "" {
-		group = "core"
-	}
-	return filepath.Join(dir, version, strings.Join([]string{group, gvk.Version, gvk.Kind, ext}, "."))
+	return path
 }
 
 func upstreamFile(t *testing.T, gvk schema.GroupVersionKind, ext string) []byte {

@@ -24,7 +24,6 @@ func storageVersionMigration() *api.Resource {
 		Singular: "storageversionmigration",
 		Kind:     "StorageVersionMigration",
 		Prefix:   "storageversionmigrations",
-		Inert:    "no controller migrates",
 		PrepareCreate: on(func(m *storagemigrationv1.StorageVersionMigration) {
 			m.Status = storagemigrationv1.StorageVersionMigrationStatus{}
 		}),

@@ -32,18 +32,27 @@ var data embed.FS
 
 // Document is one OpenAPI document.
 type Document struct {
-	// Gzip is the document, compressed. Not to be written to.
-	Gzip []byte
 	// Hash names its content: upper-case hex, as it stands in ETags and in the
 	// v3 index.
 	Hash string
+	// make gives the document, compressed.
+	make func() ([]byte, error)
 }
 
+// Gzip is the document, compressed. Not to be written to.
+func (d Document) Gzip() ([]byte, error) { return d.make() }
+
 // Open reads the document uncompressed.
-func (d Document) Open() (io.ReadCloser, error) { return gzip.NewReader(bytes.NewReader(d.Gzip)) }
+func (d Document) Open() (io.ReadCloser, error) {
+	data, err := d.make()
+	if err != nil {
+		return nil, err
+	}
+	return gzip.NewReader(bytes.NewReader(data))
+}
 
 func document(b []byte) Document {
-	return Document{Gzip: b, Hash: fmt.Sprintf("%X", sha512.Sum512(b))}
+	return Document{Hash: fmt.Sprintf("%X", sha512.Sum512(b)), make: func() ([]byte, error) { return b, nil }}
 }
 
 func mustRead(name string) []byte {

@@ -9,12 +9,15 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/custom/customtest"
+	"hansa.dev/hansa/controller/migration"
 )
 
 // twoVersions is a definition with v1, which has spec.hostPort, and v2, which has
@@ -96,6 +99,38 @@ func TestStorageVersion(t *testing.T) {
 	w.Want(200, "PUT", widgets+"/a", string(o.Body))
 	if v := stored(); v != "example.com/v2" {
 		t.Errorf("stored in %s after it was written", v)
+	}
+}
+
+// A migration writes every object in the version that is stored now, and the
+// definition forgets the others.
+func TestMigration(t *testing.T) {
+	w := customtest.New(t, twoVersions("v1", "{strategy: None}"))
+	for i := range 20 {
+		w.Want(201, "POST", widgets, fmt.Sprintf(`{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a%d"}}`, i))
+	}
+	w.Want(200, "PATCH", definitionPath, `[{"op":"replace","path":"/spec/versions/0/storage","value":false},{"op":"replace","path":"/spec/versions/1/storage","value":true}]`, "application/json-patch+json")
+	w.Settle()
+	const migrations = "/apis/storagemigration.k8s.io/v1/storageversionmigrations"
+	w.Want(201, "POST", migrations, `{"metadata":{"name":"m"},"spec":{"resource":{"group":"example.com","resource":"widgets"}}}`)
+	loop := migration.New(w.Client())
+	for range 2 {
+		if _, err := loop.Step(t.Context(), api.Key{Name: "m"}, time.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := text(t, w.Want(200, "GET", migrations+"/m", "").Object()["status"]); !strings.Contains(s, `"Succeeded"`) {
+		t.Errorf("status is %s", s)
+	}
+	for i := range 20 {
+		data, _, err := w.Store.Raw(t.Context(), fmt.Sprintf("example.com/widgets/default/a%d", i))
+		if err != nil || !strings.HasPrefix(string(data), `{"apiVersion":"example.com/v2"`) {
+			t.Errorf("stored as %s (%v)", data, err)
+		}
+	}
+	d := w.Want(200, "GET", definitionPath, "").Object()
+	if s := text(t, d["status"].(map[string]any)["storedVersions"]); s != `["v2"]` {
+		t.Errorf("storedVersions are %s", s)
 	}
 }
 

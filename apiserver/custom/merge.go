@@ -16,9 +16,6 @@ import (
 	"hansa.dev/hansa/api/openapi"
 )
 
-// objectMetaModel is the name of the schema of metadata.
-const objectMetaModel = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
-
 // merger knows how objects of one definition are merged, in each of its versions.
 type merger struct {
 	own    *version
@@ -36,7 +33,7 @@ func newMerger(v *version) *merger {
 		return m
 	}
 	const name = "object"
-	types, err := schemaconv.ToSchemaFromOpenAPI(map[string]*spec.Schema{name: v.openAPI(c)}, c.preserve)
+	types, err := schemaconv.ToSchemaFromOpenAPI(map[string]*spec.Schema{name: c.openAPI(refsV3)}, c.preserve)
 	if err != nil {
 		m.err = fmt.Errorf("merge schema of %s %s: %w", v.gv, v.of.kind.Kind, err)
 		return m
@@ -49,39 +46,6 @@ func newMerger(v *version) *merger {
 	parser := typed.Parser{Schema: schema.Schema{Types: append(types.Types, meta...)}}
 	m.parser = parser.Type(name)
 	return m
-}
-
-// openAPI is the schema of the version with what is common to all objects.
-func (v *version) openAPI(c *compiled) *spec.Schema {
-	out := c.structural.ToKubeOpenAPI()
-	out.SetProperty("apiVersion", *spec.StringProperty())
-	out.SetProperty("kind", *spec.StringProperty())
-	out.SetProperty("metadata", *metaRef())
-	if c.embedded {
-		embed(out)
-	}
-	return out
-}
-
-func metaRef() *spec.Schema { return spec.RefSchema("#/definitions/" + objectMetaModel) }
-
-// embed gives embedded objects what all objects have.
-func embed(s *spec.Schema) {
-	for name, p := range s.Properties {
-		embed(&p)
-		s.SetProperty(name, p)
-	}
-	if s.Items != nil && s.Items.Schema != nil {
-		embed(s.Items.Schema)
-	}
-	if s.AdditionalProperties != nil && s.AdditionalProperties.Schema != nil {
-		embed(s.AdditionalProperties.Schema)
-	}
-	if on, _ := s.Extensions["x-kubernetes-embedded-resource"].(bool); on {
-		s.SetProperty("apiVersion", *spec.StringProperty())
-		s.SetProperty("kind", *spec.StringProperty())
-		s.SetProperty("metadata", *metaRef())
-	}
 }
 
 // ObjectToTyped implements managedfields.TypeConverter.

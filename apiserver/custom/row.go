@@ -76,6 +76,7 @@ func (v *version) row() *api.Resource {
 	if v.Served {
 		r.Versions = []api.Version{{
 			GroupVersion: v.gv, New: empty, NewList: list, FromHub: v.fromStored, Decode: v.decode, Deprecated: v.deprecated(),
+			OpenAPI: v.openAPI, Revision: fmt.Sprintf("%s %s %d %v", names.Plural, d.UID, d.Generation, *names),
 		}}
 		if _, ok := d.convert.(*byWebhook); ok {
 			r.Versions[0].FromHubAll = v.fromStoredAll

@@ -280,8 +280,13 @@ func (s *Server) document(w http.ResponseWriter, r *http.Request, doc openapi.Do
 	}
 	h.Set("Content-Type", contentType)
 	if takesGzip(r) {
+		data, err := doc.Gzip()
+		if err != nil {
+			s.fail(w, r, apierrors.NewInternalError(err))
+			return
+		}
 		h.Set("Content-Encoding", "gzip")
-		_, _ = w.Write(doc.Gzip)
+		_, _ = w.Write(data)
 		return
 	}
 	plain, err := doc.Open()

@@ -28,6 +28,8 @@
 // how many times faster, or smaller, Hansa is. They say more than figures, since
 // machines differ and are shared. The rest is of Hansa alone, once:
 //
+//	definitions1000           time until 1,000 definitions, made by all connections at once, are all served
+//	definitions1000_memory    the private memory that they add, without etcd's file mapped
 //	idlewatches               memory for one of 10,000 idle watches over 100 connections
 //	lists100k_fast            time of 50 lists at once of as many ConfigMaps as -pods says
 //	lists100k_slow            the same by slow readers, that give up after a phase
@@ -65,7 +67,7 @@ var (
 	only        = flag.String("only", "", "only these `phases`, comma separated, of "+strings.Join(phases, ",")+"; creates come before any of the first four")
 )
 
-var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "idlewatches", "lists100k", "pods100k", "start100k"}
+var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "definitions1000", "idlewatches", "lists100k", "pods100k", "start100k"}
 
 func main() {
 	if dir := os.Getenv(bareVariable); dir != "" {
@@ -99,6 +101,9 @@ func wanted(phases ...string) bool {
 
 func run(ctx context.Context, r *rig.Rig) error {
 	subjects := []subject{hansaSubject}
+	if *customToo {
+		subjects = append(subjects, customSubject)
+	}
 	if *peer {
 		subjects = append(subjects, peerSubject)
 	}
@@ -108,8 +113,10 @@ func run(ctx context.Context, r *rig.Rig) error {
 	if err := r.Rounds(*rounds, func() error { return round(ctx, r, subjects) }); err != nil {
 		return err
 	}
-	for _, s := range subjects[1:] {
-		ratios(r, s)
+	for _, s := range subjects {
+		if s.prefix == peerSubject.prefix || s.prefix == bareSubject.prefix {
+			ratios(r, s)
+		}
 	}
 	return alone(ctx, r)
 }
@@ -133,7 +140,7 @@ func round(ctx context.Context, r *rig.Rig, subjects []subject) error {
 
 // compare has the phases that are asked of one server after the other.
 func compare(ctx context.Context, l *load) error {
-	isHansa := l.cluster != nil
+	isHansa := l.subject.prefix == hansaSubject.prefix
 	for _, p := range []struct {
 		do   func(context.Context) error
 		want bool
@@ -202,6 +209,7 @@ func alone(ctx context.Context, r *rig.Rig) error {
 		do   func(context.Context, *load) error
 		want bool
 	}{
+		{definitions, wanted("definitions1000")},
 		{idleWatches, wanted("idlewatches")},
 		{listsOfMany, wanted("lists100k")},
 		{templatePods, wanted("pods100k", "start100k")},

@@ -16,6 +16,7 @@ import (
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 
+	"hansa.dev/hansa/api/openapi/paths"
 	"hansa.dev/hansa/hack/openapi/definitions"
 )
 
@@ -29,14 +30,6 @@ type definitionSet struct {
 
 func newDefinitions(scheme *runtime.Scheme) *definitionSet {
 	return &definitionSet{namer: endpoints.NewDefinitionNamer(scheme)}
-}
-
-// modelName is the name of a Go type's schema, "io.k8s.api.core.v1.Pod".
-func modelName(obj any) string {
-	if n, ok := obj.(interface{ OpenAPIModelName() string }); ok {
-		return n.OpenAPIModelName()
-	}
-	panic(fmt.Sprintf("no OpenAPI model for %T", obj))
 }
 
 func (d *definitionSet) buildV2(names []string) (spec.Definitions, error) {
@@ -81,8 +74,8 @@ func describe(model string, s *spec.Schema) {
 	}
 }
 
-func buildV2(d *definitionSet, paths []path) (*spec.Swagger, error) {
-	defs, err := d.buildV2(models(paths))
+func buildV2(d *definitionSet, all []paths.Path) (*spec.Swagger, error) {
+	defs, err := d.buildV2(models(all))
 	if err != nil {
 		return nil, err
 	}
@@ -93,14 +86,14 @@ func buildV2(d *definitionSet, paths []path) (*spec.Swagger, error) {
 		Paths:       &spec.Paths{Paths: map[string]spec.PathItem{}},
 		Consumes:    []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"},
 	}}
-	for _, p := range paths {
-		s.Paths.Paths[p.url] = p.v2()
+	for _, p := range all {
+		s.Paths.Paths[p.URL] = p.V2()
 	}
 	return s, nil
 }
 
-func buildV3(d *definitionSet, g group) (*spec3.OpenAPI, error) {
-	schemas, err := d.buildV3(models(g.paths))
+func buildV3(d *definitionSet, g paths.Group) (*spec3.OpenAPI, error) {
+	schemas, err := d.buildV3(models(g.Paths))
 	if err != nil {
 		return nil, err
 	}
@@ -110,23 +103,11 @@ func buildV3(d *definitionSet, g group) (*spec3.OpenAPI, error) {
 		Components: &spec3.Components{Schemas: schemas},
 		Paths:      &spec3.Paths{Paths: map[string]*spec3.Path{}},
 	}
-	for _, p := range g.paths {
-		doc.Paths.Paths[p.url] = p.v3()
+	for _, p := range g.Paths {
+		doc.Paths.Paths[p.URL] = p.V3()
 	}
 	return doc, nil
 }
 
-// models are the names of all schemas that paths mention.
-func models(paths []path) []string {
-	set := map[string]bool{}
-	for _, p := range paths {
-		for _, o := range p.operations {
-			for _, m := range []string{o.body, o.answer} {
-				if m != "" {
-					set[m] = true
-				}
-			}
-		}
-	}
-	return slices.Sorted(maps.Keys(set))
-}
+// models are the names of all schemas that paths mention, in order.
+func models(all []paths.Path) []string { return slices.Sorted(maps.Keys(paths.Models(all))) }

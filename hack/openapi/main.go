@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
 
 	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/api/openapi/paths"
 )
 
 func main() {
@@ -55,9 +56,9 @@ func run(out string) error {
 func build(out string) error {
 	reg := kinds.Registry()
 	defs := newDefinitions(reg.Scheme())
-	paths := allPaths(reg)
+	all := paths.All(reg)
 
-	v2, err := buildV2(defs, paths)
+	v2, err := buildV2(defs, all)
 	if err != nil {
 		return fmt.Errorf("build OpenAPI v2: %w", err)
 	}
@@ -81,16 +82,16 @@ func build(out string) error {
 	}
 
 	models := map[string]*spec.Schema{}
-	for _, group := range groupPaths(paths) {
+	for _, group := range paths.Grouped(all) {
 		v3, err := buildV3(defs, group)
 		if err != nil {
-			return fmt.Errorf("build OpenAPI v3 of %s: %w", group.name, err)
+			return fmt.Errorf("build OpenAPI v3 of %s: %w", group.Name, err)
 		}
 		text, err := json.Marshal(v3)
 		if err != nil {
 			return err
 		}
-		if err := write(out, filepath.Join("v3", group.name+".json"), text); err != nil {
+		if err := write(out, filepath.Join("v3", group.Name+".json"), text); err != nil {
 			return err
 		}
 		// Read back, so that defaults have plain types.

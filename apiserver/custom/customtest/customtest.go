@@ -26,6 +26,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/api/openapi"
 	"hansa.dev/hansa/apiserver/custom"
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
@@ -83,7 +84,7 @@ func Over(t testing.TB, e store.Engine, opts store.Options, definitions ...strin
 	asAdmin := authenticator.RequestFunc(func(*http.Request) (*authenticator.Response, bool, error) {
 		return &authenticator.Response{User: requesttest.Admin}, true, nil
 	})
-	w.HTTP, err = apihttp.New(apihttp.Config{Requests: w.Requests, Authenticator: asAdmin, Version: version.Info{}, Logger: log})
+	w.HTTP, err = apihttp.New(apihttp.Config{Requests: w.Requests, Authenticator: asAdmin, Version: version.Info{}, OpenAPI: documents(w.Registry), Logger: log})
 	must()
 	w.loop = definition.New(w.Client())
 	w.Do("POST", "/api/v1/namespaces", `{"metadata":{"name":"default"}}`)
@@ -91,6 +92,11 @@ func Over(t testing.TB, e store.Engine, opts store.Options, definitions ...strin
 		w.Define(d)
 	}
 	return w
+}
+
+func documents(reg *api.Registry) *apihttp.OpenAPI {
+	d := openapi.NewDefined(reg)
+	return &apihttp.OpenAPI{V2JSON: d.V2JSON, V2Proto: d.V2Proto, V3: d.V3}
 }
 
 // Client is a client of the same process.

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,18 +22,8 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/internal/fixtures"
 )
-
-// testdata is where k8s.io/api keeps one file for each kind and media type,
-// with every field set.
-func testdata(t *testing.T) string {
-	t.Helper()
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(strings.TrimSpace(string(out)), "testdata", "HEAD")
-}
 
 // forms are those of everything that is served: kinds in all their versions,
 // and bodies of subresources.
@@ -64,12 +52,15 @@ func forms() map[string]codec.Form {
 
 // Every file decodes and is encoded again to the same bytes.
 func TestRoundTrip(t *testing.T) {
-	dir := testdata(t)
 	c := codec.New(kinds.Registry(), 1<<20)
 	for name, form := range forms() {
 		t.Run(name, func(t *testing.T) {
 			for ext, media := range map[string]codec.MediaType{"json": codec.JSON, "yaml": codec.YAML, "pb": codec.Protobuf} {
-				want, err := os.ReadFile(filepath.Join(dir, name+"."+ext))
+				path, err := fixtures.Path("HEAD", form.Group, form.Version, form.Kind, ext)
+				if err != nil {
+					t.Fatal(err)
+				}
+				want, err := os.ReadFile(path)
 				if err != nil {
 					t.Fatal(err)
 				}

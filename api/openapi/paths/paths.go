@@ -1,8 +1,11 @@
-//go:build generate
-
-package main
+// Package paths says for every row what can be done at which URL, as OpenAPI has
+// it: for the documents that `make generate` writes, and at run time for those of
+// kinds that are defined.
+package paths
 
 import (
+	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -13,10 +16,10 @@ import (
 	"hansa.dev/hansa/api"
 )
 
-// path is one URL with what can be done there.
-type path struct {
-	url        string
-	group      string // the v3 document it belongs to: "api/v1", "apis/apps/v1"
+// Path is one URL with what can be done there.
+type Path struct {
+	URL        string
+	Group      string // the v3 document it belongs to: "api/v1", "apis/apps/v1"
 	params     []parameter
 	operations []operation
 }
@@ -36,56 +39,87 @@ type operation struct {
 	status      []int
 }
 
-type group struct {
-	name  string
-	paths []path
+// Group is the paths of one v3 document.
+type Group struct {
+	Name  string
+	Paths []Path
 }
 
-func groupPaths(paths []path) []group {
+// Grouped sorts paths into documents.
+func Grouped(paths []Path) []Group {
 	index := map[string]int{}
-	var groups []group
+	var groups []Group
 	for _, p := range paths {
-		if p.group == "" {
+		if p.Group == "" {
 			continue
 		}
-		i, ok := index[p.group]
+		i, ok := index[p.Group]
 		if !ok {
 			i = len(groups)
-			index[p.group] = i
-			groups = append(groups, group{name: p.group})
+			index[p.Group] = i
+			groups = append(groups, Group{Name: p.Group})
 		}
-		groups[i].paths = append(groups[i].paths, p)
+		groups[i].Paths = append(groups[i].Paths, p)
 	}
 	return groups
 }
 
-// allPaths is everything that discovery shows, and discovery itself.
-func allPaths(reg *api.Registry) []path {
-	paths := []path{
-		{url: "/version/", group: "version", operations: []operation{{method: "GET", id: "getCodeVersion", tag: "version", description: "get the version information for this server", answer: modelName(apiversion.Info{}), status: []int{200}}}},
-		{url: "/api/", group: "api", operations: []operation{{method: "GET", id: "getCoreAPIVersions", tag: "core", description: "get available API versions", answer: modelName(metav1.APIVersions{}), status: []int{200}}}},
-		{url: "/apis/", group: "apis", operations: []operation{{method: "GET", id: "getAPIVersions", tag: "apis", description: "get available API versions", answer: modelName(metav1.APIGroupList{}), status: []int{200}}}},
-	}
-	seen := map[string]bool{}
-	for _, r := range reg.Resources() {
-		for i := range r.Versions {
-			v := &r.Versions[i]
-			if g := "/apis/" + v.Group + "/"; v.Group != "" && !seen[g] {
-				seen[g] = true
-				paths = append(paths, path{url: g, group: "apis/" + v.Group, operations: []operation{{method: "GET", id: "get" + camel(v.Group) + "APIGroup", tag: camelLow(v.Group), description: "get information of a group", answer: modelName(metav1.APIGroup{}), status: []int{200}}}})
+// Models are the names of all schemas that paths mention.
+func Models(paths []Path) map[string]bool {
+	set := map[string]bool{}
+	for _, p := range paths {
+		for _, o := range p.operations {
+			for _, m := range []string{o.body, o.answer} {
+				if m != "" {
+					set[m] = true
+				}
 			}
-			if root := rootOf(v.GroupVersion); !seen[root] {
-				seen[root] = true
-				paths = append(paths, path{url: "/" + root + "/", group: root, operations: []operation{{method: "GET", id: "get" + name(v.GroupVersion) + "APIResources", tag: tag(v.GroupVersion), description: "get available resources", answer: modelName(metav1.APIResourceList{}), status: []int{200}}}})
-			}
-			paths = append(paths, resourcePaths(r, v)...)
 		}
 	}
-	sort.SliceStable(paths, func(i, j int) bool { return paths[i].url < paths[j].url })
+	return set
+}
+
+// All is everything that discovery shows, and discovery itself.
+func All(reg *api.Registry) []Path {
+	paths := []Path{
+		{URL: "/version/", Group: "version", operations: []operation{{method: "GET", id: "getCodeVersion", tag: "version", description: "get the version information for this server", answer: modelName(apiversion.Info{}), status: []int{200}}}},
+		{URL: "/api/", Group: "api", operations: []operation{{method: "GET", id: "getCoreAPIVersions", tag: "core", description: "get available API versions", answer: modelName(metav1.APIVersions{}), status: []int{200}}}},
+		{URL: "/apis/", Group: "apis", operations: []operation{{method: "GET", id: "getAPIVersions", tag: "apis", description: "get available API versions", answer: modelName(metav1.APIGroupList{}), status: []int{200}}}},
+	}
+	var served []*api.Served
+	for _, r := range reg.Resources() {
+		for i := range r.Versions {
+			served = append(served, &api.Served{Resource: r, Version: &r.Versions[i]})
+		}
+	}
+	return append(paths, Of(served, func(string) bool { return false })...)
+}
+
+// Of is what can be done with some versions, and the discovery of their groups:
+// known says which paths of that are there already. The paths are in order.
+func Of(served []*api.Served, known func(url string) bool) (paths []Path) {
+	seen := map[string]bool{}
+	once := func(p Path) {
+		if !seen[p.URL] && !known(p.URL) {
+			seen[p.URL] = true
+			paths = append(paths, p)
+		}
+	}
+	for _, s := range served {
+		r, v := s.Resource, s.Version
+		if v.Group != "" {
+			once(Path{URL: "/apis/" + v.Group + "/", Group: "apis/" + v.Group, operations: []operation{{method: "GET", id: "get" + camel(v.Group) + "APIGroup", tag: camelLow(v.Group), description: "get information of a group", answer: modelName(metav1.APIGroup{}), status: []int{200}}}})
+		}
+		root := Root(v.GroupVersion)
+		once(Path{URL: "/" + root + "/", Group: root, operations: []operation{{method: "GET", id: "get" + name(v.GroupVersion) + "APIResources", tag: tag(v.GroupVersion), description: "get available resources", answer: modelName(metav1.APIResourceList{}), status: []int{200}}}})
+		paths = append(paths, resourcePaths(r, v)...)
+	}
+	sort.SliceStable(paths, func(i, j int) bool { return paths[i].URL < paths[j].URL })
 	return paths
 }
 
-func rootOf(gv schema.GroupVersion) string {
+// Root is the name of the v3 document of a group-version.
+func Root(gv schema.GroupVersion) string {
 	if gv.Group == "" {
 		return "api/" + gv.Version
 	}
@@ -94,8 +128,8 @@ func rootOf(gv schema.GroupVersion) string {
 
 // resourcePaths are the collection (also over all namespaces), the object, and
 // the subresources.
-func resourcePaths(r *api.Resource, v *api.Version) []path {
-	root := "/" + rootOf(v.GroupVersion) + "/"
+func resourcePaths(r *api.Resource, v *api.Version) []Path {
+	root := "/" + Root(v.GroupVersion) + "/"
 	b := opBuilder{r: r, v: v, scope: ""}
 	var params []parameter
 	base := root
@@ -105,10 +139,10 @@ func resourcePaths(r *api.Resource, v *api.Version) []path {
 		params = append(params, namespaceParam)
 	}
 	base += r.Plural
-	group := rootOf(v.GroupVersion)
+	group := Root(v.GroupVersion)
 
-	var paths []path
-	collection := path{url: base, group: group, params: append(params, prettyParam)}
+	var paths []Path
+	collection := Path{URL: base, Group: group, params: append(params, prettyParam)}
 	for _, verb := range []string{"list", "create", "deletecollection"} {
 		if r.Offers(verb) {
 			collection.operations = append(collection.operations, b.collection(verb))
@@ -120,10 +154,10 @@ func resourcePaths(r *api.Resource, v *api.Version) []path {
 		all.scope = ""
 		o := all.collection("list")
 		o.id += "ForAllNamespaces"
-		paths = append(paths, path{url: root + r.Plural, group: group, params: []parameter{prettyParam}, operations: []operation{o}})
+		paths = append(paths, Path{URL: root + r.Plural, Group: group, params: []parameter{prettyParam}, operations: []operation{o}})
 	}
 	itemParams := append(append([]parameter{}, params...), nameParam(r.Kind), prettyParam)
-	item := path{url: base + "/{name}", group: group, params: itemParams}
+	item := Path{URL: base + "/{name}", Group: group, params: itemParams}
 	for _, verb := range []string{"get", "update", "delete", "patch"} {
 		if r.Offers(verb) {
 			item.operations = append(item.operations, b.item(verb, ""))
@@ -133,7 +167,7 @@ func resourcePaths(r *api.Resource, v *api.Version) []path {
 		paths = append(paths, item)
 	}
 	for sub := range r.Subresources {
-		p := path{url: base + "/{name}/" + sub, group: group, params: itemParams}
+		p := Path{URL: base + "/{name}/" + sub, Group: group, params: itemParams}
 		for _, verb := range []string{"create", "get", "update", "delete", "patch"} {
 			if offers(r.Subresources[sub], verb) {
 				p.operations = append(p.operations, b.item(verb, sub))
@@ -141,7 +175,7 @@ func resourcePaths(r *api.Resource, v *api.Version) []path {
 		}
 		paths = append(paths, p)
 		if sub == "proxy" {
-			p.url += "/{path}"
+			p.URL += "/{path}"
 			p.params = append(append([]parameter{}, itemParams...), parameter{name: "path", in: "path", kind: "string", required: true, description: "path to the resource"})
 			p.operations = append([]operation{}, p.operations...)
 			for i := range p.operations {
@@ -174,7 +208,33 @@ func (b opBuilder) gvk() *schema.GroupVersionKind {
 	return &gvk
 }
 
-func (b opBuilder) model() string { return modelName(b.v.New()) }
+func (b opBuilder) model() string { return Model(b.r, b.v, b.r.Kind) }
+
+func (b opBuilder) list() string {
+	if b.v.Decode == nil {
+		return modelName(b.v.NewList())
+	}
+	return Model(b.r, b.v, b.r.ListKind)
+}
+
+// Model is the name of the schema of a kind, "io.k8s.api.core.v1.Pod": that of its
+// Go type, or where there is none of its group backwards.
+func Model(r *api.Resource, v *api.Version, kind string) string {
+	if v.Decode == nil {
+		return modelName(v.New())
+	}
+	parts := strings.Split(r.Group, ".")
+	slices.Reverse(parts)
+	return strings.Join(append(parts, v.GroupVersion.Version, kind), ".")
+}
+
+// modelName is the name of a Go type's schema.
+func modelName(obj any) string {
+	if n, ok := obj.(interface{ OpenAPIModelName() string }); ok {
+		return n.OpenAPIModelName()
+	}
+	panic(fmt.Sprintf("no OpenAPI model for %T", obj))
+}
 
 func (b opBuilder) base(method, verb, action string) operation {
 	return operation{
@@ -189,7 +249,7 @@ func (b opBuilder) collection(verb string) operation {
 	case "list":
 		o := b.base("GET", "list", "list")
 		o.description = "list or watch objects of kind " + b.r.Kind
-		o.params, o.answer = listParams, modelName(b.v.NewList())
+		o.params, o.answer = listParams, b.list()
 		return o
 	case "create":
 		o := b.base("POST", "create", "post")
@@ -250,6 +310,9 @@ func (b opBuilder) item(verb, sub string) operation {
 		o.description = "partially update the specified " + of
 		o.params, o.body, o.answer, o.status = append(append([]parameter{}, writeParams...), forceParam), modelName(metav1.Patch{}), body, []int{200, 201}
 		o.consumes = []string{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"}
+		if b.v.Decode != nil {
+			o.consumes = slices.Delete(o.consumes, 2, 3)
+		}
 	}
 	o.id += suffix
 	o.gvk = gvk

@@ -1,6 +1,4 @@
-//go:build generate
-
-package main
+package paths
 
 import (
 	"fmt"
@@ -100,7 +98,8 @@ func (p parameter) v2() spec.Parameter {
 	}
 }
 
-func (p path) v2() spec.PathItem {
+// V2 is the path in a document of version 2.
+func (p Path) V2() spec.PathItem {
 	var item spec.PathItem
 	for _, q := range p.params {
 		item.Parameters = append(item.Parameters, q.v2())
@@ -152,7 +151,8 @@ func (p parameter) v3() *spec3.Parameter {
 	}}
 }
 
-func (p path) v3() *spec3.Path {
+// V3 is the path in a document of version 3.
+func (p Path) V3() *spec3.Path {
 	item := &spec3.Path{}
 	for _, q := range p.params {
 		item.Parameters = append(item.Parameters, q.v3())

@@ -1,0 +1,335 @@
+package openapi
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha512"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"strings"
+	"sync"
+
+	openapi_v2 "github.com/google/gnostic-models/openapiv2"
+	"google.golang.org/protobuf/proto"
+	"k8s.io/kube-openapi/pkg/spec3"
+	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/openapi/paths"
+)
+
+// Defined are the documents of everything that a registry serves: those of the Go
+// types as they are embedded, and for kinds that are defined what is made of their
+// schemas when somebody asks. Its methods may be called from any goroutine.
+type Defined struct {
+	registry *api.Registry
+
+	mu    sync.Mutex
+	until <-chan struct{} // when what follows is out of date
+	v2    [2]*Document    // JSON and protobuf
+	v3    map[string]Document
+	made  map[string]Document // v3 documents of before that may still be good
+}
+
+// NewDefined makes the documents of a registry.
+func NewDefined(reg *api.Registry) *Defined {
+	return &Defined{registry: reg, until: reg.Changed()}
+}
+
+// refresh forgets what is out of date. The caller holds d.mu.
+func (d *Defined) refresh() {
+	select {
+	case <-d.until:
+	default:
+		return
+	}
+	d.made = d.v3
+	d.until, d.v2, d.v3 = d.registry.Changed(), [2]*Document{}, nil
+}
+
+// defined are the versions that are served of kinds without a Go type.
+func (d *Defined) defined() (out []*api.Served) {
+	for _, s := range d.registry.Served() {
+		if s.Version.OpenAPI != nil {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// V3 are the v3 documents by their path below /openapi/v3. Not to be written to.
+func (d *Defined) V3() map[string]Document {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.refresh(); d.v3 != nil {
+		return d.v3
+	}
+	groups := map[string][]*api.Served{}
+	for _, s := range d.defined() {
+		root := paths.Root(s.Version.GroupVersion)
+		groups[root] = append(groups[root], s)
+		groups["apis/"+s.Version.Group] = append(groups["apis/"+s.Version.Group], s)
+	}
+	base := V3()
+	all := make(map[string]Document, len(base)+len(groups))
+	maps.Copy(all, base)
+	for root, served := range groups {
+		if _, built := base[root]; built {
+			continue // a definition in a group of Kubernetes' own: not described
+		}
+		h := sha512.New()
+		for _, s := range served {
+			io.WriteString(h, s.Version.Revision)
+		}
+		hash := fmt.Sprintf("%X", h.Sum(nil))
+		if had, ok := d.made[root]; ok && had.Hash == hash {
+			all[root] = had
+			continue
+		}
+		all[root] = Document{Hash: hash, make: sync.OnceValues(func() ([]byte, error) { return buildV3(root, served) })}
+	}
+	d.v3, d.made = all, nil
+	return all
+}
+
+// buildV3 makes one document.
+func buildV3(root string, served []*api.Served) ([]byte, error) {
+	doc := &spec3.OpenAPI{Version: "3.0.0", Info: info, Components: &spec3.Components{}, Paths: &spec3.Paths{Paths: map[string]*spec3.Path{}}}
+	var mine []paths.Path
+	for _, p := range paths.Of(served, func(string) bool { return false }) {
+		if p.Group == root {
+			mine = append(mine, p)
+			doc.Paths.Paths[p.URL] = p.V3()
+		}
+	}
+	common, err := commonV3()
+	if err != nil {
+		return nil, err
+	}
+	doc.Components.Schemas = map[string]*spec.Schema{}
+	wanted := paths.Models(mine)
+	for _, s := range served {
+		kinds, err := schemas(s, "#/components/schemas/")
+		if err != nil {
+			return nil, err
+		}
+		for name, schema := range kinds {
+			if wanted[name] {
+				doc.Components.Schemas[name] = schema
+			}
+		}
+	}
+	text, err := json.Marshal(doc)
+	if err != nil {
+		return nil, err
+	}
+	var whole map[string]json.RawMessage
+	if err := json.Unmarshal(text, &whole); err != nil {
+		return nil, err
+	}
+	if whole["components"], err = with(whole["components"], common, text); err != nil {
+		return nil, err
+	}
+	if text, err = json.Marshal(whole); err != nil {
+		return nil, err
+	}
+	return zipped(func(w io.Writer) error { _, err := w.Write(text); return err })
+}
+
+var info = &spec.Info{InfoProps: spec.InfoProps{Title: "Hansa", Version: "v1.37.2"}}
+
+// with adds those of the common schemas to components that anything mentions,
+// directly or through another.
+func with(components json.RawMessage, common map[string]json.RawMessage, text []byte) (json.RawMessage, error) {
+	var c struct {
+		Schemas map[string]json.RawMessage `json:"schemas"`
+	}
+	if err := json.Unmarshal(components, &c); err != nil {
+		return nil, err
+	}
+	if c.Schemas == nil {
+		c.Schemas = map[string]json.RawMessage{}
+	}
+	for todo := [][]byte{text}; len(todo) > 0; todo = todo[1:] {
+		for name, schema := range common {
+			if c.Schemas[name] == nil && bytes.Contains(todo[0], []byte(`/`+name+`"`)) {
+				c.Schemas[name] = schema
+				todo = append(todo, schema)
+			}
+		}
+	}
+	return json.Marshal(c)
+}
+
+// commonV3 are the schemas that all kinds share, from a document that has them.
+var commonV3 = sync.OnceValues(func() (map[string]json.RawMessage, error) {
+	r, err := V3()["apis/apps/v1"].Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	var doc struct {
+		Components struct{ Schemas map[string]json.RawMessage }
+	}
+	if err := json.NewDecoder(r).Decode(&doc); err != nil {
+		return nil, err
+	}
+	common := map[string]json.RawMessage{}
+	for name, s := range doc.Components.Schemas {
+		if strings.HasPrefix(name, "io.k8s.apimachinery.") || strings.HasPrefix(name, "io.k8s.api.autoscaling.") {
+			common[name] = s
+		}
+	}
+	return common, nil
+})
+
+// schemas are those of a kind and of its list.
+func schemas(s *api.Served, prefix string) (map[string]*spec.Schema, error) {
+	own, err := s.Version.OpenAPI(prefix)
+	if err != nil {
+		return nil, err
+	}
+	own.AddExtension("x-kubernetes-group-version-kind", gvks(s, s.Kind))
+	list := &spec.Schema{SchemaProps: spec.SchemaProps{
+		Type: []string{"object"}, Required: []string{"items"},
+		Description: s.ListKind + " is a list of " + s.Kind,
+		Properties: map[string]spec.Schema{
+			"apiVersion": *spec.StringProperty().WithDescription("The version of the list, GROUP/VERSION."),
+			"kind":       *spec.StringProperty().WithDescription("The kind of the list."),
+			"metadata":   *spec.RefSchema(prefix + metaPackage + "ListMeta").WithDescription("Metadata of the list."),
+			"items":      *spec.ArrayProperty(spec.RefSchema(prefix + paths.Model(s.Resource, s.Version, s.Kind))).WithDescription("The objects."),
+		},
+	}}
+	list.AddExtension("x-kubernetes-group-version-kind", gvks(s, s.ListKind))
+	return map[string]*spec.Schema{
+		paths.Model(s.Resource, s.Version, s.Kind):     own,
+		paths.Model(s.Resource, s.Version, s.ListKind): list,
+	}, nil
+}
+
+func gvks(s *api.Served, kind string) []any {
+	gv := s.Version.GroupVersion
+	return []any{map[string]any{"group": gv.Group, "version": gv.Version, "kind": kind}}
+}
+
+// V2JSON and V2Proto are the one v2 document in its two encodings.
+func (d *Defined) V2JSON() Document  { return d.documentV2(0, V2JSON, spliceJSON) }
+func (d *Defined) V2Proto() Document { return d.documentV2(1, V2Proto, appendProto) }
+
+func (d *Defined) documentV2(form int, base func() Document, add func(io.Writer, io.Reader, *spec.Swagger) error) Document {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refresh()
+	if d.v2[form] != nil {
+		return *d.v2[form]
+	}
+	served := d.defined()
+	if len(served) == 0 {
+		return base()
+	}
+	data, err := mergeV2(base(), served, add)
+	if err != nil {
+		return base() // better than none; schemas were valid when they were written
+	}
+	doc := document(data)
+	d.v2[form] = &doc
+	return doc
+}
+
+func mergeV2(base Document, served []*api.Served, add func(io.Writer, io.Reader, *spec.Swagger) error) ([]byte, error) {
+	more := &spec.Swagger{SwaggerProps: spec.SwaggerProps{
+		Swagger: "2.0", Info: info, Definitions: spec.Definitions{}, Paths: &spec.Paths{Paths: map[string]spec.PathItem{}},
+	}}
+	builtin := V3()
+	known := func(url string) bool {
+		_, ok := builtin[strings.Trim(url, "/")]
+		return ok
+	}
+	for _, p := range paths.Of(served, known) {
+		more.Paths.Paths[p.URL] = p.V2()
+	}
+	for _, s := range served {
+		kinds, err := schemas(s, "#/definitions/")
+		if err != nil {
+			return nil, err
+		}
+		for name, schema := range kinds {
+			more.Definitions[name] = *schema
+		}
+	}
+	r, err := base.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer r.Close()
+	return zipped(func(w io.Writer) error { return add(w, r, more) })
+}
+
+// spliceJSON puts more paths and definitions before those that a document has.
+func spliceJSON(w io.Writer, base io.Reader, more *spec.Swagger) error {
+	text, err := io.ReadAll(base)
+	if err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		head string
+		more any
+	}{{`"paths":{`, more.Paths}, {`"definitions":{`, more.Definitions}} {
+		added, err := json.Marshal(part.more)
+		if err != nil {
+			return err
+		}
+		before, after, ok := bytes.Cut(text, []byte(part.head))
+		if !ok {
+			return fmt.Errorf("the embedded document has no %s", part.head)
+		}
+		for _, b := range [][]byte{before, []byte(part.head), added[1 : len(added)-1], []byte(",")} {
+			if _, err := w.Write(b); err != nil {
+				return err
+			}
+		}
+		text = after
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+// appendProto relies on messages that stand behind each other being merged.
+func appendProto(w io.Writer, base io.Reader, more *spec.Swagger) error {
+	text, err := json.Marshal(more)
+	if err != nil {
+		return err
+	}
+	doc, err := openapi_v2.ParseDocument(text)
+	if err != nil {
+		return err
+	}
+	doc.Swagger, doc.Info = "", nil
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(doc)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, base); err != nil {
+		return err
+	}
+	_, err = w.Write(data)
+	return err
+}
+
+// zipped compresses what fill writes.
+func zipped(fill func(io.Writer) error) ([]byte, error) {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	if err := fill(z); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
