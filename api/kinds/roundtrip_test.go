@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"testing"
 
@@ -95,16 +94,12 @@ func TestRoundTrip(t *testing.T) {
 // TestRoundTripOlder does the same with what older versions wrote, of which
 // fields may be gone: then there is a file that says what is left.
 func TestRoundTripOlder(t *testing.T) {
-	dir, err := upstreamData()
+	older, err := fixtures.Older()
 	if err != nil {
-		t.Fatalf("find k8s.io/api: %v", err)
+		t.Fatal(err)
 	}
-	older, err := filepath.Glob(filepath.Join(dir, "v*"))
-	if err != nil || len(older) == 0 {
-		t.Fatalf("no older versions in %s: %v", dir, err)
-	}
-	for _, path := range older {
-		release, found := filepath.Base(path), 0
+	for _, release := range older {
+		found := 0
 		for gvk, version := range servedKinds() {
 			for ext, codec := range lenientEncodings() {
 				data, err := os.ReadFile(upstreamPath(t, release, gvk, ext))
