@@ -99,7 +99,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	l.run("store", p.store.Run)
 
 	view := p.store.View()
-	defined, err := custom.NewServer(p.registry, p.store, view, newProxies(p), log)
+	defined, err := custom.NewServer(p.registry, p.store, view, newProxies(p), clk, log)
 	if err != nil {
 		return nil, err
 	}

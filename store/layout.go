@@ -73,7 +73,7 @@ func (l *layout) extended(rows []*api.Resource) (next *layout, added []*table, e
 	for _, row := range rows {
 		t := l.byPrefix[row.Prefix]
 		switch {
-		case t == nil:
+		case t == nil, t.place >= l.fixed && !t.keeps(row):
 			fresh = append(fresh, row)
 			continue
 		case t.place < l.fixed:
@@ -92,6 +92,12 @@ func (l *layout) extended(rows []*api.Resource) (next *layout, added []*table, e
 		added = append(added, t)
 	}
 	return next, added, nil
+}
+
+// keeps says whether a table can go on with another row. One that is defined anew
+// may have another kind or scope.
+func (t *table) keeps(row *api.Resource) bool {
+	return t.row.Kind == row.Kind && t.row.Namespaced == row.Namespaced
 }
 
 // has says whether a table is one of the layout.

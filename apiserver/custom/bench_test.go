@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"hansa.dev/hansa/apiserver/custom/customtest"
 	"hansa.dev/hansa/store"
 	"hansa.dev/hansa/store/memory"
 )
@@ -28,11 +27,11 @@ func (s *sink) Header() http.Header         { return s.header }
 func (s *sink) WriteHeader(code int)        { s.code = code }
 func (s *sink) Write(b []byte) (int, error) { return len(b), nil }
 
-func serve(b *testing.B, w *customtest.World, method, path, body, kind string, want int) {
+func serve(b *testing.B, w *world, method, path, body, kind string, want int) {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	r.Header.Set("Content-Type", kind)
 	answer := &sink{header: http.Header{}}
-	w.HTTP.ServeHTTP(answer, r)
+	w.http.ServeHTTP(answer, r)
 	if answer.code != want {
 		b.Fatalf("%s %s: %d", method, path, answer.code)
 	}
@@ -43,8 +42,8 @@ func ofHalfAKilobyte(name string) string {
 	return fmt.Sprintf(`{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":%q},"spec":{"data":%q,"count":3,"tags":["a","b"]}}`, name, strings.Repeat("x", 380))
 }
 
-func benchWorld(b *testing.B) *customtest.World {
-	return customtest.Over(b, memory.New(memory.Options{}), store.Options{}, customtest.Definition(blob, ""))
+func benchWorld(b *testing.B) *world {
+	return worldOver(b, memory.New(memory.Options{}), store.Options{}, definitionOf(blob, ""))
 }
 
 func BenchmarkCreate(b *testing.B) {

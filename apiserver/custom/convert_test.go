@@ -16,7 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"hansa.dev/hansa/api"
-	"hansa.dev/hansa/apiserver/custom/customtest"
 	"hansa.dev/hansa/controller/migration"
 )
 
@@ -51,14 +50,14 @@ const (
 )
 
 func TestNoConversion(t *testing.T) {
-	w := customtest.New(t, twoVersions("v1", "{strategy: None}"))
-	w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"hostPort":"h:1"}}`)
-	o := w.Want(200, "GET", widgetsV2+"/a", "").Object()
+	w := newWorld(t, twoVersions("v1", "{strategy: None}"))
+	w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"hostPort":"h:1"}}`)
+	o := w.want(200, "GET", widgetsV2+"/a", "").object()
 	if o["apiVersion"] != "example.com/v2" || text(t, o["spec"]) != `{"mode":"one"}` {
 		t.Errorf("in v2 it is %s", text(t, o))
 	}
-	w.Want(201, "POST", widgetsV2, `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"b"},"spec":{"host":"h"}}`)
-	o = w.Want(200, "GET", widgets+"/b", "").Object()
+	w.want(201, "POST", widgetsV2, `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"b"},"spec":{"host":"h"}}`)
+	o = w.want(200, "GET", widgets+"/b", "").object()
 	if text(t, o["spec"]) != `{"mode":"two"}` {
 		t.Errorf("in v1 it is %s", text(t, o))
 	}
@@ -66,11 +65,11 @@ func TestNoConversion(t *testing.T) {
 
 // Another stored version leaves what is stored as it is, until it is written.
 func TestStorageVersion(t *testing.T) {
-	w := customtest.New(t, twoVersions("v1", "{strategy: None}"))
-	w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"mode":"x"}}`)
+	w := newWorld(t, twoVersions("v1", "{strategy: None}"))
+	w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"mode":"x"}}`)
 	stored := func() string {
 		t.Helper()
-		data, _, err := w.Store.Raw(t.Context(), "example.com/widgets/default/a")
+		data, _, err := w.store.Raw(t.Context(), "example.com/widgets/default/a")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,9 +79,9 @@ func TestStorageVersion(t *testing.T) {
 		}
 		return o.APIVersion
 	}
-	w.Want(200, "PATCH", definitionPath, `[{"op":"replace","path":"/spec/versions/0/storage","value":false},{"op":"replace","path":"/spec/versions/1/storage","value":true}]`, "application/json-patch+json")
-	w.Settle()
-	d := w.Want(200, "GET", definitionPath, "").Object()
+	w.want(200, "PATCH", definitionPath, `[{"op":"replace","path":"/spec/versions/0/storage","value":false},{"op":"replace","path":"/spec/versions/1/storage","value":true}]`, "application/json-patch+json")
+	w.settle()
+	d := w.want(200, "GET", definitionPath, "").object()
 	if s := text(t, d["status"].(map[string]any)["storedVersions"]); s != `["v1","v2"]` {
 		t.Errorf("storedVersions are %s", s)
 	}
@@ -90,13 +89,13 @@ func TestStorageVersion(t *testing.T) {
 		t.Errorf("stored in %s", v)
 	}
 	for _, path := range []string{widgets, widgetsV2} {
-		if o := w.Want(200, "GET", path+"/a", "").Object(); text(t, o["spec"]) != `{"mode":"x"}` {
+		if o := w.want(200, "GET", path+"/a", "").object(); text(t, o["spec"]) != `{"mode":"x"}` {
 			t.Errorf("%s is %s", path, text(t, o))
 		}
 	}
 	// What changes nothing brings it into the version of now.
-	o := w.Want(200, "GET", widgets+"/a", "")
-	w.Want(200, "PUT", widgets+"/a", string(o.Body))
+	o := w.want(200, "GET", widgets+"/a", "")
+	w.want(200, "PUT", widgets+"/a", string(o.body))
 	if v := stored(); v != "example.com/v2" {
 		t.Errorf("stored in %s after it was written", v)
 	}
@@ -105,37 +104,37 @@ func TestStorageVersion(t *testing.T) {
 // A migration writes every object in the version that is stored now, and the
 // definition forgets the others.
 func TestMigration(t *testing.T) {
-	w := customtest.New(t, twoVersions("v1", "{strategy: None}"))
+	w := newWorld(t, twoVersions("v1", "{strategy: None}"))
 	for i := range 20 {
-		w.Want(201, "POST", widgets, fmt.Sprintf(`{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a%d"}}`, i))
+		w.want(201, "POST", widgets, fmt.Sprintf(`{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a%d"}}`, i))
 	}
-	w.Want(200, "PATCH", definitionPath, `[{"op":"replace","path":"/spec/versions/0/storage","value":false},{"op":"replace","path":"/spec/versions/1/storage","value":true}]`, "application/json-patch+json")
-	w.Settle()
+	w.want(200, "PATCH", definitionPath, `[{"op":"replace","path":"/spec/versions/0/storage","value":false},{"op":"replace","path":"/spec/versions/1/storage","value":true}]`, "application/json-patch+json")
+	w.settle()
 	const migrations = "/apis/storagemigration.k8s.io/v1/storageversionmigrations"
-	w.Want(201, "POST", migrations, `{"metadata":{"name":"m"},"spec":{"resource":{"group":"example.com","resource":"widgets"}}}`)
-	loop := migration.New(w.Client())
+	w.want(201, "POST", migrations, `{"metadata":{"name":"m"},"spec":{"resource":{"group":"example.com","resource":"widgets"}}}`)
+	loop := migration.New(w.client())
 	for range 2 {
 		if _, err := loop.Step(t.Context(), api.Key{Name: "m"}, time.Now()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if s := text(t, w.Want(200, "GET", migrations+"/m", "").Object()["status"]); !strings.Contains(s, `"Succeeded"`) {
+	if s := text(t, w.want(200, "GET", migrations+"/m", "").object()["status"]); !strings.Contains(s, `"Succeeded"`) {
 		t.Errorf("status is %s", s)
 	}
 	for i := range 20 {
-		data, _, err := w.Store.Raw(t.Context(), fmt.Sprintf("example.com/widgets/default/a%d", i))
+		data, _, err := w.store.Raw(t.Context(), fmt.Sprintf("example.com/widgets/default/a%d", i))
 		if err != nil || !strings.HasPrefix(string(data), `{"apiVersion":"example.com/v2"`) {
 			t.Errorf("stored as %s (%v)", data, err)
 		}
 	}
-	d := w.Want(200, "GET", definitionPath, "").Object()
+	d := w.want(200, "GET", definitionPath, "").object()
 	if s := text(t, d["status"].(map[string]any)["storedVersions"]); s != `["v2"]` {
 		t.Errorf("storedVersions are %s", s)
 	}
 }
 
-// webhook converts widgets. change may spoil the answer.
-func webhook(t *testing.T, change func(*apiextensionsv1.ConversionReview)) (conversion string, calls *int) {
+// conversionHook converts widgets. change may spoil the answer.
+func conversionHook(t *testing.T, change func(*apiextensionsv1.ConversionReview)) (conversion string, calls *int) {
 	t.Helper()
 	calls = new(int)
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -184,24 +183,24 @@ func convertWidget(t *testing.T, raw []byte, to string) []byte {
 }
 
 func TestWebhookConversion(t *testing.T) {
-	conversion, calls := webhook(t, nil)
-	w := customtest.New(t, twoVersions("v1", conversion))
-	w.Want(201, "POST", widgetsV2, `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"a"},"spec":{"host":"h","port":"1"}}`)
-	o := w.Want(200, "GET", widgets+"/a", "").Object()
+	conversion, calls := conversionHook(t, nil)
+	w := newWorld(t, twoVersions("v1", conversion))
+	w.want(201, "POST", widgetsV2, `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"a"},"spec":{"host":"h","port":"1"}}`)
+	o := w.want(200, "GET", widgets+"/a", "").object()
 	if text(t, o["spec"]) != `{"hostPort":"h:1","mode":"two"}` {
 		t.Errorf("in v1 it is %s", text(t, o))
 	}
-	w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"},"spec":{"hostPort":"x:2"}}`)
+	w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"},"spec":{"hostPort":"x:2"}}`)
 	*calls = 0
-	list := w.Want(200, "GET", widgetsV2, "").Object()
+	list := w.want(200, "GET", widgetsV2, "").object()
 	if s := text(t, list["items"].([]any)[1].(map[string]any)["spec"]); s != `{"host":"x","mode":"one","port":"2"}` || *calls != 1 {
 		t.Errorf("the second of the list is %s, after %d calls", s, *calls)
 	}
-	o = w.Want(200, "PATCH", widgetsV2+"/a", `{"spec":{"port":"9"}}`, "application/merge-patch+json").Object()
+	o = w.want(200, "PATCH", widgetsV2+"/a", `{"spec":{"port":"9"}}`, "application/merge-patch+json").object()
 	if text(t, o["spec"]) != `{"host":"h","mode":"two","port":"9"}` {
 		t.Errorf("patched to %s", text(t, o))
 	}
-	o = w.Want(200, "PATCH", widgetsV2+"/a?fieldManager=m&force=true", `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"a"},"spec":{"host":"z"}}`, "application/apply-patch+yaml").Object()
+	o = w.want(200, "PATCH", widgetsV2+"/a?fieldManager=m&force=true", `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"a"},"spec":{"host":"z"}}`, "application/apply-patch+yaml").object()
 	if text(t, o["spec"]) != `{"host":"z","mode":"two","port":"9"}` {
 		t.Errorf("applied to %s", text(t, o))
 	}
@@ -222,13 +221,13 @@ func TestWebhookThatFails(t *testing.T) {
 		}, "conversion webhook for example.com/v1, Kind=Widget returned invalid object: must have the same name: a != b"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			conversion, _ := webhook(t, c.change)
-			w := customtest.New(t, twoVersions("v1", conversion))
-			w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"hostPort":"x:2"}}`)
-			if got := w.Want(500, "GET", widgetsV2+"/a", "").Status().Message; !strings.HasPrefix(got, c.want) {
+			conversion, _ := conversionHook(t, c.change)
+			w := newWorld(t, twoVersions("v1", conversion))
+			w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"hostPort":"x:2"}}`)
+			if got := w.want(500, "GET", widgetsV2+"/a", "").status().Message; !strings.HasPrefix(got, c.want) {
 				t.Errorf("answer is %s\nwant %s", got, c.want)
 			}
-			w.Want(200, "GET", widgets+"/a", "")
+			w.want(200, "GET", widgets+"/a", "")
 		})
 	}
 }

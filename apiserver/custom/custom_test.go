@@ -5,8 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"testing"
-
-	"hansa.dev/hansa/apiserver/custom/customtest"
 )
 
 const widgets = "/apis/example.com/v1/namespaces/default/widgets"
@@ -44,8 +42,8 @@ selectableFields:
 - jsonPath: .spec.color
 `
 
-func world(t testing.TB) *customtest.World {
-	return customtest.New(t, customtest.Definition(plain, subresources))
+func widgetWorld(t testing.TB) *world {
+	return newWorld(t, definitionOf(plain, subresources))
 }
 
 func text(t *testing.T, v any) string {
@@ -58,8 +56,8 @@ func text(t *testing.T, v any) string {
 }
 
 func TestEstablished(t *testing.T) {
-	w := world(t)
-	d := w.Want(200, "GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com", "").Object()
+	w := widgetWorld(t)
+	d := w.want(200, "GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com", "").object()
 	status := d["status"].(map[string]any)
 	var got []string
 	for _, c := range status["conditions"].([]any) {
@@ -75,124 +73,124 @@ func TestEstablished(t *testing.T) {
 }
 
 func TestLife(t *testing.T) {
-	w := world(t)
-	a := w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"color":"red","unknown":1},"status":{"phase":"x"}}`)
-	o := a.Object()
+	w := widgetWorld(t)
+	a := w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"color":"red","unknown":1},"status":{"phase":"x"}}`)
+	o := a.object()
 	if s := text(t, o["spec"]); s != `{"color":"red","size":3}` {
 		t.Errorf("created with spec %s", s)
 	}
 	if o["status"] != nil {
 		t.Errorf("created with status %v", o["status"])
 	}
-	if h := a.Header.Values("Warning"); len(h) != 1 || !strings.Contains(h[0], `unknown field \"spec.unknown\"`) {
+	if h := a.header.Values("Warning"); len(h) != 1 || !strings.Contains(h[0], `unknown field \"spec.unknown\"`) {
 		t.Errorf("warnings %q", h)
 	}
-	o = w.Want(200, "GET", widgets+"/a", "").Object()
+	o = w.want(200, "GET", widgets+"/a", "").object()
 	meta := o["metadata"].(map[string]any)
 	if meta["generation"] != 1.0 || meta["uid"] == nil || o["kind"] != "Widget" || o["apiVersion"] != "example.com/v1" {
 		t.Errorf("read back %s", text(t, o))
 	}
-	o = w.Want(200, "PATCH", widgets+"/a", `{"spec":{"size":5}}`, "application/merge-patch+json").Object()
+	o = w.want(200, "PATCH", widgets+"/a", `{"spec":{"size":5}}`, "application/merge-patch+json").object()
 	if s := text(t, o["spec"]); s != `{"color":"red","size":5}` || o["metadata"].(map[string]any)["generation"] != 2.0 {
 		t.Errorf("patched to %s", text(t, o))
 	}
-	o = w.Want(200, "PATCH", widgets+"/a/status", `{"spec":{"size":7},"status":{"phase":"Ready"}}`, "application/merge-patch+json").Object()
+	o = w.want(200, "PATCH", widgets+"/a/status", `{"spec":{"size":7},"status":{"phase":"Ready"}}`, "application/merge-patch+json").object()
 	if s := text(t, o["spec"]) + text(t, o["status"]); s != `{"color":"red","size":5}{"phase":"Ready"}` || o["metadata"].(map[string]any)["generation"] != 2.0 {
 		t.Errorf("status patched to %s", text(t, o))
 	}
-	before := w.Store.Revision()
-	w.Want(200, "PATCH", widgets+"/a", `{"spec":{"size":5}}`, "application/merge-patch+json")
-	if w.Store.Revision() != before {
+	before := w.store.Revision()
+	w.want(200, "PATCH", widgets+"/a", `{"spec":{"size":5}}`, "application/merge-patch+json")
+	if w.store.Revision() != before {
 		t.Error("a patch that changes nothing was written")
 	}
-	list := w.Want(200, "GET", "/apis/example.com/v1/widgets", "").Object()
+	list := w.want(200, "GET", "/apis/example.com/v1/widgets", "").object()
 	if list["kind"] != "WidgetList" || len(list["items"].([]any)) != 1 {
 		t.Errorf("list is %s", text(t, list))
 	}
-	w.Want(200, "DELETE", widgets+"/a", "")
-	w.Want(404, "GET", widgets+"/a", "")
+	w.want(200, "DELETE", widgets+"/a", "")
+	w.want(404, "GET", widgets+"/a", "")
 }
 
 func TestRefused(t *testing.T) {
-	w := world(t)
-	a := w.Want(422, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"color":"blue","size":0}}`)
+	w := widgetWorld(t)
+	a := w.want(422, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"color":"blue","size":0}}`)
 	want := `Widget.example.com "a" is invalid: [spec.color: Unsupported value: "blue": supported values: "red", "green", spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1]`
-	got := a.Status().Message
+	got := a.status().Message
 	if got != want && got != strings.Replace(want, "[spec.color: Unsupported value: \"blue\": supported values: \"red\", \"green\", spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1]", "[spec.size: Invalid value: 0: spec.size in body should be greater than or equal to 1, spec.color: Unsupported value: \"blue\": supported values: \"red\", \"green\"]", 1) {
 		t.Errorf("refused with %s\nwant %s", got, want)
 	}
-	w.Want(400, "POST", widgets+"?fieldValidation=Strict", `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"unknown":1}}`)
-	w.Want(400, "POST", widgets, `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"a"}}`)
-	w.Want(422, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Gadget","metadata":{"name":"a"}}`)
-	w.Want(415, "PATCH", widgets+"/a", `{}`, "application/strategic-merge-patch+json")
+	w.want(400, "POST", widgets+"?fieldValidation=Strict", `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"unknown":1}}`)
+	w.want(400, "POST", widgets, `{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"a"}}`)
+	w.want(422, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Gadget","metadata":{"name":"a"}}`)
+	w.want(415, "PATCH", widgets+"/a", `{}`, "application/strategic-merge-patch+json")
 }
 
 func TestApply(t *testing.T) {
-	w := world(t)
-	apply := func(code int, manager, body string) customtest.Answer {
+	w := widgetWorld(t)
+	apply := func(code int, manager, body string) answer {
 		t.Helper()
-		return w.Want(code, "PATCH", widgets+"/a?fieldManager="+manager, body, "application/apply-patch+yaml")
+		return w.want(code, "PATCH", widgets+"/a?fieldManager="+manager, body, "application/apply-patch+yaml")
 	}
 	const head = "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: a}\n"
 	apply(201, "one", head+"spec: {color: red, parts: [{name: x, count: 1}]}")
-	o := apply(200, "two", head+"spec: {parts: [{name: z, count: 2}]}").Object()
+	o := apply(200, "two", head+"spec: {parts: [{name: z, count: 2}]}").object()
 	if s := text(t, o["spec"]); s != `{"color":"red","parts":[{"count":1,"name":"x"},{"count":2,"name":"z"}],"size":3}` {
 		t.Errorf("merged to %s", s)
 	}
 	apply(409, "two", head+"spec: {color: green}")
-	o = apply(200, "one", head+"spec: {color: red}").Object()
+	o = apply(200, "one", head+"spec: {color: red}").object()
 	if s := text(t, o["spec"]); s != `{"color":"red","parts":[{"count":2,"name":"z"}],"size":3}` {
 		t.Errorf("taken back to %s", s)
 	}
 }
 
 func TestScale(t *testing.T) {
-	w := world(t)
-	w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"replicas":2}}`)
-	s := w.Want(200, "GET", widgets+"/a/scale", "").Object()
+	w := widgetWorld(t)
+	w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"replicas":2}}`)
+	s := w.want(200, "GET", widgets+"/a/scale", "").object()
 	if text(t, s["spec"]) != `{"replicas":2}` || s["kind"] != "Scale" {
 		t.Errorf("scale is %s", text(t, s))
 	}
-	w.Want(200, "PATCH", widgets+"/a/scale", `{"spec":{"replicas":4}}`, "application/merge-patch+json")
-	o := w.Want(200, "GET", widgets+"/a", "").Object()
+	w.want(200, "PATCH", widgets+"/a/scale", `{"spec":{"replicas":4}}`, "application/merge-patch+json")
+	o := w.want(200, "GET", widgets+"/a", "").object()
 	if text(t, o["spec"]) != `{"replicas":4,"size":3}` {
 		t.Errorf("scaled to %s", text(t, o["spec"]))
 	}
 }
 
 func TestShown(t *testing.T) {
-	w := world(t)
+	w := widgetWorld(t)
 	for name, color := range map[string]string{"a": "red", "b": "green"} {
-		w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"`+name+`"},"spec":{"color":"`+color+`"}}`)
+		w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"`+name+`"},"spec":{"color":"`+color+`"}}`)
 	}
-	table := w.Want(200, "GET", widgets, "", "", "application/json;as=Table;g=meta.k8s.io;v=v1").Object()
+	table := w.want(200, "GET", widgets, "", "", "application/json;as=Table;g=meta.k8s.io;v=v1").object()
 	if got := text(t, table["rows"].([]any)[1].(map[string]any)["cells"].([]any)[:2]); got != `["b","green"]` {
 		t.Errorf("row is %s", got)
 	}
-	list := w.Want(200, "GET", widgets+"?fieldSelector=spec.color%3Dred", "").Object()
+	list := w.want(200, "GET", widgets+"?fieldSelector=spec.color%3Dred", "").object()
 	if len(list["items"].([]any)) != 1 {
 		t.Errorf("selected %s", text(t, list["items"]))
 	}
-	w.Want(400, "GET", widgets+"?fieldSelector=spec.size%3D3", "")
-	partial := w.Want(200, "GET", widgets+"/a", "", "", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").Object()
+	w.want(400, "GET", widgets+"?fieldSelector=spec.size%3D3", "")
+	partial := w.want(200, "GET", widgets+"/a", "", "", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").object()
 	if partial["kind"] != "PartialObjectMetadata" || partial["spec"] != nil {
 		t.Errorf("metadata only is %s", text(t, partial))
 	}
-	w.Want(406, "GET", widgets+"/a", "", "", "application/vnd.kubernetes.protobuf")
-	if y := w.Want(200, "GET", widgets+"/a", "", "", "application/yaml"); !strings.Contains(string(y.Body), "\nspec:\n  color: red\n") {
-		t.Errorf("yaml is %s", y.Body)
+	w.want(406, "GET", widgets+"/a", "", "", "application/vnd.kubernetes.protobuf")
+	if y := w.want(200, "GET", widgets+"/a", "", "", "application/yaml"); !strings.Contains(string(y.body), "\nspec:\n  color: red\n") {
+		t.Errorf("yaml is %s", y.body)
 	}
 }
 
 func TestDiscovered(t *testing.T) {
-	w := customtest.New(t)
-	w.Want(404, "GET", "/apis/example.com/v1", "")
-	before := w.Want(200, "GET", "/apis", "").Header.Get("Etag")
-	w.Define(customtest.Definition(plain, subresources))
-	if after := w.Want(200, "GET", "/apis", "").Header.Get("Etag"); after == before {
+	w := newWorld(t)
+	w.want(404, "GET", "/apis/example.com/v1", "")
+	before := w.want(200, "GET", "/apis", "").header.Get("Etag")
+	w.define(definitionOf(plain, subresources))
+	if after := w.want(200, "GET", "/apis", "").header.Get("Etag"); after == before {
 		t.Error("the ETag stays the same")
 	}
-	list := w.Want(200, "GET", "/apis/example.com/v1", "").Object()
+	list := w.want(200, "GET", "/apis/example.com/v1", "").object()
 	var names []string
 	for _, r := range list["resources"].([]any) {
 		names = append(names, r.(map[string]any)["name"].(string))
@@ -206,22 +204,22 @@ func TestDiscovered(t *testing.T) {
 }
 
 func TestRemoved(t *testing.T) {
-	w := world(t)
-	w.Want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a","finalizers":["example.com/f"]}}`)
+	w := widgetWorld(t)
+	w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a","finalizers":["example.com/f"]}}`)
 	const path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/widgets.example.com"
-	w.Want(200, "DELETE", path, "")
-	w.Settle()
-	w.Want(200, "GET", path, "")
-	refused := w.Want(http.StatusForbidden, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"}}`)
-	if want := `widgets.example.com "b" is forbidden: create not allowed while custom resource definition is terminating`; refused.Status().Message != want {
-		t.Errorf("refused with %s", refused.Status().Message)
+	w.want(200, "DELETE", path, "")
+	w.settle()
+	w.want(200, "GET", path, "")
+	refused := w.want(http.StatusForbidden, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"}}`)
+	if want := `widgets.example.com "b" is forbidden: create not allowed while custom resource definition is terminating`; refused.status().Message != want {
+		t.Errorf("refused with %s", refused.status().Message)
 	}
-	w.Want(200, "PATCH", widgets+"/a", `{"metadata":{"finalizers":null}}`, "application/merge-patch+json")
-	w.Settle()
-	w.Want(404, "GET", path, "")
-	w.Want(404, "GET", widgets, "")
-	w.Define(customtest.Definition(plain, ""))
-	if n := len(w.Want(200, "GET", widgets, "").Object()["items"].([]any)); n != 0 {
+	w.want(200, "PATCH", widgets+"/a", `{"metadata":{"finalizers":null}}`, "application/merge-patch+json")
+	w.settle()
+	w.want(404, "GET", path, "")
+	w.want(404, "GET", widgets, "")
+	w.define(definitionOf(plain, ""))
+	if n := len(w.want(200, "GET", widgets, "").object()["items"].([]any)); n != 0 {
 		t.Errorf("%d objects are there again", n)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"testing"
 
-	"hansa.dev/hansa/apiserver/custom/customtest"
 	"hansa.dev/hansa/store"
 )
 
@@ -25,10 +24,10 @@ func manyDefinition(i int) string {
 // it is watched. Whoever watches something else is not disturbed, and nothing is
 // left in the end.
 func TestManyDefinitions(t *testing.T) {
-	w := customtest.New(t)
-	w.Run()
-	configMaps := w.Registry.Must("", "configmaps")
-	watcher, err := w.Store.Watch(t.Context(), store.Query{Resource: configMaps}, store.WatchOptions{})
+	w := newWorld(t)
+	w.run()
+	configMaps := w.registry.Must("", "configmaps")
+	watcher, err := w.store.Watch(t.Context(), store.Query{Resource: configMaps}, store.WatchOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,10 +36,10 @@ func TestManyDefinitions(t *testing.T) {
 	const each = 120
 	for worker := range 8 {
 		workers.Go(func() {
-			m := &mess{World: w, t: t, random: rand.New(rand.NewPCG(1, uint64(worker)))}
+			m := &mess{world: w, random: rand.New(rand.NewPCG(1, uint64(worker)))}
 			for n := range each {
 				m.step()
-				m.do("POST", "/api/v1/namespaces/default/configmaps", fmt.Sprintf(`{"metadata":{"name":"c%d-%d"}}`, worker, n))
+				m.try("POST", "/api/v1/namespaces/default/configmaps", fmt.Sprintf(`{"metadata":{"name":"c%d-%d"}}`, worker, n))
 			}
 		})
 	}
@@ -52,14 +51,14 @@ func TestManyDefinitions(t *testing.T) {
 		}
 		seen += len(events)
 	}
-	w.Want(200, "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "")
-	w.Until("all definitions are gone", func() bool {
-		items := w.Do("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "").Object()["items"]
+	w.want(200, "DELETE", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "")
+	w.until("all definitions are gone", func() bool {
+		items := w.do("GET", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", "").object()["items"]
 		list, _ := items.([]any)
 		return len(list) == 0
 	})
-	w.Until("nothing is served any more", func() bool { return w.Do("GET", "/apis/many.example.com/v1", "").Code == 404 })
-	for page, err := range store.Pages(t.Context(), w.Engine, store.RangeRequest{Start: "/registry/many.example.com/", End: "/registry/many.example.com0"}) {
+	w.until("nothing is served any more", func() bool { return w.do("GET", "/apis/many.example.com/v1", "").code == 404 })
+	for page, err := range store.Pages(t.Context(), w.engine, store.RangeRequest{Start: "/registry/many.example.com/", End: "/registry/many.example.com0"}) {
 		if err != nil || len(page.KVs) > 0 {
 			t.Fatalf("%d objects are left (%v), the first at %s", len(page.KVs), err, page.KVs[0].Key)
 		}
@@ -68,16 +67,15 @@ func TestManyDefinitions(t *testing.T) {
 
 // mess does one thing after the other.
 type mess struct {
-	*customtest.World
-	t      *testing.T
+	*world
 	random *rand.Rand
 }
 
-// do asks for something that may fail for what others do meanwhile, but never for
+// try asks for something that may fail for what others do meanwhile, but never for
 // a mistake of the server.
-func (m *mess) do(method, path, body string, kind ...string) {
-	if a := m.Do(method, path, body, kind...); a.Code >= 500 || a.Code == 400 || a.Code == 422 {
-		m.t.Errorf("%s %s: %d: %s", method, path, a.Code, a.Body)
+func (m *mess) try(method, path, body string, kind ...string) {
+	if a := m.do(method, path, body, kind...); a.code >= 500 || a.code == 400 || a.code == 422 {
+		m.t.Errorf("%s %s: %d: %s", method, path, a.code, a.body)
 	}
 }
 
@@ -88,19 +86,19 @@ func (m *mess) step() {
 	object := fmt.Sprintf(`{"apiVersion":"many.example.com/v1","kind":"Thing%d","metadata":{"name":"o%d"},"n":%d}`, i, m.random.IntN(3), m.random.IntN(9))
 	switch m.random.IntN(9) {
 	case 0, 1, 2:
-		m.do("POST", definition[:strings.LastIndexByte(definition, '/')], manyDefinition(i))
+		m.try("POST", definition[:strings.LastIndexByte(definition, '/')], manyDefinition(i))
 	case 3:
-		m.do("DELETE", definition, "")
+		m.try("DELETE", definition, "")
 	case 4:
-		m.do("PATCH", definition, fmt.Sprintf(`{"spec":{"names":{"categories":["c%d"]}}}`, m.random.IntN(9)), "application/merge-patch+json")
+		m.try("PATCH", definition, fmt.Sprintf(`{"spec":{"names":{"categories":["c%d"]}}}`, m.random.IntN(9)), "application/merge-patch+json")
 	case 5, 6:
-		m.do("POST", objects, object)
+		m.try("POST", objects, object)
 	case 7:
-		m.do("PATCH", objects+"/o1", `{"n":5}`, "application/merge-patch+json")
-		m.do("DELETE", objects+"/o2", "")
+		m.try("PATCH", objects+"/o1", `{"n":5}`, "application/merge-patch+json")
+		m.try("DELETE", objects+"/o2", "")
 	case 8:
-		m.do("GET", objects, "")
-		m.do("GET", "/apis", "")
+		m.try("GET", objects, "")
+		m.try("GET", "/apis", "")
 		m.watch(i)
 	}
 }
@@ -108,12 +106,12 @@ func (m *mess) step() {
 // watch watches the objects of a definition until it is told of something, or the
 // kind ends.
 func (m *mess) watch(i int) {
-	row := m.Registry.ByPrefix(fmt.Sprintf("many.example.com/thing%ds", i))
+	row := m.registry.ByPrefix(fmt.Sprintf("many.example.com/thing%ds", i))
 	if row == nil {
 		return
 	}
 	ctx, cancel := context.WithCancel(m.t.Context())
-	watcher, err := m.Store.Watch(ctx, store.Query{Resource: row}, store.WatchOptions{})
+	watcher, err := m.store.Watch(ctx, store.Query{Resource: row}, store.WatchOptions{})
 	if err != nil {
 		cancel()
 		m.t.Error(err)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
+	"sigs.k8s.io/structured-merge-diff/v6/value"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/openapi"
@@ -66,14 +67,19 @@ func (m *merger) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptio
 	if at.err != nil {
 		return nil, at.err
 	}
+	if o, ok := obj.(*Object); ok && o.raw != nil {
+		// It was checked when it was written, and whoever compares it looks again.
+		//nolint:staticcheck // deprecated because everybody should check
+		return typed.AsTypedUnvalidated(value.NewValueInterface(tree), at.parser.Schema, at.parser.TypeRef), nil
+	}
 	return at.parser.FromUnstructured(tree, opts...)
 }
 
 // TypedToObject implements managedfields.TypeConverter.
-func (m *merger) TypedToObject(value *typed.TypedValue) (runtime.Object, error) {
-	tree, ok := value.AsValue().Unstructured().(map[string]any)
+func (m *merger) TypedToObject(merged *typed.TypedValue) (runtime.Object, error) {
+	tree, ok := merged.AsValue().Unstructured().(map[string]any)
 	if !ok {
-		return nil, fmt.Errorf("a merge made %T of an object", value.AsValue().Unstructured())
+		return nil, fmt.Errorf("a merge made %T of an object", merged.AsValue().Unstructured())
 	}
 	u := &unstructured.Unstructured{Object: tree}
 	v := m.own.of.version(u.GroupVersionKind().Version)

@@ -153,6 +153,14 @@ func (o *Object) Equal(other api.Object) bool {
 	return ok && o.version == b.version && bytes.Equal(o.raw, b.raw) && equality.Semantic.DeepEqual(o.ObjectMeta, b.ObjectMeta)
 }
 
+// Recognize tells a stored object what was written, which it mostly is: then it is
+// known whose view it is already.
+func (o *Object) Recognize(written api.Object) {
+	if w, ok := written.(*Object); ok && o.version == w.version && bytes.Equal(o.raw, w.raw) {
+		o.clean.Store(w.clean.Load())
+	}
+}
+
 // AppendJSON appends the object as a client sees it, with its kind if it is set.
 func (o *Object) AppendJSON(b []byte) ([]byte, error) {
 	b = append(b, '{')

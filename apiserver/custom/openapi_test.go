@@ -7,17 +7,15 @@ import (
 
 	openapi_v2 "github.com/google/gnostic-models/openapiv2"
 	"google.golang.org/protobuf/proto"
-
-	"hansa.dev/hansa/apiserver/custom/customtest"
 )
 
 // Documents describe what is defined, from the moment that it is served until it
 // is gone.
 func TestDocuments(t *testing.T) {
-	w := customtest.New(t)
+	w := newWorld(t)
 	const doc = "/openapi/v3/apis/example.com/v1"
 	index := func() string {
-		paths, _ := w.Want(200, "GET", "/openapi/v3", "").Object()["paths"].(map[string]any)
+		paths, _ := w.want(200, "GET", "/openapi/v3", "").object()["paths"].(map[string]any)
 		entry, _ := paths["apis/example.com/v1"].(map[string]any)
 		url, _ := entry["serverRelativeURL"].(string)
 		return url
@@ -25,7 +23,7 @@ func TestDocuments(t *testing.T) {
 	if url := index(); url != "" {
 		t.Errorf("described before it is defined: %s", url)
 	}
-	w.Define(customtest.Definition(plain, subresources))
+	w.define(definitionOf(plain, subresources))
 	first := index()
 	if !strings.HasPrefix(first, doc+"?hash=") {
 		t.Fatalf("described at %q", first)
@@ -36,7 +34,7 @@ func TestDocuments(t *testing.T) {
 			Schemas map[string]struct{ Properties map[string]json.RawMessage }
 		}
 	}
-	body := w.Want(200, "GET", first, "").Body
+	body := w.want(200, "GET", first, "").body
 	if err := json.Unmarshal(body, &v3); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +54,7 @@ func TestDocuments(t *testing.T) {
 		}
 	}
 	var v2 struct{ Paths, Definitions map[string]json.RawMessage }
-	if err := json.Unmarshal(w.Want(200, "GET", "/openapi/v2", "").Body, &v2); err != nil {
+	if err := json.Unmarshal(w.want(200, "GET", "/openapi/v2", "").body, &v2); err != nil {
 		t.Fatal(err)
 	}
 	if v2.Definitions["com.example.v1.Widget"] == nil || v2.Definitions["io.k8s.api.core.v1.Pod"] == nil || v2.Paths["/apis/example.com/v1/widgets"] == nil {
@@ -64,7 +62,7 @@ func TestDocuments(t *testing.T) {
 	}
 	const binary = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 	var pb openapi_v2.Document
-	if err := proto.Unmarshal(w.Want(200, "GET", "/openapi/v2", "", "", binary).Body, &pb); err != nil {
+	if err := proto.Unmarshal(w.want(200, "GET", "/openapi/v2", "", "", binary).body, &pb); err != nil {
 		t.Fatal(err)
 	}
 	found := 0
@@ -76,16 +74,16 @@ func TestDocuments(t *testing.T) {
 	if found != 2 || pb.Swagger != "2.0" {
 		t.Errorf("v2 in protobuf has %d of two definitions, swagger %q", found, pb.Swagger)
 	}
-	w.Want(200, "PATCH", definitionPath, `[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/shape","value":{"type":"string"}}]`, "application/json-patch+json")
-	w.Settle()
+	w.want(200, "PATCH", definitionPath, `[{"op":"add","path":"/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/shape","value":{"type":"string"}}]`, "application/json-patch+json")
+	w.settle()
 	second := index()
-	if second == first || !strings.Contains(string(w.Want(200, "GET", second, "").Body), `"shape"`) {
+	if second == first || !strings.Contains(string(w.want(200, "GET", second, "").body), `"shape"`) {
 		t.Errorf("another schema is described at %s", second)
 	}
-	w.Want(200, "DELETE", definitionPath, "")
-	w.Settle()
+	w.want(200, "DELETE", definitionPath, "")
+	w.settle()
 	if url := index(); url != "" {
 		t.Errorf("described after it is gone: %s", url)
 	}
-	w.Want(404, "GET", doc, "")
+	w.want(404, "GET", doc, "")
 }

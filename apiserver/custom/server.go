@@ -2,14 +2,15 @@ package custom
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"log/slog"
 	"reflect"
+	"time"
 
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/util/webhook"
+	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
 )
@@ -40,6 +41,7 @@ type Server struct {
 	view        View
 	definitions *api.Resource
 	log         *slog.Logger
+	clock       clock.Clock
 	convert     func(*definition) converter
 	rows        map[types.UID]*served
 	wake        chan struct{}
@@ -53,18 +55,21 @@ type served struct {
 
 // NewServer makes a server, which serves nothing yet. services finds the addresses
 // of conversion webhooks.
-func NewServer(reg *api.Registry, store Store, view View, services webhook.ServiceResolver, log *slog.Logger) (*Server, error) {
+func NewServer(reg *api.Registry, store Store, view View, services webhook.ServiceResolver, clk clock.Clock, log *slog.Logger) (*Server, error) {
 	convert, err := converters(services)
 	if err != nil {
 		return nil, err
 	}
 	return &Server{
-		registry: reg, store: store, view: view, log: log, convert: convert,
+		registry: reg, store: store, view: view, clock: clk, log: log, convert: convert,
 		definitions: reg.Must(apiextensionsv1.GroupName, "customresourcedefinitions"),
 		rows:        map[types.UID]*served{},
 		wake:        make(chan struct{}, 1),
 	}, nil
 }
+
+// retry is when the database is asked again that did not answer.
+const retry = time.Second
 
 // Run follows the definitions until the context ends.
 func (s *Server) Run(ctx context.Context) error {
@@ -75,13 +80,16 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})()
 	for {
+		var again <-chan time.Time
 		if err := s.Sync(ctx); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("serve custom resources: %w", err)
+			s.log.Error("definitions are served as they were", "error", err)
+			again = s.clock.After(retry)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-s.wake:
+		case <-again:
 		}
 	}
 }

@@ -36,7 +36,8 @@ type change struct {
 	mayCreate bool
 
 	created  bool
-	warnings []string // of the last attempt
+	written  api.Object // by the last attempt, if it wrote
+	warnings []string   // of the last attempt
 }
 
 // run writes the change and answers with the stored object, frozen.
@@ -45,10 +46,13 @@ func (c *change) run(ctx context.Context) (api.Object, error) {
 		return nil, err
 	}
 	attempt := func(cur api.Object) (store.Outcome, error) {
-		c.created, c.warnings = false, nil
-		return c.outcome(ctx, cur)
+		c.created, c.written, c.warnings = false, nil, nil
+		out, err := c.outcome(ctx, cur)
+		c.written = out.Object
+		return out, err
 	}
 	obj, err := c.write(ctx, attempt)
+	recognize(obj, c.written)
 	for _, w := range c.warnings {
 		c.info.warn(w)
 	}
@@ -212,6 +216,13 @@ func (h *Handler) warnings(info *Info, obj, old api.Object) (out []string) {
 		out = append(out, more(obj, old)...)
 	}
 	return out
+}
+
+// recognize tells a stored object what was written, if it wants to know.
+func recognize(stored, written api.Object) {
+	if r, ok := stored.(interface{ Recognize(written api.Object) }); ok && written != nil {
+		r.Recognize(written)
+	}
 }
 
 // finishForm brings a valid object into its stored form.

@@ -186,6 +186,7 @@ func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, err
 	}
 	ref := api.RefTo(row, obj)
 	stored, err := h.Store.Create(ctx, row, obj, h.writeOptions(row))
+	recognize(stored, obj)
 	return c.stored(ctx, ref, stored, err)
 }
 

@@ -29,6 +29,9 @@ const Name = "customresourcedefinition-controller"
 // is not served yet: the server is at it.
 const soon = 5 * time.Millisecond
 
+// again is when a definition is looked at again whose objects are about to go.
+const again = time.Second
+
 // Loop is the controller. Its keys are the names of definitions.
 type Loop struct {
 	client      client.Interface
@@ -160,7 +163,7 @@ func (l *Loop) remove(ctx context.Context, d *definition, now time.Time) (after 
 			return 0, fmt.Errorf("delete all %s: %w", r.GroupResource(), err)
 		}
 		if left {
-			return 0, nil
+			return again, nil // what vanishes wakes us earlier
 		}
 		set(terminating(apiextensionsv1.ConditionFalse, "InstanceDeletionCompleted", "removed all instances"))
 	}
