@@ -19,16 +19,16 @@ func TestAnotherServer(t *testing.T) {
 	first := worldOver(t, engine, store.Options{DetectMutations: true}, definitionOf(plain, subresources))
 	versions := []string{}
 	for i := range 3 {
-		o := first.Want(201, "POST", widgets, fmt.Sprintf(`{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"w%d","labels":{"n":"%d"}}}`, i, i)).object()
+		o := first.want(201, "POST", widgets, fmt.Sprintf(`{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"w%d","labels":{"n":"%d"}}}`, i, i)).object()
 		versions = append(versions, o["metadata"].(map[string]any)["resourceVersion"].(string))
 	}
 	second := worldOver(t, engine, store.Options{DetectMutations: true})
-	list := second.Want(200, "GET", widgets+"?labelSelector=n%3D1", "").object()
+	list := second.want(200, "GET", widgets+"?labelSelector=n%3D1", "").object()
 	if items := list["items"].([]any); len(items) != 1 || items[0].(map[string]any)["metadata"].(map[string]any)["name"] != "w1" {
 		t.Errorf("selected %s", text(t, items))
 	}
-	row := second.Registry.ByPrefix("example.com/widgets")
-	w, err := second.Store.Watch(t.Context(), store.Query{Resource: row}, store.WatchOptions{ResourceVersion: versions[0]})
+	row := second.registry.ByPrefix("example.com/widgets")
+	w, err := second.store.Watch(t.Context(), store.Query{Resource: row}, store.WatchOptions{ResourceVersion: versions[0]})
 	if err != nil {
 		t.Fatal(err)
 	}
