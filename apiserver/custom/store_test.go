@@ -112,12 +112,11 @@ func TestNamesAreTakenOnce(t *testing.T) {
 
 // What is invalid is refused in Kubernetes' words.
 func TestInvalidDefinitions(t *testing.T) {
-	w := newWorld(t)
 	good := definitionOf(plain, "")
 	for name, c := range map[string]struct{ old, new, want string }{
 		"name":          {"name: widgets.example.com", "name: other.example.com", `metadata.name: Invalid value: "other.example.com": must be spec.names.plural+"."+spec.group`},
 		"scope":         {"scope: Namespaced", "scope: Galaxy", `spec.scope: Unsupported value: "Galaxy": supported values: "Cluster", "Namespaced"`},
-		"no schema":     {"type: object\n        properties:\n          spec:", "x-kubernetes-preserve-unknown-fields: true\n        properties:\n          spec:", `spec.versions[0].schema.openAPIV3Schema.type: Required value: must not be empty at the root`},
+		"root":          {"type: object\n        properties:\n          spec:", "type: array\n        properties:\n          spec:", `spec.versions[0].schema.openAPIV3Schema.type: Invalid value: "array": must be object at the root`},
 		"no storage":    {"storage: true", "storage: false", `spec.versions: Invalid value: `},
 		"structural":    {"size: {type: integer, default: 3, minimum: 1}", "size: {minimum: 1}", `properties[spec].properties[size].type: Required value: must not be empty for specified object fields`},
 		"default":       {"size: {type: integer, default: 3, minimum: 1}", "size: {type: integer, default: x}", `properties[size].default: Invalid value: "string"`},
@@ -132,7 +131,7 @@ func TestInvalidDefinitions(t *testing.T) {
 			if bad == good {
 				t.Fatalf("nothing replaced in\n%s", good)
 			}
-			a := w.want(422, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad)
+			a := newWorld(t).want(422, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", bad)
 			if got := a.status().Message; !strings.Contains(got, c.want) {
 				t.Errorf("refused with %s\nwant %s", got, c.want)
 			}
