@@ -29,7 +29,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/watch"
+	apiwatch "k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/dynamic/dynamicinformer"
 	"k8s.io/client-go/tools/cache"
@@ -157,7 +157,7 @@ func TestCustomResource(t *testing.T) {
 	if got := field(o, "spec"); got != `{"color":"red","size":3}` {
 		t.Errorf("created with %s", got)
 	}
-	if e := <-w.ResultChan(); e.Type != watch.Added || field(e.Object.(*unstructured.Unstructured), "spec", "size") != "3" {
+	if e := <-w.ResultChan(); e.Type != apiwatch.Added || field(e.Object.(*unstructured.Unstructured), "spec", "size") != "3" {
 		t.Errorf("told of %v", e)
 	}
 	if _, err := c.Create(t.Context(), gadgetNamed(gvr, "b", map[string]any{"color": "mauve"}), metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), `spec.color: Invalid value: `) || !strings.Contains(err.Error(), "mauve is no color") {
@@ -182,7 +182,7 @@ func TestCustomResource(t *testing.T) {
 		t.Error(err)
 	}
 	for e := range w.ResultChan() {
-		if e.Type == watch.Deleted {
+		if e.Type == apiwatch.Deleted {
 			break
 		}
 	}
@@ -221,7 +221,7 @@ func TestDefinitionComesAndGoes(t *testing.T) {
 	}
 	create(t, "configmaps", ns, "metadata: {name: a}")
 	for e := range others.ResultChan() {
-		if e.Type == watch.Added && e.Object.(metav1.Object).GetName() == "a" {
+		if e.Type == apiwatch.Added && e.Object.(metav1.Object).GetName() == "a" {
 			return
 		}
 	}
