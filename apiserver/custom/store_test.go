@@ -116,11 +116,11 @@ func TestInvalidDefinitions(t *testing.T) {
 	for name, c := range map[string]struct{ old, new, want string }{
 		"name":          {"name: widgets.example.com", "name: other.example.com", `metadata.name: Invalid value: "other.example.com": must be spec.names.plural+"."+spec.group`},
 		"scope":         {"scope: Namespaced", "scope: Galaxy", `spec.scope: Unsupported value: "Galaxy": supported values: "Cluster", "Namespaced"`},
-		"root":          {"type: object\n        properties:\n          spec:", "type: array\n        properties:\n          spec:", `spec.versions[0].schema.openAPIV3Schema.type: Invalid value: "array": must be object at the root`},
+		"root":          {"type: object\n        properties:\n          spec:", "type: array\n        properties:\n          spec:", `spec.validation.openAPIV3Schema.type: Invalid value: "array": must be object at the root`},
 		"no storage":    {"storage: true", "storage: false", `spec.versions: Invalid value: `},
 		"structural":    {"size: {type: integer, default: 3, minimum: 1}", "size: {minimum: 1}", `properties[spec].properties[size].type: Required value: must not be empty for specified object fields`},
 		"default":       {"size: {type: integer, default: 3, minimum: 1}", "size: {type: integer, default: x}", `properties[size].default: Invalid value: "string"`},
-		"keys":          {"x-kubernetes-list-map-keys: [name]", "x-kubernetes-list-map-keys: [other]", `x-kubernetes-list-map-keys[0]: Invalid value: "other"`},
+		"keys":          {"x-kubernetes-list-map-keys: [name]", "x-kubernetes-list-map-keys: [other]", `x-kubernetes-list-map-keys: Invalid value: ["other"]: entries must all be names of item properties`},
 		"rule":          {"size: {type: integer, default: 3, minimum: 1}", `size: {type: integer, x-kubernetes-validations: [{rule: "self >"}]}`, `x-kubernetes-validations[0].rule: Invalid value: `},
 		"costly rule":   {"size: {type: integer, default: 3, minimum: 1}", `size: {type: array, items: {type: string}, x-kubernetes-validations: [{rule: "self.all(x, self.all(y, self.all(z, x + y == z)))"}]}`, `estimated rule cost exceeds budget`},
 		"group":         {"group: example.com", "group: example", `spec.group: Invalid value: "example": should be a domain with at least one dot`},

@@ -9,11 +9,8 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,6 +26,7 @@ import (
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/codec"
 	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/internal/fixtures"
 )
 
 // fuzzed is a server without a network, so that a panic is one of the test.
@@ -148,25 +146,14 @@ func asCBOR(t testing.TB, text []byte) []byte {
 	return data
 }
 
-// testdata is where k8s.io/api keeps an object of every kind with all fields
-// set.
-var testdata = sync.OnceValues(func() (string, error) {
-	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
-	return filepath.Join(strings.TrimSpace(string(dir)), "testdata", "HEAD"), err
-})
-
 // upstreamObject is that object with metadata of ours, in every media type.
 func upstreamObject(t testing.TB, f *fuzzed, s *api.Served) []string {
 	t.Helper()
-	dir, err := testdata()
+	path, err := fixtures.Path("HEAD", s.Version.Group, s.Version.Version, s.Kind, "json")
 	if err != nil {
 		t.Fatal(err)
 	}
-	group := s.Version.Group
-	if group == "" {
-		group = "core"
-	}
-	data, err := os.ReadFile(filepath.Join(dir, strings.Join([]string{group, s.Version.Version, s.Kind, "json"}, ".")))
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

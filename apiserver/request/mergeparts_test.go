@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -20,6 +18,7 @@ import (
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/codec"
 	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/internal/fixtures"
 )
 
 // What is merged into the fields that a patch speaks of is what is merged into
@@ -27,11 +26,10 @@ import (
 func TestMergeParts(t *testing.T) {
 	h := requesttest.Handler(t, nil)
 	var parts int
-	dir := apiTestdata(t)
 	for _, r := range kinds.Registry().Resources() {
 		served := kinds.Registry().ByGVK(r.GVK())
 		form := codec.FormOf(served)
-		cur := example(t, h.Codec, dir, form)
+		cur := example(t, h.Codec, form)
 		if cur == nil {
 			continue
 		}
@@ -61,14 +59,13 @@ func TestMergeParts(t *testing.T) {
 	}
 }
 
-// example is the object of a kind in the test data of Kubernetes' API.
-func example(t *testing.T, c *codec.Codec, dir string, form codec.Form) api.Object {
+// example is an object of a kind with a value in every field, nil if there is none.
+func example(t *testing.T, c *codec.Codec, form codec.Form) api.Object {
 	t.Helper()
-	group := form.Group
-	if group == "" {
-		group = "core"
+	file, err := fixtures.Path("HEAD", form.Group, form.Version, form.Kind, "json")
+	if err != nil {
+		t.Fatal(err)
 	}
-	file := filepath.Join(dir, fmt.Sprintf("%s.%s.%s.json", group, form.Version, form.Kind))
 	data, err := os.ReadFile(file)
 	if os.IsNotExist(err) {
 		return nil
@@ -90,16 +87,6 @@ func encoded(t *testing.T, c *codec.Codec, obj runtime.Object, form codec.Form) 
 		t.Fatal(err)
 	}
 	return string(data)
-}
-
-// apiTestdata is where the module of Kubernetes' API has an object of each kind.
-func apiTestdata(t *testing.T) string {
-	t.Helper()
-	dir, err := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Dir}}", "k8s.io/api").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(strings.TrimSpace(string(dir)), "testdata", "HEAD")
 }
 
 // mergePatches take every field away, replace it by something else and by
