@@ -103,6 +103,9 @@ type Resource struct {
 	View func(stored Object) (Object, error)
 	// Seal brings a finished object of a row with a View into its stored form.
 	Seal func(obj Object) error
+	// Patch changes a copy of a view by a function of its tree, which has neither
+	// kind nor metadata. With strict, fields that are unknown then are listed.
+	Patch func(view Object, change func(tree map[string]any), strict bool) (obj Object, problems []error, err error)
 	// Merge knows how the objects of a row with a View are merged.
 	Merge func() Merger
 	// Closed says why no more objects may come into being; empty for most.

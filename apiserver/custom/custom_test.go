@@ -111,6 +111,33 @@ func TestLife(t *testing.T) {
 	w.want(404, "GET", widgets+"/a", "")
 }
 
+// A merge patch that leaves metadata alone takes a shorter way, to the same end.
+func TestMergePatchEitherWay(t *testing.T) {
+	w := newWorld(t, definitionOf("type: object\nx-kubernetes-preserve-unknown-fields: true\nproperties: {a: {type: object, properties: {b: {type: string, default: x}}}, l: {type: array, items: {type: integer}}}", ""))
+	w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"o"},"a":{"b":"c"},"l":[1,2],"x":{"y":{"z":1}},"n":null}`)
+	for _, patch := range []string{
+		`{"a":null}`, `{"a":{"b":null}}`, `{"a":{"c":1}}`, `{"l":[3]}`, `{"l":null}`, `{"l":{"k":1}}`, `{"x":{"y":{"z":null,"q":[{"r":null,"s":2}]}}}`,
+		`{"x":1.5}`, `{"x":{"y":2}}`, `{"x":{"y":{"z":{"deep":null}}}}`, `{"new":{"a":null,"b":{"c":null}}}`, `{"n":{"m":1}}`, `{}`,
+		`{"x":1,"x":2}`, `{"l":["s"]}`, `{"a":"s"}`, `{"big":9007199254740993,"small":-0.5,"text":"é\u2028<"}`,
+	} {
+		for _, mode := range []string{"Ignore", "Warn", "Strict"} {
+			path := widgets + "/o?dryRun=All&fieldValidation=" + mode
+			short := w.do("PATCH", path, patch, "application/merge-patch+json")
+			long := w.do("PATCH", path, strings.Replace(strings.Replace(patch, "{", `{"metadata":{},`, 1), ",}", "}", 1), "application/merge-patch+json")
+			if short.code != long.code {
+				t.Errorf("%s (%s): %d, the long way %d: %s", patch, mode, short.code, long.code, long.body)
+			}
+			if a, b := short.object(), long.object(); short.code == 200 {
+				delete(a, "metadata")
+				delete(b, "metadata")
+				if text(t, a) != text(t, b) {
+					t.Errorf("%s (%s): %s, the long way %s", patch, mode, text(t, a), text(t, b))
+				}
+			}
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
 	w := widgetWorld(t)
 	a := w.want(422, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"color":"blue","size":0}}`)

@@ -59,6 +59,7 @@ func (v *version) row() *api.Resource {
 		NewList: list,
 		View:    v.work,
 		Seal:    v.seal,
+		Patch:   v.patch,
 		Merge:   func() api.Merger { return v.merge() },
 		Closed:  d.terminating(),
 		Ended:   d.ended,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"hansa.dev/hansa/api"
 )
@@ -32,11 +33,28 @@ func (v *version) decode(tree map[string]any, strict bool) (api.Object, []error,
 	if found {
 		obj.ObjectMeta = *meta
 	}
-	var problems []error
-	for _, path := range append(unknown, more...) {
+	return obj, unknownFields(append(unknown, more...)), nil
+}
+
+// patch changes a copy of a view.
+func (v *version) patch(view api.Object, change func(tree map[string]any), strict bool) (api.Object, []error, error) {
+	c, err := v.compiled()
+	if err != nil {
+		return nil, nil, err
+	}
+	was := view.(*Object)
+	obj := &Object{content: &content{kind: was.content.kind, version: was.version, tree: runtime.DeepCopyJSON(was.Tree())}}
+	was.ObjectMeta.DeepCopyInto(&obj.ObjectMeta)
+	change(obj.tree)
+	unknown, err := c.coerce(obj.tree, strict, false)
+	return obj, unknownFields(unknown), err
+}
+
+func unknownFields(paths []string) (problems []error) {
+	for _, path := range paths {
 		problems = append(problems, fmt.Errorf("unknown field %q", path))
 	}
-	return obj, problems, nil
+	return problems
 }
 
 // view gives an object as this version has it. What is the same already is

@@ -174,7 +174,11 @@ func (p *patch) patched(cur runtime.Object, form codec.Form) (runtime.Object, er
 	if p.kind == types.StrategicMergePatchType {
 		return p.strategic(cur, form)
 	}
-	if obj, ok := cur.(api.Object); ok && p.kind == types.MergePatchType {
+	if obj, ok := cur.(api.Object); ok && p.kind == types.MergePatchType && p.info.IsTree() {
+		if next := p.mergeTree(obj); next != nil {
+			return next, nil
+		}
+	} else if ok && p.kind == types.MergePatchType {
 		if next := p.mergeParts(obj, form); next != nil {
 			return next, nil
 		}

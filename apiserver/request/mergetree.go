@@ -1,0 +1,52 @@
+package request
+
+import (
+	kjson "sigs.k8s.io/json"
+
+	"hansa.dev/hansa/api"
+)
+
+// mergeTree merges a JSON merge patch into the tree of a custom resource: most
+// patches leave its metadata alone, and then nothing has to be encoded and decoded
+// again. It answers nil where the long way has to be gone: for metadata, and if
+// there is anything to be said of the outcome.
+func (p *patch) mergeTree(cur api.Object) api.Object {
+	change := map[string]any{}
+	var problems []error
+	var err error
+	if p.strict() {
+		problems, err = kjson.UnmarshalStrict(p.data, &change)
+	} else {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(p.data, &change)
+	}
+	if err != nil || len(problems) > 0 || change == nil {
+		return nil
+	}
+	for _, name := range []string{"apiVersion", "kind", "metadata"} {
+		if _, ok := change[name]; ok {
+			return nil
+		}
+	}
+	obj, problems, err := p.info.row().Patch(cur, func(tree map[string]any) { mergeInto(tree, change) }, p.strict())
+	if err != nil || len(problems) > 0 {
+		return nil
+	}
+	return obj
+}
+
+// mergeInto is a JSON merge patch (RFC 7386) of decoded JSON, of which the result
+// has parts.
+func mergeInto(doc, patch map[string]any) {
+	for key, v := range patch {
+		inner, object := v.(map[string]any)
+		had, there := doc[key].(map[string]any)
+		switch {
+		case v == nil:
+			delete(doc, key)
+		case object && there:
+			mergeInto(had, inner)
+		default:
+			doc[key] = withoutNulls(v)
+		}
+	}
+}
