@@ -46,7 +46,7 @@ func build(t *testing.T) string {
 	}
 	var out bytes.Buffer
 	out.WriteString("the linked binary")
-	if err := Write(&out, sources); err != nil {
+	if err := Write(&out, sources, Compress); err != nil {
 		t.Fatal(err)
 	}
 	return write(t, out.Bytes())

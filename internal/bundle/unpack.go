@@ -123,7 +123,7 @@ func (b *Bundle) unpack(f *os.File, m Member, folder string) (err error) {
 // decompress streams a member's frame from r to w and compares size and hash.
 func decompress(w io.Writer, r io.Reader, m Member) error {
 	dec, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1),
-		zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(windowSize))
+		zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(WindowSize))
 	if err != nil {
 		return err
 	}
