@@ -40,6 +40,13 @@ func customResourceDefinition() *api.Resource {
 			noteStoredVersion(d)
 		}),
 		ResetFields: resets(gv, "status"),
+		// The schemas, which are much, are the same in all states of a definition.
+		Common: &api.Part{
+			Number: 2,
+			Of: func(obj api.Object) interface{ Unmarshal([]byte) error } {
+				return &obj.(*apiextensionsv1.CustomResourceDefinition).Spec
+			},
+		},
 		Table: &api.Table{
 			Columns: []metav1.TableColumnDefinition{
 				nameColumn(),

@@ -7,10 +7,12 @@ package definition
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -69,23 +71,32 @@ func (l *Loop) Sources() []controller.Source {
 }
 
 func (l *Loop) keys(old, new api.Object) []api.Key {
-	if new != nil {
-		keys := []api.Key{{Name: new.GetName()}}
-		if old == nil || !freed(old.(*definition), new.(*definition)) {
-			return keys
-		}
-	}
 	var keys []api.Key
+	if new != nil {
+		keys = append(keys, api.Key{Name: new.GetName()})
+	}
+	if old == nil || new != nil && !freed(old.(*definition), new.(*definition)) {
+		return keys
+	}
 	for _, other := range l.group(old.(*definition).Spec.Group) {
-		keys = append(keys, api.Key{Name: other.Name})
+		if waits(other) {
+			keys = append(keys, api.Key{Name: other.Name})
+		}
 	}
 	return keys
 }
 
-// freed says whether a definition has other names than it had.
+// freed says whether a definition has given up a name that it had.
 func freed(old, new *definition) bool {
 	a, b := &old.Status.AcceptedNames, &new.Status.AcceptedNames
-	return a.Plural != b.Plural || a.Singular != b.Singular || a.Kind != b.Kind || a.ListKind != b.ListKind || len(a.ShortNames) != len(b.ShortNames)
+	gone := func(had, has string) bool { return had != "" && had != has }
+	return gone(a.Plural, b.Plural) || gone(a.Singular, b.Singular) || gone(a.Kind, b.Kind) || gone(a.ListKind, b.ListKind) ||
+		slices.ContainsFunc(a.ShortNames, func(name string) bool { return !slices.Contains(b.ShortNames, name) })
+}
+
+// waits says whether a definition wants a name that it does not have.
+func waits(d *definition) bool {
+	return !equality.Semantic.DeepEqual(d.Spec.Names, d.Status.AcceptedNames)
 }
 
 // group are the definitions of a group.

@@ -29,7 +29,7 @@ type (
 func plan(d *definition, group []*definition, served, look bool, now metav1.Time) *definition {
 	next := d.DeepCopy()
 	set := func(c condition) { kinds.SetDefinitionCondition(next, c, now) }
-	if !equality.Semantic.DeepEqual(d.Spec.Names, d.Status.AcceptedNames) || apihelpers.FindCRDCondition(d, apiextensionsv1.NamesAccepted) == nil {
+	if waits(d) || apihelpers.FindCRDCondition(d, apiextensionsv1.NamesAccepted) == nil {
 		names := name(next, group)
 		set(names)
 		if !apihelpers.IsCRDConditionTrue(d, apiextensionsv1.Established) {
