@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"testing"
 
+	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/store"
 	"hansa.dev/hansa/store/memory"
 )
@@ -70,4 +72,32 @@ func BenchmarkMergePatch(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		serve(b, w, "PATCH", widgets+"/a", fmt.Sprintf(`{"spec":{"count":%d}}`, i), "application/merge-patch+json", http.StatusOK)
 	}
+}
+
+// A thousand definitions at once, with a hundred fields each: until all are served,
+// and what they take in memory.
+func BenchmarkThousandDefinitions(b *testing.B) {
+	fields := make([]string, 100)
+	for i := range fields {
+		fields[i] = fmt.Sprintf(`"field%d":{"type":"string","description":"Field %d."}`, i, i)
+	}
+	schema := `"properties":{` + strings.Join(fields, ",") + `,`
+	for b.Loop() {
+		w := worldOver(b, memory.New(memory.Options{}), store.Options{})
+		w.run()
+		before := heap()
+		for i := range 1000 {
+			definition := strings.Replace(manyDefinition(i), `"properties":{`, schema, 1)
+			serve(b, w, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition, "application/json", http.StatusCreated)
+		}
+		w.until("all are served", func() bool { return len(w.registry.Served()) >= len(kinds.Registry().Served())+1000 })
+		b.ReportMetric(float64(heap()-before)/(1<<20), "MiB")
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
