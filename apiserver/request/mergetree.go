@@ -1,9 +1,8 @@
 package request
 
 import (
-	kjson "sigs.k8s.io/json"
-
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/request/codec"
 )
 
 // mergeTree merges a JSON merge patch into the tree of a custom resource: most
@@ -12,13 +11,7 @@ import (
 // there is anything to be said of the outcome.
 func (p *patch) mergeTree(cur api.Object) api.Object {
 	change := map[string]any{}
-	var problems []error
-	var err error
-	if p.strict() {
-		problems, err = kjson.UnmarshalStrict(p.data, &change)
-	} else {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(p.data, &change)
-	}
+	problems, err := codec.Unmarshal(p.data, &change, p.strict())
 	if err != nil || len(problems) > 0 || change == nil {
 		return nil
 	}

@@ -313,12 +313,7 @@ func (p *patch) strategic(cur runtime.Object, form codec.Form) (runtime.Object, 
 	}
 	was["kind"], was["apiVersion"] = form.Kind, form.GroupVersion().String()
 	wanted := map[string]any{}
-	var problems []error
-	if p.strict() {
-		problems, err = kjson.UnmarshalStrict(p.data, &wanted)
-	} else {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(p.data, &wanted)
-	}
+	problems, err := codec.Unmarshal(p.data, &wanted, p.strict())
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}

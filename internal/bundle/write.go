@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // WindowSize is how far back a frame refers, and so the most that unpacking
@@ -26,20 +24,6 @@ type Source struct {
 // Compressor writes what it reads as one frame of zstd, whose window is of at most
 // WindowSize, without a checksum: the index has a stronger one.
 type Compressor func(w io.Writer, r io.Reader) error
-
-// Compress is the compressor of this package: quick, and a tenth larger than what
-// zstd's own program comes to.
-func Compress(w io.Writer, r io.Reader) error {
-	enc, err := zstd.NewWriter(w, zstd.WithEncoderLevel(zstd.SpeedBestCompression),
-		zstd.WithWindowSize(WindowSize), zstd.WithEncoderCRC(false), zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	if _, err := io.Copy(enc, r); err != nil {
-		return err
-	}
-	return enc.Close()
-}
 
 // Write writes a bundle of the sources to w, in their order. The same programs
 // give the same bytes if the compressor does so.

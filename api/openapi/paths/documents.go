@@ -128,18 +128,7 @@ func (p Path) V2() spec.PathItem {
 			}
 			op.Responses.StatusCodeResponses[code] = r
 		}
-		switch o.method {
-		case "GET":
-			item.Get = op
-		case "POST":
-			item.Post = op
-		case "PUT":
-			item.Put = op
-		case "DELETE":
-			item.Delete = op
-		case "PATCH":
-			item.Patch = op
-		}
+		*place(o.method, &item.Get, &item.Post, &item.Put, &item.Delete, &item.Patch) = op
 	}
 	return item
 }
@@ -177,20 +166,26 @@ func (p Path) V3() *spec3.Path {
 			}
 			op.Responses.StatusCodeResponses[code] = r
 		}
-		switch o.method {
-		case "GET":
-			item.Get = op
-		case "POST":
-			item.Post = op
-		case "PUT":
-			item.Put = op
-		case "DELETE":
-			item.Delete = op
-		case "PATCH":
-			item.Patch = op
-		}
+		*place(o.method, &item.Get, &item.Post, &item.Put, &item.Delete, &item.Patch) = op
 	}
 	return item
+}
+
+// place is where a path has the operation of a method.
+func place[T any](method string, get, post, put, del, patch *T) *T {
+	switch method {
+	case "GET":
+		return get
+	case "POST":
+		return post
+	case "PUT":
+		return put
+	case "DELETE":
+		return del
+	case "PATCH":
+		return patch
+	}
+	panic("no path has a " + method) // operations are made in this package
 }
 
 func content(types []string, model string) map[string]*spec3.MediaType {

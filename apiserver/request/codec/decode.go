@@ -48,17 +48,22 @@ func (c *Codec) decode(data []byte, media MediaType, form Form, strict bool) (ob
 	return c.decodeAny(data, media, form, strict)
 }
 
+// Unmarshal decodes JSON as the API does: names count with their case, and whole
+// numbers stay such. With strict, unknown and repeated fields are listed as
+// problems.
+func Unmarshal(data []byte, into any, strict bool) (problems []error, err error) {
+	if strict {
+		return kjson.UnmarshalStrict(data, into)
+	}
+	return nil, kjson.UnmarshalCaseSensitivePreserveInts(data, into)
+}
+
 // decodeJSON is the short way for a well-formed body of the expected kind: one
 // pass over the bytes. Anything else is left to decodeAny, which finds out what
 // is wrong.
 func decodeJSON(data []byte, form Form, strict bool) (obj runtime.Object, problems []error, ok bool) {
 	obj = form.New()
-	var err error
-	if strict {
-		problems, err = kjson.UnmarshalStrict(data, obj)
-	} else {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, obj)
-	}
+	problems, err := Unmarshal(data, obj, strict)
 	if err != nil {
 		return nil, nil, false
 	}
@@ -69,21 +74,7 @@ func decodeJSON(data []byte, form Form, strict bool) (obj runtime.Object, proble
 // decodeAny is the long way, through the serializers of apimachinery, with the
 // error texts of Kubernetes.
 func (c *Codec) decodeAny(data []byte, media MediaType, form Form, strict bool) (runtime.Object, []error, *schema.GroupVersionKind, error) {
-	serializers := c.lenient
-	if strict {
-		serializers = c.strict
-	}
-	serializer := serializers[media]
-	if serializer == nil {
-		return nil, nil, nil, apierrors.NewInternalError(fmt.Errorf("no serializer for media type %q", media))
-	}
-	into := form.New()
-	expected := form.GroupVersionKind
-	obj, got, err := serializer.Decode(data, &expected, into)
-	var problems []error
-	if strictErr, ok := runtime.AsStrictDecodingError(err); ok && obj != nil {
-		problems, err = strictErr.Errors(), nil
-	}
+	obj, problems, got, err := c.deserialize(data, media, form, form.New(), strict)
 	if err != nil {
 		return nil, nil, got, err
 	}
@@ -95,6 +86,25 @@ func (c *Codec) decodeAny(data []byte, media MediaType, form Form, strict bool) 
 		return nil, nil, got, fmt.Errorf("converting (%s) to (%s): unknown conversion", typeName(obj), internalName(form.GroupVersionKind))
 	}
 	obj, err = ToHub(obj, form)
+	return obj, problems, got, err
+}
+
+// deserialize decodes a body by the serializer of its media type. got is the kind
+// that it says it is, also beside an error, if it says one.
+func (c *Codec) deserialize(data []byte, media MediaType, form Form, into runtime.Object, strict bool) (obj runtime.Object, problems []error, got *schema.GroupVersionKind, err error) {
+	serializers := c.lenient
+	if strict {
+		serializers = c.strict
+	}
+	serializer := serializers[media]
+	if serializer == nil {
+		return nil, nil, nil, apierrors.NewInternalError(fmt.Errorf("no serializer for media type %q", media))
+	}
+	expected := form.GroupVersionKind
+	obj, got, err = serializer.Decode(data, &expected, into)
+	if strictErr, ok := runtime.AsStrictDecodingError(err); ok && obj != nil {
+		problems, err = strictErr.Errors(), nil
+	}
 	return obj, problems, got, err
 }
 

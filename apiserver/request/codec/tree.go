@@ -8,7 +8,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	kjson "sigs.k8s.io/json"
 )
 
 // decodeTree is decode for kinds whose objects are trees.
@@ -35,32 +34,15 @@ func treeOfJSON(data []byte, media MediaType, form Form, strict bool) (tree map[
 	if media != JSON {
 		return nil, nil, false
 	}
-	var err error
-	if strict {
-		problems, err = kjson.UnmarshalStrict(data, &tree)
-	} else {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(data, &tree)
-	}
+	problems, err := Unmarshal(data, &tree, strict)
 	return tree, problems, err == nil && tree["kind"] == form.Kind && tree["apiVersion"] == form.GroupVersion().String()
 }
 
 // treeOfAny is the long way, through the serializers of apimachinery.
 func (c *Codec) treeOfAny(data []byte, media MediaType, form Form, strict bool) (map[string]any, []error, *schema.GroupVersionKind, error) {
-	serializers := c.lenient
-	if strict {
-		serializers = c.strict
-	}
-	serializer := serializers[media]
-	if serializer == nil {
-		return nil, nil, nil, apierrors.NewInternalError(fmt.Errorf("no serializer for media type %q", media))
-	}
 	into := &unstructured.Unstructured{}
 	into.SetGroupVersionKind(form.GroupVersionKind)
-	obj, got, err := serializer.Decode(data, &form.GroupVersionKind, into)
-	var problems []error
-	if strictErr, ok := runtime.AsStrictDecodingError(err); ok && obj != nil {
-		problems, err = strictErr.Errors(), nil
-	}
+	_, problems, got, err := c.deserialize(data, media, form, into, strict)
 	switch {
 	case err != nil:
 		return nil, nil, got, err
