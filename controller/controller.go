@@ -28,6 +28,14 @@ type Loop interface {
 	Step(ctx context.Context, key api.Key, now time.Time) (after time.Duration, err error)
 }
 
+// Waiter is a loop with keys that wait for a kind to be served, or to be served
+// differently. The runner wakes them when the set of kinds has changed.
+type Waiter interface {
+	// Waiting hands over the keys that wait: they are looked at again and wait
+	// on if need be. It may be called beside Step.
+	Waiting() []api.Key
+}
+
 // Source wakes keys of a loop when objects of a resource change.
 type Source struct {
 	Resource *api.Resource

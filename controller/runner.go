@@ -27,7 +27,7 @@ type Runner struct {
 	Metrics *Metrics
 	Queue   string
 	// Registry tells when other kinds are served: the loop is asked for its sources
-	// again then. Nil: they stay as they are.
+	// again then, and woken if it is a Waiter. Nil: they stay as they are.
 	Registry *api.Registry
 }
 
@@ -47,17 +47,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	var workers sync.WaitGroup
 	if changed != nil {
-		workers.Go(func() {
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-changed:
-				}
-				changed = r.Registry.Changed()
-				heard.listen(r.Loop.Sources())
-			}
-		})
+		workers.Go(func() { r.followKinds(ctx, changed, heard) })
 	}
 	for range max(r.Workers, 1) {
 		workers.Go(func() {
@@ -72,6 +62,24 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	workers.Wait()
 	return ctx.Err()
+}
+
+// followKinds keeps a loop listening to all kinds that there are.
+func (r *Runner) followKinds(ctx context.Context, changed <-chan struct{}, heard *listener) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		}
+		changed = r.Registry.Changed()
+		heard.listen(r.Loop.Sources())
+		if w, ok := r.Loop.(Waiter); ok {
+			for _, key := range w.Waiting() {
+				heard.queue.Add(key)
+			}
+		}
+	}
 }
 
 // listener has a queue woken by a loop's sources. It belongs to one goroutine at

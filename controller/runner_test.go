@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/utils/clock"
 
@@ -147,4 +148,58 @@ func TestRunner(t *testing.T) {
 			}
 		})
 	}
+}
+
+// patient is a loop whose key waits until another kind is served.
+type patient struct {
+	diary
+	waiting bool // guarded by diary.mu
+}
+
+func (p *patient) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
+	after, err := p.diary.Step(ctx, key, now)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = true
+	return after, err
+}
+
+func (p *patient) Waiting() (keys []api.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting {
+		keys = append(keys, api.Key{Name: "a"})
+	}
+	p.waiting = false
+	return keys
+}
+
+// A loop that waits for a kind is woken by the registry, and looks at nothing
+// meanwhile.
+func TestRunnerWakesWaiters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry, err := api.NewRegistry(runtime.NewScheme(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		view := &oneKind{}
+		view.add("a")
+		p := &patient{diary: diary{start: time.Now(), at: map[string][]time.Duration{}, step: func(int) (time.Duration, error) { return 0, nil }}}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		r := &controller.Runner{Loop: p, View: view, Clock: clock.RealClock{}, Log: slog.New(slog.DiscardHandler), Registry: registry}
+		go func() { done <- r.Run(ctx) }()
+		<-time.After(time.Hour)
+		synctest.Wait()
+		for range 2 {
+			registry.Define(nil)
+			<-time.After(time.Hour)
+			synctest.Wait()
+		}
+		cancel()
+		<-done
+		if want := []time.Duration{0, time.Hour, 2 * time.Hour}; !slices.Equal(p.at["a"], want) {
+			t.Errorf("looked after %v, want %v", p.at["a"], want)
+		}
+	})
 }

@@ -7,7 +7,9 @@ package definition
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
@@ -27,10 +29,6 @@ import (
 // upstream.
 const Name = "customresourcedefinition-controller"
 
-// soon is when a definition is looked at again whose names are accepted and that
-// is not served yet: the server is at it.
-const soon = 5 * time.Millisecond
-
 // again is when a definition is looked at again whose objects are about to go.
 const again = time.Second
 
@@ -41,11 +39,16 @@ type Loop struct {
 	// looked has the generations whose schemas were looked into: that takes long,
 	// and they do not change.
 	looked map[types.UID]int64
+
+	mu sync.Mutex
+	// waiting are the definitions that the server has not yet taken notice of:
+	// accepted ones that it does not serve, deleted ones that it does not close.
+	waiting map[api.Key]bool
 }
 
 // New makes the loop; it acts as the client's identity.
 func New(c client.Interface) *Loop {
-	return &Loop{client: c, definitions: c.Registry().Must(apiextensionsv1.GroupName, "customresourcedefinitions"), looked: map[types.UID]int64{}}
+	return &Loop{client: c, definitions: c.Registry().Must(apiextensionsv1.GroupName, "customresourcedefinitions"), looked: map[types.UID]int64{}, waiting: map[api.Key]bool{}}
 }
 
 // Name is the loop's name.
@@ -109,11 +112,41 @@ func (l *Loop) group(name string) (out []*definition) {
 	return out
 }
 
-// Step looks at one definition.
+// Waiting hands over the definitions that wait for the server.
+func (l *Loop) Waiting() []api.Key {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	keys := slices.Collect(maps.Keys(l.waiting))
+	clear(l.waiting)
+	return keys
+}
+
+func (l *Loop) wait(key api.Key, on bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if on {
+		l.waiting[key] = true
+	} else {
+		delete(l.waiting, key)
+	}
+}
+
+// Step looks at one definition. It waits for the server before it looks at what
+// is served, so that it misses no change.
 func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
+	l.wait(key, true)
+	after, pending, err := l.look(ctx, key, now)
+	if !pending {
+		l.wait(key, false)
+	}
+	return after, err
+}
+
+// look does one step; pending: the server has to do something next.
+func (l *Loop) look(ctx context.Context, key api.Key, now time.Time) (after time.Duration, pending bool, err error) {
 	d, ok := l.client.View().Get(l.definitions, key).(*definition)
 	if !ok {
-		return 0, nil
+		return 0, false, nil
 	}
 	if d.DeletionTimestamp != nil {
 		delete(l.looked, d.UID)
@@ -122,13 +155,10 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	served := l.served(d)
 	next := plan(d, l.group(d.Spec.Group), served != nil, l.looked[d.UID] != d.Generation, metav1.NewTime(now.Truncate(time.Second)))
 	if next != nil {
-		return 0, l.update(ctx, next)
+		return 0, false, l.update(ctx, next)
 	}
 	l.looked[d.UID] = d.Generation
-	if served == nil && apihelpers.IsCRDConditionTrue(d, apiextensionsv1.NamesAccepted) {
-		return soon, nil
-	}
-	return 0, nil
+	return 0, served == nil && apihelpers.IsCRDConditionTrue(d, apiextensionsv1.NamesAccepted), nil
 }
 
 // served is the row of what a definition defines, or nil.
@@ -146,9 +176,9 @@ func (l *Loop) update(ctx context.Context, d *definition) error {
 
 // remove deletes what a definition defines, and once nothing is left lets the
 // definition go. What vanishes wakes the loop.
-func (l *Loop) remove(ctx context.Context, d *definition, now time.Time) (after time.Duration, err error) {
+func (l *Loop) remove(ctx context.Context, d *definition, now time.Time) (after time.Duration, pending bool, err error) {
 	if !apihelpers.CRDHasFinalizer(d, apiextensionsv1.CustomResourceCleanupFinalizer) {
-		return 0, nil
+		return 0, false, nil
 	}
 	next := d.DeepCopy()
 	set := func(c condition) { kinds.SetDefinitionCondition(next, c, metav1.NewTime(now.Truncate(time.Second))) }
@@ -162,24 +192,24 @@ func (l *Loop) remove(ctx context.Context, d *definition, now time.Time) (after 
 	default:
 		if c := apihelpers.FindCRDCondition(d, apiextensionsv1.Terminating); c == nil || c.Reason == "InstanceDeletionPending" {
 			set(terminating(apiextensionsv1.ConditionTrue, "InstanceDeletionInProgress", "CustomResource deletion is in progress"))
-			return 0, l.update(ctx, next)
+			return 0, false, l.update(ctx, next)
 		}
 		if r.Closed == "" {
-			return soon, nil // something may still be created
+			return 0, true, nil // something may still be created
 		}
 		left, err := l.clear(ctx, r)
 		if err != nil {
 			set(terminating(apiextensionsv1.ConditionTrue, "InstanceDeletionFailed", "could not issue all deletes: "+err.Error()))
 			_ = l.update(ctx, next)
-			return 0, fmt.Errorf("delete all %s: %w", r.GroupResource(), err)
+			return 0, false, fmt.Errorf("delete all %s: %w", r.GroupResource(), err)
 		}
 		if left {
-			return again, nil // what vanishes wakes us earlier
+			return again, false, nil // what vanishes wakes us earlier
 		}
 		set(terminating(apiextensionsv1.ConditionFalse, "InstanceDeletionCompleted", "removed all instances"))
 	}
 	apihelpers.CRDRemoveFinalizer(next, apiextensionsv1.CustomResourceCleanupFinalizer)
-	return 0, l.update(ctx, next)
+	return 0, false, l.update(ctx, next)
 }
 
 // clear deletes all objects of a resource, and says whether some take their time.
