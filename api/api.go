@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 )
 
 // Object is any API object. One obtained from a read is frozen: it is shared
@@ -190,6 +191,8 @@ type Resource struct {
 
 // Merger is what managed fields have to know of kinds without a Go type.
 type Merger interface {
+	// Type is what the kind's merge schema says of its objects.
+	Type() (typed.ParseableType, error)
 	managedfields.TypeConverter
 	runtime.ObjectConvertor
 	runtime.ObjectDefaulter

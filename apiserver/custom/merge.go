@@ -49,6 +49,9 @@ func newMerger(v *version) *merger {
 	return m
 }
 
+// Type implements api.Merger.
+func (m *merger) Type() (typed.ParseableType, error) { return m.parser, m.err }
+
 // ObjectToTyped implements managedfields.TypeConverter.
 func (m *merger) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
 	var tree map[string]any

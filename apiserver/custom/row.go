@@ -105,7 +105,7 @@ func (v *version) resets(names ...string) map[schema.GroupVersion]fieldpath.Filt
 	for _, name := range names {
 		set.Insert(fieldpath.MakePathOrDie(name))
 	}
-	return map[schema.GroupVersion]fieldpath.Filter{v.gv: fieldpath.NewExcludeSetFilter(set)}
+	return map[schema.GroupVersion]fieldpath.Filter{v.gv: api.AllBut{Set: set}}
 }
 
 // selectable lets objects be selected by the fields that the version names.

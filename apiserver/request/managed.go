@@ -61,14 +61,24 @@ func (h *Handler) library(info *Info, gvk schema.GroupVersionKind, filters map[f
 	return managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert, gvk, hubVersion(gvk.Group), info.Subresource, filters)
 }
 
-// newTracker makes the tracker of a version that is the hub's own type and whose
-// writers own all but some fields.
+// newTracker makes the tracker of a version that is the hub's own type, or of no
+// Go type, and whose writers own all but some fields.
 func (h *Handler) newTracker(info *Info, reset fieldpath.Filter) (*fields.Tracker, error) {
 	excluded, plain := reset.(api.AllBut)
-	if reset != nil && !plain || info.Served.Version.FromHub != nil {
+	if reset != nil && !plain {
 		return nil, nil
 	}
 	gvk := info.Served.Version.WithKind(info.Served.Kind)
+	if info.row().View != nil {
+		kind, err := info.row().Merge().Type()
+		if err != nil {
+			return nil, nil //nolint:nilerr // the library says it, as it says of every object
+		}
+		return fields.NewTreeTracker(kind, gvk.GroupVersion().String(), info.Subresource, excluded.Set, &h.fields), nil
+	}
+	if info.Served.Version.FromHub != nil {
+		return nil, nil
+	}
 	example := withKind(info.row().New(), gvk)
 	kind, err := h.Converter().(*typeConverter).typeOf(example, nil)
 	if err != nil {

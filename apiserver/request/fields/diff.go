@@ -48,7 +48,7 @@ func (d *diff) forget() bool {
 // nothing. at is the path element, which may be in d.text.
 func (d *diff) compare(n *node, at []byte, was, is reflect.Value) {
 	switch {
-	case n.shape == unknown:
+	case n.shape == unknown, n.loose && !(n.fits(was) && n.fits(is)):
 		d.unsure = true
 		return
 	case n.shape != leaf:
@@ -94,7 +94,7 @@ func (d *diff) descend(n *node, at []byte, was, is reflect.Value) {
 
 // content is what a value points to: the zero Value for null.
 func content(v reflect.Value) reflect.Value {
-	for v.Kind() == reflect.Pointer {
+	for v.Kind() == reflect.Pointer || v.Kind() == reflect.Interface {
 		v = v.Elem()
 	}
 	if k := v.Kind(); (k == reflect.Map || k == reflect.Slice) && v.IsNil() {
@@ -108,9 +108,16 @@ func content(v reflect.Value) reflect.Value {
 
 func (d *diff) object(n *node, was, is reflect.Value) (empty bool) {
 	empty = true
+	strangeWas, strangeIs := n.size(was), n.size(is)
 	for i := range n.members {
 		m := &n.members[i]
 		before, after := m.in(was), m.in(is)
+		if before.IsValid() {
+			strangeWas--
+		}
+		if after.IsValid() {
+			strangeIs--
+		}
 		if !before.IsValid() && !after.IsValid() {
 			continue
 		}
@@ -125,6 +132,9 @@ func (d *diff) object(n *node, was, is reflect.Value) (empty bool) {
 			d.compare(m.node, m.text, before, after)
 			d.changed.b, d.removed.b = d.changed.b[:changed], d.removed.b[:removed]
 		}
+	}
+	if n.loose && (strangeWas > 0 || strangeIs > 0) {
+		d.unsure = true
 	}
 	return empty
 }
@@ -162,6 +172,11 @@ func (d *diff) addNames(m reflect.Value, side name) {
 			side.text = key
 			d.names = append(d.names, side)
 		}
+	case m.Type() == reflect.TypeFor[map[string]any]():
+		for key := range m.Interface().(map[string]any) {
+			side.text = key
+			d.names = append(d.names, side)
+		}
 	default:
 		key := reflect.New(m.Type().Key()).Elem()
 		for it := m.MapRange(); it.Next(); {
@@ -175,6 +190,8 @@ func (d *diff) addNames(m reflect.Value, side name) {
 // entry compares what two maps have for a key, whose path element is d.text.
 func (d *diff) entry(n *node, key name, was, is reflect.Value) {
 	switch {
+	case n.loose:
+		d.compare(n.elem, d.text, pick(was, key.text), pick(is, key.text))
 	case n.elem.shape != leaf || !n.strings && key.was && key.is:
 		d.compare(n.elem, d.text, lookUp(was, key.text), lookUp(is, key.text))
 	case !key.is:
@@ -233,7 +250,11 @@ func (d *diff) addItems(n *node, l reflect.Value) {
 		return
 	}
 	for i := range l.Len() {
-		it, ok := n.identify(l.Index(i))
+		at := l.Index(i)
+		if n.loose {
+			at = loose(at.Interface())
+		}
+		it, ok := n.identify(at)
 		if !ok {
 			d.unsure = true
 			return

@@ -29,7 +29,14 @@ func equal(a, b reflect.Value) bool {
 // same says whether two values of one type are the same in Go. What is not may
 // still be equal in JSON.
 func same(a, b reflect.Value) bool {
+	if a.Kind() != b.Kind() {
+		return false // in a tree
+	}
 	switch a.Kind() {
+	case reflect.Interface:
+		return a.IsNil() == b.IsNil() && (a.IsNil() || same(a.Elem(), b.Elem()))
+	case reflect.Float64:
+		return a.Float() == b.Float()
 	case reflect.String:
 		return a.String() == b.String()
 	case reflect.Bool:
@@ -103,8 +110,10 @@ func moment(v reflect.Value) (t time.Time, ok bool) {
 // wrap is the library's view of a value.
 func wrap(v reflect.Value) (value.Value, error) {
 	switch {
-	case v.Kind() == reflect.Pointer && v.IsNil():
+	case v.Kind() == reflect.Interface && v.IsNil(), v.Kind() == reflect.Pointer && v.IsNil():
 		return value.NewValueInterface(nil), nil
+	case v.Type() == reflect.TypeFor[map[string]any](), v.Type() == reflect.TypeFor[[]any]():
+		return value.NewValueInterface(v.Interface()), nil
 	case v.Kind() == reflect.Pointer:
 	case v.CanAddr():
 		v = v.Addr()

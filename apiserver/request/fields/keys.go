@@ -145,6 +145,9 @@ func (n *node) identify(v reflect.Value) (item, bool) {
 		it.id[0] = p
 		return it, ok && plain(p.s)
 	}
+	if n.loose && !n.elem.fits(v) || v.Kind() == reflect.Interface {
+		return item{}, false
+	}
 	known := false
 	for i := range n.keys {
 		k := &n.keys[i]

@@ -26,10 +26,12 @@ const (
 // frozen once compiled, and form circles where types do.
 type node struct {
 	shape   shape
-	members []member // of an object, in the order of their names
-	elem    *node    // of a mapping or list
-	keys    []key    // of a list; without any its items are scalars
-	strings bool     // the mapping is a map[string]string
+	members []member  // of an object, in the order of their names
+	elem    *node     // of a mapping or list
+	keys    []key     // of a list; without any its items are scalars
+	strings bool      // the mapping is a map[string]string
+	loose   bool      // it is of a tree: what is there may be anything
+	whole   wholeType // of a loose leaf
 }
 
 // member is one field of a struct.
@@ -38,7 +40,7 @@ type member struct {
 	text   []byte // as in FieldsV1
 	index  int    // of the field in the struct, -1 if it is in an embedded one
 	goType reflect.Type
-	entry  *value.FieldCacheEntry
+	entry  *value.FieldCacheEntry // nil of a tree
 	node   *node
 	skip   bool // nobody owns it
 }
@@ -48,6 +50,9 @@ type member struct {
 func (m *member) in(object reflect.Value) reflect.Value {
 	if !object.IsValid() {
 		return reflect.Value{}
+	}
+	if m.entry == nil {
+		return pick(object, m.name)
 	}
 	var v reflect.Value
 	if m.index >= 0 {
@@ -110,11 +115,9 @@ func (c *compiler) place(ref schema.TypeRef, t reflect.Type, skip *fieldpath.Set
 
 func (c *compiler) fill(n *node, ref schema.TypeRef, t reflect.Type, skip *fieldpath.Set) {
 	atom, ok := c.schema.Resolve(ref)
-	whole := (atom.List == nil || atom.List.ElementRelationship == schema.Atomic) &&
-		(atom.Map == nil || atom.Map.ElementRelationship == schema.Atomic)
 	switch {
 	case !ok:
-	case whole:
+	case isWhole(atom):
 		n.shape = leaf
 	case atom.Scalar != nil && (t == intOrString || t == reflect.PointerTo(intOrString)):
 		n.shape = leaf // whatever else the schema would allow

@@ -50,7 +50,7 @@ var unowned = fieldpath.NewSet(
 type Tracker struct {
 	apiVersion, subresource string
 	schema                  *typed.TypedValue // null, of the kind's type
-	goType                  reflect.Type
+	goType                  reflect.Type      // of the objects; nil for trees
 	root                    *node
 	sets                    *sets
 	diffs                   sync.Pool // of *diff
@@ -79,19 +79,29 @@ func (c *Common) compile(kind typed.ParseableType, t reflect.Type, skip *fieldpa
 // NewTracker makes a tracker for objects of the type that example points to.
 // excluded are fields that its writers do not come to own; it may be nil.
 func NewTracker(kind typed.ParseableType, apiVersion, subresource string, example metav1.Object, excluded *fieldpath.Set, common *Common) *Tracker {
-	skip := unowned
-	if excluded != nil {
-		skip = skip.Union(excluded)
-	}
+	t := newTracker(kind, apiVersion, subresource, common)
+	t.goType = reflect.TypeOf(example)
+	t.root = common.compile(kind, t.goType, unownedAnd(excluded))
+	return t
+}
+
+// newTracker makes a tracker that knows no places yet.
+func newTracker(kind typed.ParseableType, apiVersion, subresource string, common *Common) *Tracker {
 	t := &Tracker{
-		apiVersion: apiVersion, subresource: subresource,
-		goType: reflect.TypeOf(example), sets: &common.sets,
+		apiVersion: apiVersion, subresource: subresource, sets: &common.sets,
 		//nolint:staticcheck // there is no value to validate
 		schema: typed.AsTypedUnvalidated(value.NewValueInterface(nil), kind.Schema, kind.TypeRef),
 	}
-	t.root = common.compile(kind, t.goType, skip)
 	t.diffs.New = func() any { return &diff{} }
 	return t
+}
+
+// unownedAnd is unowned with what else nobody comes to own; more may be nil.
+func unownedAnd(more *fieldpath.Set) *fieldpath.Set {
+	if more == nil {
+		return unowned
+	}
+	return unowned.Union(more)
 }
 
 // reconcile is what the library makes of a set that was written when the schema
@@ -109,8 +119,7 @@ type held struct {
 // Update sets obj's managers after an update of live, an empty object on create.
 // It says whether it could; if not, obj is as it was. live is only read.
 func (t *Tracker) Update(live, obj metav1.Object, manager string, now metav1.Time) bool {
-	before, after := reflect.ValueOf(live), reflect.ValueOf(obj)
-	if t.root.shape != object || before.Type() != t.goType || after.Type() != t.goType || !utf8.ValidString(manager) {
+	if t.root.shape != object || !t.tracks(live) || !t.tracks(obj) || !utf8.ValidString(manager) {
 		return false
 	}
 	entries, ok := t.entries(live, obj)
@@ -127,7 +136,7 @@ func (t *Tracker) Update(live, obj metav1.Object, manager string, now metav1.Tim
 		return false
 	}
 	d := t.diffs.Get().(*diff)
-	d.run(t.root, before.Elem(), after.Elem())
+	d.run(t.root, contents(live), contents(obj))
 	next, ok := t.next(managers, d, metav1.ManagedFieldsEntry{
 		Manager: cmp.Or(manager, "unknown"), Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: t.apiVersion,
 		Time: &now, FieldsType: fieldsType, Subresource: t.subresource,
@@ -138,6 +147,15 @@ func (t *Tracker) Update(live, obj metav1.Object, manager string, now metav1.Tim
 	if ok {
 		obj.SetManagedFields(next)
 	}
+	return ok
+}
+
+// tracks says whether an object is of the tracker's type.
+func (t *Tracker) tracks(obj metav1.Object) bool {
+	if t.goType != nil {
+		return reflect.TypeOf(obj) == t.goType
+	}
+	_, ok := obj.(tree)
 	return ok
 }
 
