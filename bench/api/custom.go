@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -84,4 +85,39 @@ func definitions(ctx context.Context, l *load) error {
 	}
 	l.Figure("definitions1000_memory", mib(after.Private-before.Private-(after.Database-before.Database)), "MiB")
 	return l.Profile(ctx, l.cluster, "definitions1000", "heap", 0)
+}
+
+// Of many custom resources: how many, and the bytes of data in each.
+const (
+	manyRecords = 50_000
+	recordSize  = 2 << 10
+)
+
+// record is custom resource number i, which shares nothing with another.
+func record(i int64) []byte {
+	random := rand.New(rand.NewPCG(uint64(i), 0))
+	payload := make([]byte, recordSize)
+	for n := range payload {
+		payload[n] = byte('a' + random.IntN(26))
+	}
+	return fmt.Appendf(nil, `{"apiVersion":"%s","kind":"%s","metadata":{"name":"%s","labels":{"group":"g%d"}},"data":{"payload":"%s"}}`,
+		records.version, records.name, nameOf(i), i%groups, payload)
+}
+
+// customResources measures memory with many custom resources.
+func customResources(ctx context.Context, l *load) error {
+	path := records.collection("load")
+	if err := l.each(manyRecords, func(c *rig.Client, i int64) error {
+		_, err := c.Discard(ctx, http.MethodPost, path, "", record(i))
+		return err
+	}); err != nil {
+		return err
+	}
+	m, err := l.memory(ctx)
+	if err != nil {
+		return err
+	}
+	l.Figure("custom50k", mib(m.Private-m.Database), "MiB")
+	l.Figure("custom50k_database", mib(m.Database), "MiB")
+	return l.Profile(ctx, l.cluster, "custom50k", "heap", 0)
 }

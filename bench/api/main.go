@@ -31,6 +31,8 @@
 //
 //	definitions1000           time until 1,000 definitions, made by all connections at once, are all served
 //	definitions1000_memory    the private memory that they add, without etcd's file mapped
+//	custom50k                 private memory with 50,000 custom resources of 2 KiB, without etcd's file mapped
+//	custom50k_database        the file's pages that are mapped
 //	idlewatches               memory for one of 10,000 idle watches over 100 connections
 //	lists100k_fast            time of 50 lists at once of as many ConfigMaps as -pods says
 //	lists100k_slow            the same by slow readers, that give up after a phase
@@ -68,7 +70,7 @@ var (
 	only        = flag.String("only", "", "only these `phases`, comma separated, of "+strings.Join(phases, ",")+"; creates come before any of the first four")
 )
 
-var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "definitions1000", "idlewatches", "lists100k", "pods100k", "start100k"}
+var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "definitions1000", "custom50k", "idlewatches", "lists100k", "pods100k", "start100k"}
 
 func main() {
 	if dir := os.Getenv(bareVariable); dir != "" {
@@ -207,19 +209,21 @@ func ratios(r *rig.Rig, s subject) {
 // alone are the phases of Hansa that nothing is compared with.
 func alone(ctx context.Context, r *rig.Rig) error {
 	for _, p := range []struct {
+		of   subject
 		do   func(context.Context, *load) error
 		want bool
 	}{
-		{definitions, wanted("definitions1000")},
-		{idleWatches, wanted("idlewatches")},
-		{listsOfMany, wanted("lists100k")},
-		{templatePods, wanted("pods100k", "start100k")},
-		{distinctPods, wanted("pods100k")},
+		{hansaSubject, definitions, wanted("definitions1000")},
+		{customSubject, customResources, wanted("custom50k")},
+		{hansaSubject, idleWatches, wanted("idlewatches")},
+		{hansaSubject, listsOfMany, wanted("lists100k")},
+		{hansaSubject, templatePods, wanted("pods100k", "start100k")},
+		{hansaSubject, distinctPods, wanted("pods100k")},
 	} {
 		if !p.want {
 			continue
 		}
-		if err := hansaSubject.run(ctx, r, p.do); err != nil {
+		if err := p.of.run(ctx, r, p.do); err != nil {
 			return err
 		}
 	}
