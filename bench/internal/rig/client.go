@@ -36,23 +36,29 @@ func (c *Cluster) Target() (Target, error) {
 	return Target{URL: config.Host, TLS: security}, nil
 }
 
-// Client is one connection of HTTP/2.
+// Client is one connection of HTTP/2 for requests and one for what is left open,
+// each made when it is needed. Requests are made one at a time; any number of
+// answers may be open.
 type Client struct {
 	Accept string // what answers are to be, "" for whatever the server likes
 
 	target Target
+	wire   *wire
 	http   *http.Client
 }
 
-// Connect gives a client with a connection of its own, made at the first call.
+// Connect gives a client with connections of its own.
 func (t Target) Connect() *Client {
 	return &Client{target: t, http: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: t.TLS.Clone(), ForceAttemptHTTP2: true, DisableCompression: true, MaxConnsPerHost: 1,
 	}}}
 }
 
-// Close ends the connection.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Close ends the connections.
+func (c *Client) Close() {
+	_ = c.closeWire() // everything was answered
+	c.http.CloseIdleConnections()
+}
 
 // Refusal is an answer that is no success.
 type Refusal struct {
@@ -91,7 +97,7 @@ func (c *Client) Open(ctx context.Context, method, path, contentType string, bod
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 2000)) //nolint:errcheck // the status says enough
-		return nil, &Refusal{Code: resp.StatusCode, text: fmt.Sprintf("%s %s: %s: %s", method, path, resp.Status, text)}
+		return nil, refused(method, path, resp.StatusCode, text)
 	}
 	if resp.ProtoMajor != 2 {
 		resp.Body.Close()
@@ -100,15 +106,28 @@ func (c *Client) Open(ctx context.Context, method, path, contentType string, bod
 	return resp.Body, nil
 }
 
+// refused is the error for an answer that is no success.
+func refused(method, path string, status int, text []byte) error {
+	return &Refusal{Code: status, text: fmt.Sprintf("%s %s: %d %s: %s", method, path, status, http.StatusText(status), text[:min(len(text), 2000)])}
+}
+
 // Discard sends one request and reads the answer to its end, whose size in
 // bytes it returns.
-func (c *Client) Discard(ctx context.Context, method, path, contentType string, body []byte) (int64, error) {
-	answer, err := c.Open(ctx, method, path, contentType, body)
-	if err != nil {
+func (c *Client) Discard(ctx context.Context, method, path, contentType string, body []byte) (size int64, err error) {
+	var beginning []byte
+	status, err := c.exchange(ctx, method, path, contentType, body, func(part []byte) {
+		if size < 2000 && c.wire.status >= 300 {
+			beginning = append(beginning, part...)
+		}
+		size += int64(len(part))
+	})
+	switch {
+	case err != nil:
 		return 0, err
+	case status < 200 || status >= 300:
+		return 0, refused(method, path, status, beginning)
 	}
-	defer answer.Close()
-	return io.Copy(io.Discard, answer)
+	return size, nil
 }
 
 // JSON is the content type of most bodies.
@@ -123,16 +142,17 @@ func (c *Client) Call(ctx context.Context, method, path string, in, out any) err
 			return err
 		}
 	}
-	answer, err := c.Open(ctx, method, path, JSON, body)
-	if err != nil {
+	var answer []byte
+	status, err := c.exchange(ctx, method, path, JSON, body, func(part []byte) { answer = append(answer, part...) })
+	switch {
+	case err != nil:
 		return err
+	case status < 200 || status >= 300:
+		return refused(method, path, status, answer)
+	case out == nil:
+		return nil
 	}
-	defer answer.Close()
-	if out == nil {
-		_, err = io.Copy(io.Discard, answer)
-		return err
-	}
-	return json.NewDecoder(answer).Decode(out)
+	return json.Unmarshal(answer, out)
 }
 
 // Event is one line of a watch.
