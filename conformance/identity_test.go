@@ -321,9 +321,9 @@ func TestImpersonation(t *testing.T) {
 	}
 	eve := certificate(t, apiCA, pki.Identity{CommonName: "eve"})
 	eve.do(t, call{path: at("pods", ns), header: map[string]string{"Impersonate-User": "ann"}}).
-		refused(t, 403, metav1.StatusReasonForbidden, `users "ann" is forbidden: User "eve" cannot impersonate resource "users" in API group "" at the cluster scope`)
+		refused(t, 403, metav1.StatusReasonForbidden, `pods is forbidden: User "eve" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "`+ns+`"`)
 	eve.do(t, call{path: at("pods", ns), header: map[string]string{"Impersonate-User": "eve", "Impersonate-Group": "system:masters"}}).
-		refused(t, 403, metav1.StatusReasonForbidden, "cannot impersonate resource")
+		refused(t, 403, metav1.StatusReasonForbidden, "cannot impersonate-on:user-info:list resource")
 }
 
 // makeAccount makes a service account and its client.

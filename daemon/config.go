@@ -31,6 +31,7 @@ type Config struct {
 	EtcdEndpoints    []string // empty: embedded
 	RuntimeEndpoint  string   // empty: the carried containerd
 	LogLevel         slog.Level
+	Auth             Auth
 	Audit            *Audit             // nil: nothing is noted
 	Encryption       *encryption.Config // nil: values are stored as they are
 	EncryptionFile   string             // read again whenever it changes; "": never

@@ -24,9 +24,6 @@ import (
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/api/openapi"
 	"hansa.dev/hansa/apiserver/auth"
-	"hansa.dev/hansa/apiserver/auth/authn"
-	"hansa.dev/hansa/apiserver/auth/bootstrap"
-	"hansa.dev/hansa/apiserver/auth/node"
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
 	"hansa.dev/hansa/apiserver/auth/token"
@@ -54,7 +51,7 @@ type controlPlane struct {
 	server    *apihttp.Server
 	metrics   *prometheus.Registry
 	tokens    *token.Tokens
-	authorize auth.Chain
+	authorize auth.Authorizer
 }
 
 // address is the address and port at which this machine reaches the API.
@@ -108,16 +105,18 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	}
 	l.run("custom resources", defined.Run)
 	used := func(ctx context.Context, s *corev1.Secret, day string) { p.markUsed(ctx, s, day, log) }
-	tokens, err := token.New(token.Options{Issuer: c.issuer(), Keys: p.authority.TokenKeys(), Clock: clk, Used: used}, p.registry, view)
+	tokens, err := token.New(token.Options{Issuer: c.issuer(), Audiences: c.Auth.Audiences, Keys: p.authority.TokenKeys(), Clock: clk, Used: used}, p.registry, view)
 	if err != nil {
 		return nil, err
 	}
 	p.tokens = tokens
 	roles := rbac.New(p.registry, view)
 	l.cleanup("rbac", func() error { roles.Close(); return nil })
-	authorizer := auth.Chain{node.New(p.registry, view, bootstrap.NodeRules()), roles}
+	authorizer, authenticator, err := startAuth(l, c, p, roles, log)
+	if err != nil {
+		return nil, err
+	}
 	p.authorize = authorizer
-	authenticator := authn.New(authn.NewCertificates(p.authority.API.Pool(), clk), tokens, tokens.Audiences(), authn.AnonymousPaths)
 	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: tokens.Audiences(), Clock: clk}
 
 	services, err := alloc.New(p.store, p.registry, alloc.Config{Families: []corev1.IPFamily{kinds.IPFamilyOf(c.ServiceCIDR.Addr())}, Ports: alloc.DefaultPorts, Clock: clk})
@@ -139,6 +138,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		Rules:      allRules(rules.New(p.registry, view, authorizer, clk), custom.Rules()),
 		Computed:   map[schema.GroupResource]request.Computed{{Resource: "componentstatuses"}: components(l, p.store.Ready)},
 		Audit:      auditLog,
+		Metrics:    p.metrics,
 		Clock:      clk, Logger: log,
 	})
 	if err != nil {

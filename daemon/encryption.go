@@ -4,15 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"hansa.dev/hansa/api"
-	"hansa.dev/hansa/internal/dirwatch"
 	"hansa.dev/hansa/store"
 	"hansa.dev/hansa/store/encryption"
 )
@@ -33,10 +31,9 @@ func encrypted(l *lifecycle, c Config, engine store.Engine, reg *api.Registry, m
 		Help: "Timestamp of the last successful or failed automatic reload of encryption configuration.",
 	}, []string{"status"})}
 	metrics.MustRegister(r.reloads, r.last)
-	if err := r.watch(); err != nil {
-		return nil, errors.Join(fmt.Errorf("follow the encryption configuration: %w", err), e.Close())
+	if err := follow(l, "encryption configuration", r.file, log, r.look); err != nil {
+		return nil, errors.Join(err, e.Close())
 	}
-	l.run("encryption configuration", r.run)
 	return e, nil
 }
 
@@ -52,55 +49,23 @@ type reloader struct {
 	engine  *encryption.Engine
 	reg     *api.Registry
 	log     *slog.Logger
-	dirs    *dirwatch.Watch
 	config  *encryption.Config // in use
 	refused []byte             // the text that was refused last
 	reloads *prometheus.CounterVec
 	last    *prometheus.GaugeVec
 }
 
-// watch watches the folder of the file's name, and of the file itself if the
-// name is a link.
-func (r *reloader) watch() (err error) {
-	if r.dirs == nil {
-		if r.dirs, err = dirwatch.New(dirwatch.Files, filepath.Dir(r.file)); err != nil {
-			return err
-		}
-	}
-	target, err := filepath.EvalSymlinks(r.file)
-	if err != nil {
-		return nil //nolint:nilerr // it is not there for a moment, or for good: the reading says so
-	}
-	return r.dirs.Add(filepath.Dir(target))
-}
-
-func (r *reloader) run(ctx context.Context) error {
-	defer r.dirs.Close()
-	// It may have changed since it was read.
-	for {
-		if err := r.watch(); err != nil {
-			r.log.Error("follow the encryption configuration", "error", err)
-		}
-		r.look(ctx)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.dirs.Changed:
-		}
-	}
-}
-
 // look reads the file, and goes on with it if it is another one.
-func (r *reloader) look(ctx context.Context) {
+func (r *reloader) look(ctx context.Context) time.Duration {
 	data, err := os.ReadFile(r.file)
 	if err == nil {
 		if r.config.Is(data) || bytes.Equal(data, r.refused) {
-			return
+			return 0
 		}
 		err = r.reload(ctx, data)
 	}
 	if ctx.Err() != nil {
-		return
+		return 0
 	}
 	status := "success"
 	if err != nil {
@@ -112,6 +77,7 @@ func (r *reloader) look(ctx context.Context) {
 	}
 	r.reloads.WithLabelValues(status).Inc()
 	r.last.WithLabelValues(status).SetToCurrentTime()
+	return 0
 }
 
 func (r *reloader) reload(ctx context.Context, data []byte) error {

@@ -15,6 +15,7 @@ import (
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/controller/bootstraptoken"
 	"hansa.dev/hansa/controller/certificates"
 	"hansa.dev/hansa/controller/clusterrole"
 	"hansa.dev/hansa/controller/definition"
@@ -88,6 +89,8 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("root-ca-cert-publisher", "root_ca_cert_publisher", 1, func(c door, _ told) loop { return rootca.New(c, p.authority.API.PEM()) })
 	run("kube-apiserver-serving-clustertrustbundle-publisher", "ca_cert_publisher_cluster_trust_bundles", 1, func(c door, _ told) loop { return trustbundle.New(c, p.authority.API.PEM()) })
 	run("certificate-controller", "certificate", 5, func(c door, _ told) loop { return certificates.New(c, p.authority.API) })
+	run("token-cleaner", "token_cleaner", 1, func(c door, _ told) loop { return bootstraptoken.NewCleaner(c) })
+	run("bootstrap-signer", "bootstrap_signer_queue", 1, func(c door, _ told) loop { return bootstraptoken.NewSigner(c) })
 	run("podcertificaterequestcleaner", "podcertificaterequestcleaner", 1, func(c door, _ told) loop { return certificates.NewPodCleaner(c) })
 	run("deployment-controller", "deployment", 5, func(c door, r told) loop { return deployment.New(c, r) })
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
@@ -102,7 +105,8 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c) })
 	run("storage-version-migrator-controller", "storage-version-migrator-controller", 1, func(c door, _ told) loop { return migration.New(c) })
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })
-	run("taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
+	// Kubernetes has no role for this one: it is a part of the node controller.
+	runAs(p.asLoop("node-controller"), "taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
 	run("pod-garbage-collector", "orphaned_pods_nodes", 1, func(c door, _ told) loop { return podgc.New(c) })
 }
 

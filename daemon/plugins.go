@@ -31,7 +31,7 @@ import (
 )
 
 // admissionChain is the plugins that are always on, in Kubernetes' order.
-func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Chain, clk clock.Clock) admission.Chain {
+func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) admission.Chain {
 	return admission.Chain{
 		namespacelifecycle.New(reg, view),
 		limitranger.New(reg, view),

@@ -19,6 +19,12 @@ type Decider interface {
 	authorizer.RuleResolver
 }
 
+// Authorizer is a whole chain, whether or not it may change.
+type Authorizer interface {
+	authorizer.Authorizer
+	authorizer.RuleResolver
+}
+
 // Chain asks authorizers in order until one has an opinion. Members of
 // system:masters are allowed everything before that.
 type Chain []Decider

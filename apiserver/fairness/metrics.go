@@ -2,12 +2,12 @@ package fairness
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
-	"k8s.io/component-base/metrics/legacyregistry"
+
+	"hansa.dev/hansa/internal/librarymetrics"
 )
 
 // metricsPrefix is what the library's metrics have in common.
@@ -26,24 +26,11 @@ var _ prometheus.Collector = (*Filter)(nil)
 // Describe says nothing in advance: there are series only once there are levels.
 func (f *Filter) Describe(chan<- *prometheus.Desc) {}
 
-// Collect passes on the library's metrics, which it keeps in a registry of its
-// own together with those of others.
+// Collect passes on the library's metrics.
 func (f *Filter) Collect(out chan<- prometheus.Metric) {
-	// What could not be gathered is missing, as it would be from the library's
-	// own answer.
-	families, _ := legacyregistry.DefaultGatherer.Gather() //nolint:errcheck // as above
-	for _, family := range families {
-		if !strings.HasPrefix(family.GetName(), metricsPrefix) {
-			continue
-		}
+	for family := range librarymetrics.Families(metricsPrefix) {
 		f.exempt.addTo(family)
-		for _, m := range family.GetMetric() {
-			names := make([]string, len(m.GetLabel()))
-			for i, label := range m.GetLabel() {
-				names[i] = label.GetName()
-			}
-			out <- gathered{prometheus.NewDesc(family.GetName(), family.GetHelp(), names, nil), m}
-		}
+		librarymetrics.Send(family, out)
 	}
 }
 
@@ -73,18 +60,4 @@ func (e *exempt) addTo(family *dto.MetricFamily) {
 	} else {
 		*m.Gauge.Value += float64(e.executing.Load())
 	}
-}
-
-// gathered is a metric as another registry had it.
-type gathered struct {
-	desc   *prometheus.Desc
-	metric *dto.Metric
-}
-
-func (g gathered) Desc() *prometheus.Desc { return g.desc }
-
-func (g gathered) Write(to *dto.Metric) error {
-	to.Label, to.Gauge, to.Counter, to.Histogram = g.metric.Label, g.metric.Gauge, g.metric.Counter, g.metric.Histogram
-	to.Summary, to.Untyped, to.TimestampMs = g.metric.Summary, g.metric.Untyped, g.metric.TimestampMs
-	return nil
 }

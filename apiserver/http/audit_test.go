@@ -410,7 +410,7 @@ func TestNoAuditNoAllocation(t *testing.T) {
 	var none *audit.Record
 	if n := testing.AllocsPerRun(100, func() {
 		none.Decided(0, "", nil)
-		none.Impersonates(requesttest.Admin)
+		none.Impersonates(requesttest.Admin, "")
 		none.Deprecated()
 		none.Patch(nil)
 		none.Answer(nil, nil)

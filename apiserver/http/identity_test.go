@@ -37,7 +37,7 @@ func TestImpersonation(t *testing.T) {
 		t.Errorf("as a member of system:masters: %d", a.code)
 	}
 	s = as("u", map[string]string{"Impersonate-User": "admin"}).status(t)
-	if want := `users "admin" is forbidden: User "u" cannot impersonate resource "users" in API group "" at the cluster scope`; s.Message != want {
+	if want := `configmaps "a" is forbidden: User "u" cannot impersonate-on:user-info:get resource "configmaps" in API group "" in the namespace "default"`; s.Message != want {
 		t.Errorf("who may not impersonate: %s", s.Message)
 	}
 	if s = as("", map[string]string{"Impersonate-Group": "x"}).status(t); s.Code != http.StatusBadRequest {

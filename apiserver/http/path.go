@@ -29,11 +29,12 @@ type Check struct {
 func (s *Server) servePath(w *response, r *http.Request) {
 	path, verb := r.URL.Path, strings.ToLower(r.Method)
 	u, err := s.authenticate(r)
+	attributes := func() *authorizer.AttributesRecord { return &authorizer.AttributesRecord{Verb: verb, Path: path} }
 	if s.Audit != nil {
-		r = s.note(w, r, &authorizer.AttributesRecord{Verb: verb, Path: path}, err != nil, s.Config.Clock.Now(), u)
+		r = s.note(w, r, attributes(), err != nil, s.Config.Clock.Now(), u)
 	}
 	if err == nil {
-		u, err = s.actAs(r, u, w.audit)
+		u, err = s.actAs(r, u, attributes, w.audit)
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -18,6 +18,7 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request"
@@ -174,7 +175,7 @@ func (s *Server) authenticate(r *http.Request) (user.Info, error) {
 
 // actAs says as whom the client goes on, and takes out of the headers what says
 // who it is: no credential goes any further.
-func (s *Server) actAs(r *http.Request, u user.Info, a *audit.Record) (user.Info, error) {
+func (s *Server) actAs(r *http.Request, u user.Info, attributes func() *authorizer.AttributesRecord, a *audit.Record) (user.Info, error) {
 	r.Header.Del("Authorization")
 	as := impersonated(r.Header)
 	if as == nil {
@@ -185,11 +186,14 @@ func (s *Server) actAs(r *http.Request, u user.Info, a *audit.Record) (user.Info
 			delete(r.Header, name)
 		}
 	}
-	u, err := s.Impersonate(r.Context(), u, as)
-	if err == nil {
-		a.Impersonates(u)
+	asks := attributes()
+	asks.User = u
+	other, err := s.Impersonate(r.Context(), asks, as)
+	if err != nil {
+		return nil, err
 	}
-	return u, err
+	a.Impersonates(other.User, other.Constraint)
+	return other.User, nil
 }
 
 const impersonateExtra = authenticationv1.ImpersonateUserExtraHeaderPrefix
@@ -246,12 +250,17 @@ func (s *Server) serveResource(w *response, r *http.Request, t target) {
 	defer func() { done(w, s.Config.Clock.Since(start)) }()
 
 	u, err := s.authenticate(r)
+	attributes := func() *authorizer.AttributesRecord {
+		a := resourceAttributes(info.Verb, t, q)
+		request.Select(a, q.Get("fieldSelector"), q.Get("labelSelector"))
+		return a
+	}
 	if s.Audit != nil {
 		r = s.note(w, r, resourceAttributes(info.Verb, t, q), err != nil, start, u)
 		info.Audit = w.audit
 	}
 	if err == nil {
-		info.User, err = s.actAs(r, u, w.audit)
+		info.User, err = s.actAs(r, u, attributes, w.audit)
 	}
 	if err != nil {
 		s.fail(w, r, err)

@@ -21,6 +21,7 @@ import (
 	"maps"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -62,6 +63,8 @@ type Config struct {
 	Computed map[schema.GroupResource]Computed
 	// Audit is told of every request. Nil: nothing is noted.
 	Audit *audit.Log
+	// Metrics is where the handler registers its own. Nil: nowhere.
+	Metrics prometheus.Registerer
 	// Clock is the real one when nil.
 	Clock clock.PassiveClock
 	// NewUID and Suffix make identities and the random ends of generated names.
@@ -118,7 +121,8 @@ type Handler struct {
 	convert convertor
 	// allocating has one lock for each allocator. Writes that allocate contend
 	// for the same few keys; taking turns saves them most of their retries.
-	allocating map[schema.GroupResource]*sync.Mutex
+	allocating    map[schema.GroupResource]*sync.Mutex
+	impersonation *impersonation
 }
 
 // defaultCache is the size of the cache of encodings, in bytes.
@@ -147,7 +151,7 @@ func New(c Config) (*Handler, error) {
 	}
 	made := c.Converter
 	c.Converter = sync.OnceValue(func() managedfields.TypeConverter { return &typeConverter{TypeConverter: made()} })
-	h := &Handler{Config: c, convert: convertor{c.Registry}, allocating: map[schema.GroupResource]*sync.Mutex{}}
+	h := &Handler{Config: c, convert: convertor{c.Registry}, allocating: map[schema.GroupResource]*sync.Mutex{}, impersonation: newImpersonation(c.Metrics)}
 	for gr := range c.Allocators {
 		h.allocating[gr] = &sync.Mutex{}
 	}

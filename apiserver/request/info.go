@@ -120,21 +120,27 @@ func (i *Info) attributes(verb string) *authorizer.AttributesRecord {
 		ResourceRequest: true,
 		Path:            i.Path,
 	}
-	if i.FieldSelector != "" {
-		if s, err := fields.ParseSelector(i.FieldSelector); err != nil {
+	Select(a, i.FieldSelector, i.LabelSelector)
+	return a
+}
+
+// Select adds the selectors by which a request narrows what it asks for; either
+// may be "".
+func Select(a *authorizer.AttributesRecord, byField, byLabel string) {
+	if byField != "" {
+		if s, err := fields.ParseSelector(byField); err != nil {
 			a.FieldSelectorParsingErr = err
 		} else {
 			a.FieldSelectorRequirements = s.Requirements()
 		}
 	}
-	if i.LabelSelector != "" {
-		if s, err := labels.Parse(i.LabelSelector); err != nil {
+	if byLabel != "" {
+		if s, err := labels.Parse(byLabel); err != nil {
 			a.LabelSelectorParsingErr = err
 		} else {
 			a.LabelSelectorRequirements, _ = s.Requirements()
 		}
 	}
-	return a
 }
 
 // Authorize answers whether the request is allowed: nil, or a 403 in

@@ -53,6 +53,7 @@ type settings struct {
 	runtimeEndpoint  string
 	encryption       string
 	reloadEncryption bool
+	auth             authFlags
 	auditPolicy      string
 	audit            daemon.Audit
 	featureGates     []string
@@ -84,6 +85,7 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
 	f.StringVar(&s.encryption, "encryption-provider-config", "", "file that says how which resources are stored encrypted (EncryptionConfiguration)")
 	f.BoolVar(&s.reloadEncryption, "encryption-provider-config-automatic-reload", false, "go on with that file whenever it changes, without a restart")
+	s.auth.add(f)
 	f.StringVar(&s.auditPolicy, "audit-policy-file", "", "file that says what is noted of which requests (audit.k8s.io/v1 Policy)")
 	f.StringVar(&s.audit.Path, "audit-log-path", "", "file to which it is noted; - is standard output")
 	f.IntVar(&s.audit.MaxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is set aside; 0 is never")
@@ -323,6 +325,12 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		return bad("feature-gates", "%q is not a feature of this version", name)
 	}
 	if err := s.readEncryption(&c); err != nil {
+		return daemon.Config{}, usageError{err}
+	}
+	if c.Auth, err = s.auth.value(); err == nil {
+		err = c.CheckAuth()
+	}
+	if err != nil {
 		return daemon.Config{}, usageError{err}
 	}
 	if c.Audit, err = s.readAudit(); err != nil {

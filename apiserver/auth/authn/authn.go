@@ -12,24 +12,36 @@ import (
 	"unicode/utf8"
 
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 )
 
-// AnonymousPaths are those that anybody may ask for: health and version.
+// AnonymousPaths are those that anybody may ask for, unless said otherwise:
+// health and version.
 var AnonymousPaths = []string{"/healthz", "/livez", "/readyz", "/version", "/version/"}
+
+// DefaultAnonymous lets nobody in particular ask for them, and for nothing else.
+func DefaultAnonymous() apiserver.AnonymousAuthConfig {
+	c := apiserver.AnonymousAuthConfig{Enabled: true}
+	for _, path := range AnonymousPaths {
+		c.Conditions = append(c.Conditions, apiserver.AnonymousAuthCondition{Path: path})
+	}
+	return c
+}
 
 // Authenticator says who sends a request. It is safe for use by any goroutine.
 type Authenticator struct {
 	certificates *Certificates
 	tokens       authenticator.Token
 	audiences    authenticator.Audiences
-	anonymous    []string
+	anonymous    apiserver.AnonymousAuthConfig
 }
 
-// New is an authenticator by certificates and tokens, with anonymous requests
-// on the given paths alone. audiences are the API server's own.
-func New(certificates *Certificates, tokens authenticator.Token, audiences []string, anonymous []string) *Authenticator {
+// New is an authenticator by certificates and tokens. anonymous says where a
+// request without either is let in; without conditions it is everywhere.
+// audiences are the API server's own.
+func New(certificates *Certificates, tokens authenticator.Token, audiences []string, anonymous apiserver.AnonymousAuthConfig) *Authenticator {
 	return &Authenticator{certificates, tokens, audiences, anonymous}
 }
 
@@ -56,13 +68,19 @@ func (z *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Res
 	if len(errs) > 0 {
 		return nil, false, utilerrors.NewAggregate(errs)
 	}
-	if !slices.Contains(z.anonymous, r.URL.Path) {
+	if !z.letsIn(r.URL.Path) {
 		return nil, false, nil
 	}
 	return &authenticator.Response{
 		User:      &user.DefaultInfo{Name: user.Anonymous, Groups: []string{user.AllUnauthenticated}},
 		Audiences: z.audiences,
 	}, true, nil
+}
+
+// letsIn says whether nobody in particular may ask for a path.
+func (z *Authenticator) letsIn(path string) bool {
+	on := z.anonymous.Conditions
+	return z.anonymous.Enabled && (len(on) == 0 || slices.Contains(on, apiserver.AnonymousAuthCondition{Path: path}))
 }
 
 // authenticated adds the group of everybody who is known.

@@ -103,7 +103,7 @@ func shows(r *http.Request, certs ...*x509.Certificate) *http.Request {
 
 func TestAuthenticate(t *testing.T) {
 	authority, stranger := newCA(t), newCA(t)
-	z := authn.New(authn.NewCertificates(authority.pool(), clocktesting.NewFakePassiveClock(epoch)), tokens, []string{"api"}, authn.AnonymousPaths)
+	z := authn.New(authn.NewCertificates(authority.pool(), clocktesting.NewFakePassiveClock(epoch)), tokens, []string{"api"}, authn.DefaultAnonymous())
 	ann := authority.client(pkix.Name{CommonName: "ann", Organization: []string{"dev", "ops"}}, x509.ExtKeyUsageClientAuth)
 	protocol := func(token string) string {
 		return "base64url.bearer.authorization.k8s.io." + base64.RawURLEncoding.EncodeToString([]byte(token))

@@ -26,11 +26,11 @@ import (
 // remembered for as long as its connections last, and later only its dates are
 // looked at.
 type Certificates struct {
-	roots *x509.CertPool
 	clock clock.PassiveClock
 
 	mu    sync.RWMutex
-	known map[leafPointer]*verified
+	roots *x509.CertPool
+	known map[leafPointer]*verified // by roots
 }
 
 // leafPointer names a certificate as a connection has it, without keeping it:
@@ -45,6 +45,15 @@ type verified struct {
 // NewCertificates trusts client certificates that chain to roots.
 func NewCertificates(roots *x509.CertPool, clk clock.PassiveClock) *Certificates {
 	return &Certificates{roots: roots, clock: clk, known: map[leafPointer]*verified{}}
+}
+
+// Trust has all certificates judged by other roots from now on, those of open
+// connections too.
+func (c *Certificates) Trust(roots *x509.CertPool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.roots = roots
+	clear(c.known)
 }
 
 // AuthenticateRequest implements authenticator.Request. It has no opinion on
@@ -74,9 +83,13 @@ func (c *Certificates) lookup(leaf leafPointer) *verified {
 	return c.known[leaf]
 }
 
-func (c *Certificates) remember(leaf *x509.Certificate, v *verified) {
+// remember keeps what the roots have said, unless there are others meanwhile.
+func (c *Certificates) remember(leaf *x509.Certificate, v *verified, roots *x509.CertPool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.roots != roots {
+		return
+	}
 	p := weak.Make(leaf)
 	if c.known[p] == nil {
 		runtime.AddCleanup(leaf, c.forget, p)
@@ -97,8 +110,11 @@ func (c *Certificates) verify(chain []*x509.Certificate, now time.Time) (*verifi
 	for _, cert := range chain[1:] {
 		intermediates.AddCert(cert)
 	}
+	c.mu.RLock()
+	roots := c.roots
+	c.mu.RUnlock()
 	chains, err := leaf.Verify(x509.VerifyOptions{
-		Roots:         c.roots,
+		Roots:         roots,
 		Intermediates: intermediates,
 		CurrentTime:   now,
 		KeyUsages:     []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
@@ -132,7 +148,7 @@ func (c *Certificates) verify(chain []*x509.Certificate, now time.Time) (*verifi
 			v.notAfter = cert.NotAfter
 		}
 	}
-	c.remember(leaf, v)
+	c.remember(leaf, v, roots)
 	return v, nil
 }
 

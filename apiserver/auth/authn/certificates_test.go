@@ -11,10 +11,11 @@ import (
 
 // What is known of a certificate goes with the last connection that has it.
 func TestCertificatesAreForgotten(t *testing.T) {
-	c := NewCertificates(x509.NewCertPool(), clocktesting.NewFakePassiveClock(time.Time{}))
+	roots := x509.NewCertPool()
+	c := NewCertificates(roots, clocktesting.NewFakePassiveClock(time.Time{}))
 	leaf := &x509.Certificate{Raw: []byte("leaf")}
-	c.remember(leaf, &verified{})
-	c.remember(leaf, &verified{})
+	c.remember(leaf, &verified{}, roots)
+	c.remember(leaf, &verified{}, roots)
 	known := func() int {
 		c.mu.RLock()
 		defer c.mu.RUnlock()

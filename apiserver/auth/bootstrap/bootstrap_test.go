@@ -285,7 +285,7 @@ func TestDefaultsAllow(t *testing.T) {
 		{loop("deployment-controller"), "create", ":pods", "shop", false},
 		{loop("replicaset-controller"), "create", ":pods", "shop", true},
 		{loop("namespace-controller"), "deletecollection", "apps:deployments", "shop", true},
-		{loop("taint-eviction-controller"), "delete", ":pods", "shop", true},
+		{loop("node-controller"), "delete", ":pods", "shop", true},
 		{loop("job-controller"), "update", "batch:jobs/status", "shop", true},
 		{&user.DefaultInfo{Name: "system:kube-scheduler"}, "create", ":pods/binding", "shop", true},
 		{&user.DefaultInfo{Name: "system:kube-scheduler"}, "create", ":pods", "shop", false},

@@ -32,12 +32,7 @@ func controllerRoles() []*rbacv1.ClusterRole {
 func controllerBindings() []*rbacv1.ClusterRoleBinding {
 	var bindings []*rbacv1.ClusterRoleBinding
 	for _, c := range controllers() {
-		b := bind(controllerPrefix+c.name, controllerPrefix+c.name, account(c.name))
-		if c.name == "node-controller" {
-			// Taint eviction is part of it, in a loop of its own.
-			b.Subjects = append(b.Subjects, account("taint-eviction-controller"))
-		}
-		bindings = append(bindings, b)
+		bindings = append(bindings, bind(controllerPrefix+c.name, controllerPrefix+c.name, account(c.name)))
 	}
 	return bindings
 }

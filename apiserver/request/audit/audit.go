@@ -217,10 +217,11 @@ type Record struct {
 
 func (r *Record) shows(level internal.Level) bool { return r != nil && !r.level.Less(level) }
 
-// Impersonates notes as whom the client goes on.
-func (r *Record) Impersonates(u user.Info) {
+// Impersonates notes as whom the client goes on, and the verb that gave it leave
+// where that was not for all requests alike.
+func (r *Record) Impersonates(u user.Info, constraint string) {
 	if r != nil {
-		r.event.LogImpersonatedUser(u, "")
+		r.event.LogImpersonatedUser(u, constraint)
 	}
 }
 
