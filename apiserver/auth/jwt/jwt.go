@@ -113,6 +113,9 @@ func (g *generation) unready() error {
 	return errors.Join(errs...)
 }
 
+// readyEvery is how often the issuers of a new configuration are looked at.
+const readyEvery = 100 * time.Millisecond
+
 // How long a configuration whose place was taken goes on for requests under way,
 // and how long after that what is counted of its issuers is forgotten.
 const (
@@ -129,7 +132,7 @@ func (a *Authenticator) Reload(ctx context.Context, c *apiserver.AuthenticationC
 		return err
 	}
 	var why error
-	waited := wait.PollUntilContextCancel(ctx, time.Second, true, func(context.Context) (bool, error) {
+	waited := wait.PollUntilContextCancel(ctx, readyEvery, true, func(context.Context) (bool, error) {
 		why = next.unready()
 		return why == nil, nil
 	})
