@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -135,7 +136,7 @@ kind: AuthenticationConfiguration
 anonymous: {enabled: true, conditions: [{path: /livez}]}
 jwt:
 - issuer: {url: %q, audiences: [hansa], certificateAuthority: %s}
-  claimValidationRules: [{expression: claims.verified, message: nobody has verified you}]
+  claimValidationRules: [{expression: claims.verified == true, message: nobody has verified you}]
   claimMappings:
     username: {expression: '%q + claims.sub'}
     groups: {claim: groups, prefix: "g:"}
@@ -175,6 +176,7 @@ func TestAccessByConfiguration(t *testing.T) {
 		reply(w, r)
 	})
 	access := newReviewer[authorizationv1.SubjectAccessReview](t, c, "access")
+	access.does(func(w http.ResponseWriter, r *authorizationv1.SubjectAccessReview) { reply(w, r) }) // it has no opinion
 	authority, err := pki.Open(t.TempDir(), pki.Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -324,9 +326,12 @@ func (c *cluster) clientCAs(t *testing.T, authority *pki.Authority, file string)
 		t.Fatal(err)
 	}
 	p := c.bearer(t, "")
-	transport := p.http.Transport.(*http.Transport).Clone()
-	transport.TLSClientConfig.Certificates = append(transport.TLSClientConfig.Certificates, *cert)
-	p.http = &http.Client{Transport: transport}
+	shows, err := tlsOf(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	shows.Certificates = []tls.Certificate{*cert}
+	p.http = &http.Client{Transport: &http.Transport{TLSClientConfig: shows}}
 	p.is(t, "guest", "guests")
 	other, err := pki.Open(t.TempDir(), pki.Options{})
 	if err != nil {
@@ -441,7 +446,7 @@ func TestConstrainedImpersonation(t *testing.T) {
 	create(t, "clusterrolebindings", "", "metadata: {name: "+who+"}\nroleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "+who+"}\nsubjects: [{kind: User, name: "+who+", apiGroup: rbac.authorization.k8s.io}]")
 	grant(t, ns, "ann", "ann-"+ns, `[{apiGroups: [""], resources: [pods, secrets], verbs: [list]}]`)
 	list("ann-"+ns).refused(t, 403, metav1.StatusReasonForbidden, `pods is forbidden: User "`+who+`" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "`+ns+`"`)
-	grant(t, ns, "on", who, `[{apiGroups: [""], resources: [pods], verbs: ['impersonate-on:user-info:list']}]`)
+	grant(t, ns, "leave", who, `[{apiGroups: [""], resources: [pods], verbs: ['impersonate-on:user-info:list']}]`)
 	if a := list("ann-" + ns); a.code != http.StatusOK {
 		t.Errorf("ann's pods: %d %s", a.code, a.body)
 	}

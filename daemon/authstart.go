@@ -101,7 +101,13 @@ func startAuthenticator(l *lifecycle, c Config, read *access, p *controlPlane, l
 		remote = append(remote, read.webhook)
 	}
 	if len(remote) > 0 {
-		local = append(local, cache.New(union.New(remote...), true, tokenTTL, 0))
+		others := cache.New(union.New(remote...), true, tokenTTL, 0)
+		local = append(local, authenticator.TokenFunc(func(ctx context.Context, token string) (*authenticator.Response, bool, error) {
+			if _, asked := authenticator.AudiencesFrom(ctx); !asked {
+				ctx = authenticator.WithAudiences(ctx, audiences)
+			}
+			return others.AuthenticateToken(ctx, token)
+		}))
 	}
 	return authn.New(certificates, union.New(local...), audiences, read.anonymous), nil
 }
