@@ -246,36 +246,39 @@ func TestAccessByConfiguration(t *testing.T) {
 	t.Run("token file", func(t *testing.T) { c.bearer(t, "from-a-file").is(t, "filed", "a", "b") })
 	t.Run("client CA", func(t *testing.T) { c.clientCAs(t, authority, cas) })
 	t.Run("bootstrap tokens", func(t *testing.T) { c.bootstrapTokens(t, p) })
-	t.Run("authorization webhook", func(t *testing.T) {
-		list := call{path: at("pods", "default")}
-		access.does(func(w http.ResponseWriter, r *authorizationv1.SubjectAccessReview) {
-			r.Status.Allowed, r.Status.Reason = r.Spec.ResourceAttributes != nil && r.Spec.ResourceAttributes.Resource == "pods", "no goods for you"
-			reply(w, r)
-		})
-		for range 2 {
-			ann().want(t, http.StatusOK, list, nil)
-		}
-		if asked := access.questions(); len(asked) != 1 || asked[0].Spec.User != "shop:ann" || asked[0].Spec.ResourceAttributes.Namespace != "default" || asked[0].Spec.ResourceAttributes.Verb != "list" {
-			t.Errorf("asked %+v", asked)
-		}
-		ann().do(t, call{path: at("secrets", "default")}).refused(t, 403, metav1.StatusReasonForbidden,
-			`secrets is forbidden: User "shop:ann" cannot list resource "secrets" in API group "" in the namespace "default": no goods for you`)
-		// RBAC comes after it, and is not asked when it fails.
-		access.does(func(w http.ResponseWriter, _ *authorizationv1.SubjectAccessReview) {
-			http.Error(w, "broken", http.StatusTeapot)
-		})
-		ann().do(t, call{path: at("configmaps", "default")}).refused(t, 500, metav1.StatusReasonInternalError, "")
-		c.bearer(t, "from-a-file").do(t, call{path: at("pods", "default")}).refused(t, 403, metav1.StatusReasonForbidden, `User "filed" cannot list resource "pods"`)
-		for series, want := range map[string]string{
-			`apiserver_authorization_decisions_total{decision="allowed",name="shop",type="Webhook"}`: "2",
-			`apiserver_authorization_webhook_evaluations_total{name="shop",result="error"}`:          "1",
-		} {
-			if got := p.metric(t, series); got != want {
-				t.Errorf("%s is %q, want %s", series, got, want)
-			}
-		}
-	})
+	t.Run("authorization webhook", func(t *testing.T) { c.authorizationWebhook(t, p, access, ann) })
 	t.Run("reload", func(t *testing.T) { c.reloads(t, p, issuer, access.kubeconfig, ann) })
+}
+
+// authorizationWebhook is asked about ann, and about nobody else.
+func (c *cluster) authorizationWebhook(t *testing.T, p *peer, access *reviewer[authorizationv1.SubjectAccessReview], ann func(...string) *peer) {
+	list := call{path: at("pods", "default")}
+	access.does(func(w http.ResponseWriter, r *authorizationv1.SubjectAccessReview) {
+		r.Status.Allowed, r.Status.Reason = r.Spec.ResourceAttributes != nil && r.Spec.ResourceAttributes.Resource == "pods", "no goods for you"
+		reply(w, r)
+	})
+	for range 2 {
+		ann().want(t, http.StatusOK, list, nil)
+	}
+	if asked := access.questions(); len(asked) != 1 || asked[0].Spec.User != "shop:ann" || asked[0].Spec.ResourceAttributes.Namespace != "default" || asked[0].Spec.ResourceAttributes.Verb != "list" {
+		t.Errorf("asked %+v", asked)
+	}
+	ann().do(t, call{path: at("secrets", "default")}).refused(t, 403, metav1.StatusReasonForbidden,
+		`secrets is forbidden: User "shop:ann" cannot list resource "secrets" in API group "" in the namespace "default": no goods for you`)
+	// RBAC comes after it, and is not asked when it fails.
+	access.does(func(w http.ResponseWriter, _ *authorizationv1.SubjectAccessReview) {
+		http.Error(w, "broken", http.StatusTeapot)
+	})
+	ann().do(t, call{path: at("configmaps", "default")}).refused(t, 500, metav1.StatusReasonInternalError, "")
+	c.bearer(t, "from-a-file").do(t, call{path: at("pods", "default")}).refused(t, 403, metav1.StatusReasonForbidden, `User "filed" cannot list resource "pods"`)
+	for series, want := range map[string]string{
+		`apiserver_authorization_decisions_total{decision="allowed",name="shop",type="Webhook"}`: "2",
+		`apiserver_authorization_webhook_evaluations_total{name="shop",result="error"}`:          "1",
+	} {
+		if got := p.metric(t, series); got != want {
+			t.Errorf("%s is %q, want %s", series, got, want)
+		}
+	}
 }
 
 // reloads changes both files, to something good and to something bad.

@@ -104,12 +104,9 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return nil, err
 	}
 	l.run("custom resources", defined.Run)
-	used := func(ctx context.Context, s *corev1.Secret, day string) { p.markUsed(ctx, s, day, log) }
-	tokens, err := token.New(token.Options{Issuer: c.issuer(), Audiences: c.Auth.Audiences, Keys: p.authority.TokenKeys(), Clock: clk, Used: used}, p.registry, view)
-	if err != nil {
+	if p.tokens, err = p.newTokens(c, log); err != nil {
 		return nil, err
 	}
-	p.tokens = tokens
 	roles := rbac.New(p.registry, view)
 	l.cleanup("rbac", func() error { roles.Close(); return nil })
 	authorizer, authenticator, err := startAuth(l, c, p, roles, log)
@@ -117,7 +114,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return nil, err
 	}
 	p.authorize = authorizer
-	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: tokens.Audiences(), Clock: clk}
+	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: p.tokens.Audiences(), Clock: clk}
 
 	services, err := alloc.New(p.store, p.registry, alloc.Config{Families: []corev1.IPFamily{kinds.IPFamilyOf(c.ServiceCIDR.Addr())}, Ports: alloc.DefaultPorts, Clock: clk})
 	if err != nil {
@@ -134,7 +131,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 			return conv
 		},
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
-		Hooks:      hooks(reviewer, tokens),
+		Hooks:      hooks(reviewer, p.tokens),
 		Rules:      allRules(rules.New(p.registry, view, authorizer, clk), custom.Rules()),
 		Computed:   map[schema.GroupResource]request.Computed{{Resource: "componentstatuses"}: components(l, p.store.Ready)},
 		Audit:      auditLog,
@@ -144,7 +141,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	if err != nil {
 		return nil, err
 	}
-	paths, err := openIDPaths(tokens, c.AdvertiseAddress, listener.Addr().(*net.TCPAddr).Port)
+	paths, err := openIDPaths(p.tokens, c.AdvertiseAddress, listener.Addr().(*net.TCPAddr).Port)
 	if err != nil {
 		return nil, err
 	}
@@ -195,6 +192,14 @@ func openEngine(ctx context.Context, c Config, a *pki.Authority, log *slog.Logge
 // as is a client of the same process with an identity of its own.
 func (p *controlPlane) as(name, manager string, groups ...string) *direct.Client {
 	return direct.New(p.handler, &user.DefaultInfo{Name: name, Groups: append(groups, user.AllAuthenticated)}, manager)
+}
+
+// newTokens issues the tokens of service accounts, and knows whose one is.
+func (p *controlPlane) newTokens(c Config, log *slog.Logger) (*token.Tokens, error) {
+	used := func(ctx context.Context, s *corev1.Secret, day string) { p.markUsed(ctx, s, day, log) }
+	return token.New(token.Options{
+		Issuer: c.issuer(), Audiences: c.Auth.Audiences, Keys: p.authority.TokenKeys(), Clock: clock.RealClock{}, Used: used,
+	}, p.registry, p.store.View())
 }
 
 // markUsed writes on a secret the day on which its token was used.

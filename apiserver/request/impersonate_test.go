@@ -57,131 +57,138 @@ func (*leaves) EvaluateConditions(context.Context, authorizer.ConditionsAwareDec
 
 const onNode = "authentication.kubernetes.io/node-name"
 
-// What is asked, in this order, and as whom the request goes on: KEP-5284
-// "Constrained Impersonation", and "User impersonation" of the documentation.
+// Who asks in the tests below, and one as whom they ask.
+var (
+	ann   = &user.DefaultInfo{Name: "ann"}
+	agent = &user.DefaultInfo{Name: "system:serviceaccount:ns:agent", Extra: map[string][]string{onNode: {"n1"}, "k": {"v"}}}
+	node  = &user.DefaultInfo{Name: "system:node:n1"}
+)
+
+// impersonations are what is asked, in this order, and as whom the request goes
+// on: KEP-5284 "Constrained Impersonation", and "User impersonation" of the
+// documentation.
+var impersonations = []struct {
+	name    string
+	by      user.Info
+	as      *user.DefaultInfo
+	given   []string
+	asked   []string
+	groups  string // of whom the request goes on as; "": refused
+	verb    string
+	refused string
+}{
+	{
+		name: "a user, as ever", by: ann, as: &user.DefaultInfo{Name: "bob"},
+		given:  []string{"impersonate /users bob"},
+		asked:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate /users bob"},
+		groups: "system:authenticated",
+	},
+	{
+		name: "a user, for this alone", by: ann, as: &user.DefaultInfo{Name: "bob", UID: "1", Groups: []string{"g"}, Extra: map[string][]string{"a.b/k": {"v", "w"}}},
+		given: []string{
+			"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/uids 1",
+			"impersonate:user-info authentication.k8s.io/groups g", "impersonate:user-info authentication.k8s.io/userextras/a.b/k v", "impersonate:user-info authentication.k8s.io/userextras/a.b/k w",
+		},
+		groups: "g system:authenticated", verb: "impersonate:user-info",
+		refused: "",
+	},
+	{
+		name: "a user whom nobody may be", by: ann, as: &user.DefaultInfo{Name: "bob"},
+		asked:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate /users bob"},
+		refused: `pods is forbidden: User "ann" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "ns"`,
+	},
+	{
+		name: "a group that may not be", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"g", "h"}},
+		given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups g"},
+		refused: `groups.authentication.k8s.io "h" is forbidden: User "ann" cannot impersonate:user-info resource "groups" in API group "authentication.k8s.io" at the cluster scope`,
+	},
+	{
+		name: "masters, by the old verb alone", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"system:masters"}},
+		given:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups system:masters", "impersonate /users bob", "impersonate /groups system:masters"},
+		groups: "system:masters system:authenticated",
+	},
+	{
+		name: "masters, for this alone", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"system:masters"}},
+		given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups system:masters"},
+		refused: "impersonating the system:masters group is not allowed",
+	},
+	{
+		name: "many groups at once", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"a", "b", "c", "d"}},
+		given:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups *"},
+		asked:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups *"},
+		groups: "a b c d system:authenticated", verb: "impersonate:user-info",
+	},
+	{
+		name: "an extra field in capitals", by: ann, as: &user.DefaultInfo{Name: "bob", Extra: map[string][]string{"a.b/K": {"v"}}},
+		given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob"},
+		refused: `impersonating a non-lowercase key in extra is not allowed: "a.b/K"`,
+	},
+	{
+		name: "an extra field with an empty value", by: ann, as: &user.DefaultInfo{Name: "bob", Extra: map[string][]string{"a.b/k": {""}}},
+		given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob"},
+		refused: "impersonating the empty string value in extra is not allowed",
+	},
+	{
+		name: "many extra fields at once", by: ann, as: &user.DefaultInfo{Name: "bob", Extra: map[string][]string{"a.b/k": {"1", "2", "3", "4"}}},
+		given:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/userextras/* *"},
+		groups: "system:authenticated", verb: "impersonate:user-info",
+	},
+	{
+		name: "a service account, as ever", by: ann, as: &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"},
+		given:  []string{"impersonate /serviceaccounts ns/robot"},
+		asked:  []string{"impersonate-on:serviceaccount:list /pods ns/", "impersonate /serviceaccounts ns/robot"},
+		groups: "system:serviceaccounts system:serviceaccounts:ns system:authenticated",
+	},
+	{
+		name: "a service account, for this alone", by: ann, as: &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"},
+		given:  []string{"impersonate-on:serviceaccount:list /pods ns/", "impersonate:serviceaccount authentication.k8s.io/serviceaccounts ns/robot"},
+		groups: "system:serviceaccounts system:serviceaccounts:ns system:authenticated", verb: "impersonate:serviceaccount",
+	},
+	{
+		name: "a service account with groups of one's own", by: ann, as: &user.DefaultInfo{Name: "system:serviceaccount:ns:robot", Groups: []string{"g"}},
+		given:  []string{"impersonate /serviceaccounts ns/robot", "impersonate /groups g"},
+		asked:  []string{"impersonate /serviceaccounts ns/robot", "impersonate /groups g"},
+		groups: "g system:authenticated",
+	},
+	{
+		name: "any node", by: ann, as: node,
+		given:  []string{"impersonate-on:arbitrary-node:list /pods ns/", "impersonate:arbitrary-node authentication.k8s.io/nodes n1"},
+		groups: "system:nodes system:authenticated", verb: "impersonate:arbitrary-node",
+	},
+	{
+		name: "a node, as ever", by: ann, as: node,
+		given:  []string{"impersonate /users system:node:n1"},
+		groups: "system:authenticated",
+	},
+	{
+		name: "the node of one's pod", by: agent, as: node,
+		given:  []string{"impersonate-on:associated-node:list /pods ns/", "impersonate:associated-node authentication.k8s.io/nodes *"},
+		asked:  []string{"impersonate-on:associated-node:list /pods ns/", "impersonate:associated-node authentication.k8s.io/nodes *"},
+		groups: "system:nodes system:authenticated", verb: "impersonate:associated-node",
+	},
+	{
+		name: "another node than that of one's pod", by: agent, as: &user.DefaultInfo{Name: "system:node:n2"},
+		given:   []string{"impersonate-on:associated-node:list /pods ns/", "impersonate:associated-node authentication.k8s.io/nodes *"},
+		refused: `cannot impersonate-on:arbitrary-node:list resource "pods"`,
+	},
+	{
+		name: "nobody", by: ann, as: &user.DefaultInfo{Name: user.Anonymous},
+		given:  []string{"impersonate /users system:anonymous"},
+		groups: "system:unauthenticated",
+	},
+	{
+		name: "the groups of nobody", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"system:unauthenticated"}},
+		given:  []string{"impersonate /users bob", "impersonate /groups system:unauthenticated"},
+		groups: "system:unauthenticated",
+	},
+	{
+		name: "no name", by: ann, as: &user.DefaultInfo{Groups: []string{"g"}},
+		refused: `requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"g"}, Extra:map[string][]string(nil)} without impersonating a user name`,
+	},
+}
+
 func TestImpersonationModes(t *testing.T) {
-	ann := &user.DefaultInfo{Name: "ann"}
-	agent := &user.DefaultInfo{Name: "system:serviceaccount:ns:agent", Extra: map[string][]string{onNode: {"n1"}, "k": {"v"}}}
-	node := &user.DefaultInfo{Name: "system:node:n1"}
-	for _, tt := range []struct {
-		name    string
-		by      user.Info
-		as      *user.DefaultInfo
-		given   []string
-		asked   []string
-		groups  string // of whom the request goes on as; "": refused
-		verb    string
-		refused string
-	}{
-		{
-			name: "a user, as ever", by: ann, as: &user.DefaultInfo{Name: "bob"},
-			given:  []string{"impersonate /users bob"},
-			asked:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate /users bob"},
-			groups: "system:authenticated",
-		},
-		{
-			name: "a user, for this alone", by: ann, as: &user.DefaultInfo{Name: "bob", UID: "1", Groups: []string{"g"}, Extra: map[string][]string{"a.b/k": {"v", "w"}}},
-			given: []string{
-				"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/uids 1",
-				"impersonate:user-info authentication.k8s.io/groups g", "impersonate:user-info authentication.k8s.io/userextras/a.b/k v", "impersonate:user-info authentication.k8s.io/userextras/a.b/k w",
-			},
-			groups: "g system:authenticated", verb: "impersonate:user-info",
-			refused: "",
-		},
-		{
-			name: "a user whom nobody may be", by: ann, as: &user.DefaultInfo{Name: "bob"},
-			asked:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate /users bob"},
-			refused: `pods is forbidden: User "ann" cannot impersonate-on:user-info:list resource "pods" in API group "" in the namespace "ns"`,
-		},
-		{
-			name: "a group that may not be", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"g", "h"}},
-			given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups g"},
-			refused: `groups.authentication.k8s.io "h" is forbidden: User "ann" cannot impersonate:user-info resource "groups" in API group "authentication.k8s.io" at the cluster scope`,
-		},
-		{
-			name: "masters, by the old verb alone", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"system:masters"}},
-			given:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups system:masters", "impersonate /users bob", "impersonate /groups system:masters"},
-			groups: "system:masters system:authenticated",
-		},
-		{
-			name: "masters, for this alone", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"system:masters"}},
-			given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups system:masters"},
-			refused: "impersonating the system:masters group is not allowed",
-		},
-		{
-			name: "many groups at once", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"a", "b", "c", "d"}},
-			given:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups *"},
-			asked:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/groups *"},
-			groups: "a b c d system:authenticated", verb: "impersonate:user-info",
-		},
-		{
-			name: "an extra field in capitals", by: ann, as: &user.DefaultInfo{Name: "bob", Extra: map[string][]string{"a.b/K": {"v"}}},
-			given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob"},
-			refused: `impersonating a non-lowercase key in extra is not allowed: "a.b/K"`,
-		},
-		{
-			name: "an extra field with an empty value", by: ann, as: &user.DefaultInfo{Name: "bob", Extra: map[string][]string{"a.b/k": {""}}},
-			given:   []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob"},
-			refused: "impersonating the empty string value in extra is not allowed",
-		},
-		{
-			name: "many extra fields at once", by: ann, as: &user.DefaultInfo{Name: "bob", Extra: map[string][]string{"a.b/k": {"1", "2", "3", "4"}}},
-			given:  []string{"impersonate-on:user-info:list /pods ns/", "impersonate:user-info authentication.k8s.io/users bob", "impersonate:user-info authentication.k8s.io/userextras/* *"},
-			groups: "system:authenticated", verb: "impersonate:user-info",
-		},
-		{
-			name: "a service account, as ever", by: ann, as: &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"},
-			given:  []string{"impersonate /serviceaccounts ns/robot"},
-			asked:  []string{"impersonate-on:serviceaccount:list /pods ns/", "impersonate /serviceaccounts ns/robot"},
-			groups: "system:serviceaccounts system:serviceaccounts:ns system:authenticated",
-		},
-		{
-			name: "a service account, for this alone", by: ann, as: &user.DefaultInfo{Name: "system:serviceaccount:ns:robot"},
-			given:  []string{"impersonate-on:serviceaccount:list /pods ns/", "impersonate:serviceaccount authentication.k8s.io/serviceaccounts ns/robot"},
-			groups: "system:serviceaccounts system:serviceaccounts:ns system:authenticated", verb: "impersonate:serviceaccount",
-		},
-		{
-			name: "a service account with groups of one's own", by: ann, as: &user.DefaultInfo{Name: "system:serviceaccount:ns:robot", Groups: []string{"g"}},
-			given:  []string{"impersonate /serviceaccounts ns/robot", "impersonate /groups g"},
-			asked:  []string{"impersonate /serviceaccounts ns/robot", "impersonate /groups g"},
-			groups: "g system:authenticated",
-		},
-		{
-			name: "any node", by: ann, as: node,
-			given:  []string{"impersonate-on:arbitrary-node:list /pods ns/", "impersonate:arbitrary-node authentication.k8s.io/nodes n1"},
-			groups: "system:nodes system:authenticated", verb: "impersonate:arbitrary-node",
-		},
-		{
-			name: "a node, as ever", by: ann, as: node,
-			given:  []string{"impersonate /users system:node:n1"},
-			groups: "system:authenticated",
-		},
-		{
-			name: "the node of one's pod", by: agent, as: node,
-			given:  []string{"impersonate-on:associated-node:list /pods ns/", "impersonate:associated-node authentication.k8s.io/nodes *"},
-			asked:  []string{"impersonate-on:associated-node:list /pods ns/", "impersonate:associated-node authentication.k8s.io/nodes *"},
-			groups: "system:nodes system:authenticated", verb: "impersonate:associated-node",
-		},
-		{
-			name: "another node than that of one's pod", by: agent, as: &user.DefaultInfo{Name: "system:node:n2"},
-			given:   []string{"impersonate-on:associated-node:list /pods ns/", "impersonate:associated-node authentication.k8s.io/nodes *"},
-			refused: `cannot impersonate-on:arbitrary-node:list resource "pods"`,
-		},
-		{
-			name: "nobody", by: ann, as: &user.DefaultInfo{Name: user.Anonymous},
-			given:  []string{"impersonate /users system:anonymous"},
-			groups: "system:unauthenticated",
-		},
-		{
-			name: "the groups of nobody", by: ann, as: &user.DefaultInfo{Name: "bob", Groups: []string{"system:unauthenticated"}},
-			given:  []string{"impersonate /users bob", "impersonate /groups system:unauthenticated"},
-			groups: "system:unauthenticated",
-		},
-		{
-			name: "no name", by: ann, as: &user.DefaultInfo{Groups: []string{"g"}},
-			refused: `requested &user.DefaultInfo{Name:"", UID:"", Groups:[]string{"g"}, Extra:map[string][]string(nil)} without impersonating a user name`,
-		},
-	} {
+	for _, tt := range impersonations {
 		t.Run(tt.name, func(t *testing.T) {
 			z := &leaves{given: tt.given}
 			h := requesttest.Handler(t, func(c *request.Config) { c.Authorizer = z })

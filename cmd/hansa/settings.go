@@ -324,16 +324,7 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		name, _, _ := strings.Cut(g, "=")
 		return bad("feature-gates", "%q is not a feature of this version", name)
 	}
-	if err := s.readEncryption(&c); err != nil {
-		return daemon.Config{}, usageError{err}
-	}
-	if c.Auth, err = s.auth.value(); err == nil {
-		err = c.CheckAuth()
-	}
-	if err != nil {
-		return daemon.Config{}, usageError{err}
-	}
-	if c.Audit, err = s.readAudit(); err != nil {
+	if err := s.readFiles(&c); err != nil {
 		return daemon.Config{}, usageError{err}
 	}
 	c.DetectMutations = os.Getenv(detectVariable) == "1"
@@ -348,6 +339,21 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		return bad("log-level", "%q is not debug, info, warn or error", s.logLevel)
 	}
 	return c, nil
+}
+
+// readFiles reads the files that settings name.
+func (s *settings) readFiles(c *daemon.Config) (err error) {
+	if err := s.readEncryption(c); err != nil {
+		return err
+	}
+	if c.Auth, err = s.auth.value(); err != nil {
+		return err
+	}
+	if err := c.CheckAuth(); err != nil {
+		return err
+	}
+	c.Audit, err = s.readAudit()
+	return err
 }
 
 // readEncryption reads how values are stored, if that is said.

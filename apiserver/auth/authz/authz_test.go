@@ -301,7 +301,7 @@ func TestReload(t *testing.T) {
 	}
 	allowed(true)
 	for text, want := range map[string]string{
-		head + "- {type: RBAC, name: rbac}\n":                          "missing required types: [Node]",
+		head + "- {type: RBAC, name: rbac}\n":                              "missing required types: [Node]",
 		head + "- {type: Node, name: other}\n- {type: RBAC, name: rbac}\n": "expected name node for authorizer Node instead of other",
 		"nonsense": "failed to load AuthorizationConfiguration from file: ",
 		strings.Replace(h.config(fmt.Sprintf(cached, "Deny")), h.file, "/nowhere/x", 1): "/nowhere/x",
