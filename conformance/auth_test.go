@@ -271,6 +271,14 @@ func (c *cluster) authorizationWebhook(t *testing.T, p *peer, access *reviewer[a
 	})
 	ann().do(t, call{path: at("configmaps", "default")}).refused(t, 500, metav1.StatusReasonInternalError, "")
 	c.bearer(t, "from-a-file").do(t, call{path: at("pods", "default")}).refused(t, 403, metav1.StatusReasonForbidden, `User "filed" cannot list resource "pods"`)
+	for _, series := range []string{
+		`authentication_attempts{result="success"}`, `authentication_attempts{result="error"}`, `authenticated_user_requests{username="other"}`,
+		`authorization_attempts_total{result="no-opinion"}`, `authorization_duration_seconds_count{result="allowed"}`,
+	} {
+		if p.metric(t, series) == "" {
+			t.Errorf("there is no %s", series)
+		}
+	}
 	for series, want := range map[string]string{
 		`apiserver_authorization_decisions_total{decision="allowed",name="shop",type="Webhook"}`: "2",
 		`apiserver_authorization_webhook_evaluations_total{name="shop",result="error"}`:          "1",

@@ -344,12 +344,17 @@ func TestMetrics(t *testing.T) {
 	c.createConfigMap("a")
 	c.do(call{path: configMaps + "/a"})
 	c.do(call{path: configMaps + "/a/nonsense"})
+	c.do(call{path: configMaps, token: "wrong"})
 	got := string(c.do(call{path: "/metrics"}).body)
 	for _, want := range []string{
 		`apiserver_request_total{code="201",component="apiserver",dry_run="",group="",resource="configmaps",scope="namespace",subresource="",verb="POST",version="v1"} 1`,
 		`apiserver_request_total{code="200",component="apiserver",dry_run="",group="",resource="configmaps",scope="resource",subresource="",verb="GET",version="v1"} 1`,
 		`apiserver_request_duration_seconds_count{`,
 		`apiserver_current_inflight_requests{request_kind="readOnly"}`,
+		`authentication_attempts{result="success"} 4`,
+		`authentication_attempts{result="error"} 1`,
+		`authentication_duration_seconds_count{result="success"} 4`,
+		`authenticated_user_requests{username="admin"} 4`,
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %s in\n%s", want, got)

@@ -4,13 +4,16 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 
 	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/internal/results"
 )
 
 // metrics are those of Kubernetes' API server, under its names.
@@ -22,6 +25,8 @@ type metrics struct {
 	inflight *prometheus.GaugeVec
 	long     *prometheus.GaugeVec
 	events   *prometheus.CounterVec
+	attempts *results.Counts // to authenticate
+	users    *prometheus.CounterVec
 
 	reading, writing prometheus.Gauge
 	series           sync.Map // series → *observers
@@ -75,7 +80,12 @@ func newMetrics(r *prometheus.Registry) *metrics {
 			Help: "Number of events sent in watch clients",
 		}, []string{"group", "version", "resource"}),
 	}
-	r.MustRegister(m.total, m.duration, m.size, m.inflight, m.long, m.events)
+	m.attempts = results.New("authentication_attempts", "Counter of authenticated attempts.",
+		"authentication_duration_seconds", "Authentication duration in seconds broken out by result.", "success", "failure", "error")
+	m.users = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "authenticated_user_requests", Help: "Counter of authenticated requests broken out by username.",
+	}, []string{"username"})
+	r.MustRegister(m.total, m.duration, m.size, m.inflight, m.long, m.events, m.attempts, m.users)
 	m.reading, m.writing = m.inflight.WithLabelValues("readOnly"), m.inflight.WithLabelValues("mutating")
 	return m
 }
@@ -168,6 +178,31 @@ func scopeOf(t target) string {
 		return "namespace"
 	}
 	return "cluster"
+}
+
+// authenticated counts whether it was found out who sent a request.
+func (m *metrics) authenticated(answer *authenticator.Response, ok bool, err error, took time.Duration) {
+	switch {
+	case err != nil:
+		m.attempts.Add("error", took)
+	case !ok:
+		m.attempts.Add("failure", took)
+	default:
+		m.attempts.Add("success", took)
+		m.users.WithLabelValues(kindOfUser(answer.User.GetName())).Inc()
+	}
+}
+
+// kindOfUser is what Kubernetes' metrics make of a name: there are too many
+// users, and they are nobody's business.
+func kindOfUser(name string) string {
+	switch {
+	case name == "admin", name == "client", name == "kube_proxy", name == "kubelet", name == "system:serviceaccount:kube-system:default":
+		return name
+	case strings.Contains(name, "@"):
+		return "email_id"
+	}
+	return "other"
 }
 
 func (m *metrics) watchEvents(info *request.Info, n int) {

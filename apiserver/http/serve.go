@@ -163,7 +163,9 @@ func (s *Server) finish(w *response, r *http.Request) {
 
 // authenticate says who asks.
 func (s *Server) authenticate(r *http.Request) (user.Info, error) {
+	began := s.Config.Clock.Now()
 	answer, ok, err := s.Authenticator.AuthenticateRequest(r)
+	s.metrics.authenticated(answer, ok, err, s.Config.Clock.Since(began))
 	if err != nil || !ok {
 		if err != nil {
 			s.Logger.Debug("authentication failed", "path", r.URL.Path, "from", r.RemoteAddr, "error", err)

@@ -37,6 +37,7 @@ import (
 	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/apiserver/request/codec"
 	"hansa.dev/hansa/apiserver/request/fields"
+	"hansa.dev/hansa/internal/results"
 	"hansa.dev/hansa/store"
 )
 
@@ -123,6 +124,8 @@ type Handler struct {
 	// for the same few keys; taking turns saves them most of their retries.
 	allocating    map[schema.GroupResource]*sync.Mutex
 	impersonation *impersonation
+	// authorizations are those of whole requests.
+	authorizations *results.Counts
 }
 
 // defaultCache is the size of the cache of encodings, in bytes.
@@ -151,7 +154,10 @@ func New(c Config) (*Handler, error) {
 	}
 	made := c.Converter
 	c.Converter = sync.OnceValue(func() managedfields.TypeConverter { return &typeConverter{TypeConverter: made()} })
-	h := &Handler{Config: c, convert: convertor{c.Registry}, allocating: map[schema.GroupResource]*sync.Mutex{}, impersonation: newImpersonation(c.Metrics)}
+	h := &Handler{Config: c, convert: convertor{c.Registry}, allocating: map[schema.GroupResource]*sync.Mutex{}, impersonation: newImpersonation(c.Metrics), authorizations: newAuthorizations()}
+	if c.Metrics != nil {
+		c.Metrics.MustRegister(h.authorizations)
+	}
 	for gr := range c.Allocators {
 		h.allocating[gr] = &sync.Mutex{}
 	}

@@ -2,6 +2,7 @@ package request_test
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
@@ -252,6 +254,42 @@ func TestImpersonationRemembersTheMode(t *testing.T) {
 	} {
 		if series = "apiserver_impersonation_" + series; got[series] != want {
 			t.Errorf("%s is %v, want %v", series, got[series], want)
+		}
+	}
+}
+
+// What the authorizer says of whole requests is counted under upstream's names.
+func TestAuthorizationMetrics(t *testing.T) {
+	metrics := prometheus.NewRegistry()
+	decision, failure := authorizer.DecisionAllow, error(nil)
+	h := requesttest.Handler(t, func(c *request.Config) {
+		c.Metrics = metrics
+		c.Authorizer = authorizer.AuthorizerFunc(func(context.Context, authorizer.Attributes) (authorizer.Decision, string, error) {
+			return decision, "", failure
+		})
+	})
+	before := metricstest.Values(t, metrics)
+	for _, tt := range []struct {
+		decision authorizer.Decision
+		err      error
+		result   string
+		code     metav1.StatusReason
+	}{
+		{authorizer.DecisionAllow, nil, "allowed", ""},
+		{authorizer.DecisionDeny, nil, "denied", metav1.StatusReasonForbidden},
+		{authorizer.DecisionNoOpinion, nil, "no-opinion", metav1.StatusReasonForbidden},
+		{authorizer.DecisionNoOpinion, errors.New("broken"), "error", metav1.StatusReasonInternalError},
+	} {
+		decision, failure = tt.decision, tt.err
+		err := h.Authorize(t.Context(), requesttest.Info("get", "v1", "pods", "default", "p"))
+		if tt.code == "" && err != nil || tt.code != "" && apierrors.ReasonForError(err) != tt.code {
+			t.Errorf("%s: %v", tt.result, err)
+		}
+		got := metricstest.Values(t, metrics)
+		for _, series := range []string{"authorization_attempts_total", "authorization_duration_seconds"} {
+			if series += "{result=" + tt.result + "}"; got[series] != before[series]+1 {
+				t.Errorf("%s is %v", series, got[series])
+			}
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/internal/results"
 )
 
 // Info says who asks for what. It belongs to the request.
@@ -146,23 +147,51 @@ func Select(a *authorizer.AttributesRecord, byField, byLabel string) {
 // Authorize answers whether the request is allowed: nil, or a 403 in
 // Kubernetes' words.
 func (h *Handler) Authorize(ctx context.Context, info *Info) error {
-	return h.decide(ctx, info.attributes(info.Verb), info.Audit)
+	return h.decideWhole(ctx, info.attributes(info.Verb), info.Audit)
 }
 
 // AuthorizePath is Authorize for paths that are not of a resource. verb is the
 // lower-case HTTP method.
 func (h *Handler) AuthorizePath(ctx context.Context, u user.Info, verb, path string, r *audit.Record) error {
-	return h.decide(ctx, &authorizer.AttributesRecord{User: u, Verb: verb, Path: path}, r)
+	return h.decideWhole(ctx, &authorizer.AttributesRecord{User: u, Verb: verb, Path: path}, r)
 }
 
 // authorize asks for something beside the request as a whole.
 func (h *Handler) authorize(ctx context.Context, a *authorizer.AttributesRecord) error {
-	return h.decide(ctx, a, nil)
+	decision, reason, err := h.Authorizer.Authorize(ctx, a)
+	return refusalOf(a, decision, reason, err)
 }
 
-func (h *Handler) decide(ctx context.Context, a *authorizer.AttributesRecord, r *audit.Record) error {
+// decideWhole is the answer about a request as a whole, which is noted and
+// counted.
+func (h *Handler) decideWhole(ctx context.Context, a *authorizer.AttributesRecord, r *audit.Record) error {
+	began := h.Clock.Now()
 	decision, reason, err := h.Authorizer.Authorize(ctx, a)
+	h.authorizations.Add(resultOf(decision, err), h.Clock.Since(began))
 	r.Decided(decision, reason, err)
+	return refusalOf(a, decision, reason, err)
+}
+
+// newAuthorizations are the metrics of Kubernetes' authorization filter.
+func newAuthorizations() *results.Counts {
+	return results.New("authorization_attempts_total", "Counter of authorization attempts broken down by result. It can be either 'allowed', 'denied', 'no-opinion' or 'error'.",
+		"authorization_duration_seconds", "Authorization duration in seconds broken out by result.",
+		"allowed", "denied", "no-opinion", "error")
+}
+
+func resultOf(decision authorizer.Decision, err error) string {
+	switch {
+	case decision == authorizer.DecisionAllow:
+		return "allowed"
+	case err != nil:
+		return "error"
+	case decision == authorizer.DecisionDeny:
+		return "denied"
+	}
+	return "no-opinion"
+}
+
+func refusalOf(a *authorizer.AttributesRecord, decision authorizer.Decision, reason string, err error) error {
 	switch {
 	case decision == authorizer.DecisionAllow:
 		return nil
