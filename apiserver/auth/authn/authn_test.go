@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/asn1"
+	"k8s.io/apiserver/pkg/apis/apiserver"
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	clocktesting "k8s.io/utils/clock/testing"
@@ -218,5 +219,51 @@ func BenchmarkCertificate(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		z.AuthenticateRequest(r)
+	}
+}
+
+// Where nobody in particular is let in: --anonymous-auth, and "anonymous" of an
+// AuthenticationConfiguration.
+func TestAnonymous(t *testing.T) {
+	livez := []apiserver.AnonymousAuthCondition{{Path: "/livez"}}
+	for _, tt := range []struct {
+		config apiserver.AnonymousAuthConfig
+		path   string
+		in     bool
+	}{
+		{authn.DefaultAnonymous(), "/version", true},
+		{authn.DefaultAnonymous(), "/api", false},
+		{apiserver.AnonymousAuthConfig{}, "/version", false},
+		{apiserver.AnonymousAuthConfig{Enabled: true}, "/api/v1/pods", true},
+		{apiserver.AnonymousAuthConfig{Enabled: true, Conditions: livez}, "/livez", true},
+		{apiserver.AnonymousAuthConfig{Enabled: true, Conditions: livez}, "/livez/etcd", false},
+		{apiserver.AnonymousAuthConfig{Enabled: true, Conditions: livez}, "/version", false},
+	} {
+		z := authn.New(authn.NewCertificates(x509.NewCertPool(), clocktesting.NewFakePassiveClock(epoch)), tokens, []string{"api"}, tt.config)
+		got, in, err := z.AuthenticateRequest(request(tt.path))
+		if in != tt.in || err != nil || in && got.User.GetName() != user.Anonymous {
+			t.Errorf("%+v lets in to %s: %v, %v", tt.config, tt.path, in, err)
+		}
+		if _, in, err := z.AuthenticateRequest(request(tt.path, "Authorization", "Bearer bad")); in || err == nil {
+			t.Errorf("%+v lets somebody in whom it does not believe", tt.config)
+		}
+	}
+}
+
+// When the authorities change, certificates that were found good are judged anew.
+func TestTrust(t *testing.T) {
+	old, next := newCA(t), newCA(t)
+	z := authn.NewCertificates(old.pool(), clocktesting.NewFakePassiveClock(epoch))
+	byOld := shows(request("/"), old.client(pkix.Name{CommonName: "ann"}, x509.ExtKeyUsageClientAuth))
+	byNext := shows(request("/"), next.client(pkix.Name{CommonName: "bob"}, x509.ExtKeyUsageClientAuth))
+	for _, roots := range []*ca{old, next, old} {
+		z.Trust(roots.pool())
+		for r, want := range map[*http.Request]bool{byOld: roots == old, byNext: roots == next} {
+			for range 2 { // found out, and remembered
+				if _, ok, _ := z.AuthenticateRequest(r); ok != want {
+					t.Errorf("let in %v, want %v", ok, want)
+				}
+			}
+		}
 	}
 }

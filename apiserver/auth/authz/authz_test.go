@@ -328,7 +328,7 @@ func TestInvalidConfigurations(t *testing.T) {
 		{"a type twice", head + "authorizers: [{type: RBAC, name: rbac}, {type: RBAC, name: two}]\n", `authorizers[1].type: Duplicate value: "RBAC"`},
 		{"a name twice", head + "authorizers: [{type: RBAC, name: x}, {type: Node, name: x}]\n", `authorizers[1].name: Duplicate value: "x"`},
 		{"no webhook", head + "authorizers: [{type: Webhook, name: w}]\n", "authorizers[0].webhook: Required value: required when type=Webhook"},
-		{"too long a timeout", h.config("    timeout: 31s\n    failurePolicy: Deny\n    authorizedTTL: 1s\n    unauthorizedTTL: 1s"), `authorizers[1].timeout: Invalid value: "31s": must be <= 30s`},
+		{"too long a timeout", h.config("    timeout: 31s\n    failurePolicy: Deny\n    authorizedTTL: 1s\n    unauthorizedTTL: 1s"), `authorizers[1].timeout: Invalid value: "31s": must be > 0s and <= 30s`},
 		{"no failure policy", h.config("    timeout: 3s\n    authorizedTTL: 1s\n    unauthorizedTTL: 1s"), "authorizers[1].failurePolicy: Required value"},
 		{"a broken condition", h.config(fmt.Sprintf(cached, "Deny") + "\n    matchConditions: [{expression: 'request.'}]"), "matchConditions[0].expression: Invalid value: \"request.\": compilation failed"},
 		{"a condition that is no condition", h.config(fmt.Sprintf(cached, "Deny") + "\n    matchConditions: [{expression: '1'}]"), "must evaluate to bool"},
