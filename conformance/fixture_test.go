@@ -18,12 +18,16 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 
 	"hansa.dev/hansa/internal/fixtures"
 )
 
-// The scheme of client-go has no definitions.
-func init() { utilruntime.Must(apiextensionsv1.AddToScheme(scheme.Scheme)) }
+// The scheme of client-go has neither definitions nor APIServices.
+func init() {
+	utilruntime.Must(apiextensionsv1.AddToScheme(scheme.Scheme))
+	utilruntime.Must(apiregistrationv1.AddToScheme(scheme.Scheme))
+}
 
 var encodings = map[string]struct {
 	mediaType string

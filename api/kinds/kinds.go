@@ -85,6 +85,7 @@ func All() []*api.Resource {
 		volumeAttributesClass(),
 		storageVersionMigration(),
 		customResourceDefinition(),
+		apiService(),
 	}
 }
 

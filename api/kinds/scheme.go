@@ -31,6 +31,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // Scheme knows the Go types of every served version, of the bodies of
@@ -68,6 +69,7 @@ var scheme = sync.OnceValue(func() *runtime.Scheme {
 		storagev1.AddToScheme,
 		metav1.AddMetaToScheme,
 		apiextensionsv1.AddToScheme,
+		apiregistrationv1.AddToScheme,
 		addOptions,
 	} {
 		utilruntime.Must(add(s))

@@ -6,7 +6,7 @@
 // takes them.
 package openapi
 
-//go:generate go tool openapi-gen --output-dir ../../hack/openapi/definitions --output-pkg hansa.dev/hansa/hack/openapi/definitions --output-file zz_generated.go --report-filename /dev/null --go-header-file /dev/null k8s.io/api/apps/v1 k8s.io/api/authentication/v1 k8s.io/api/authorization/v1 k8s.io/api/autoscaling/v1 k8s.io/api/autoscaling/v2 k8s.io/api/batch/v1 k8s.io/api/certificates/v1 k8s.io/api/coordination/v1 k8s.io/api/core/v1 k8s.io/api/discovery/v1 k8s.io/api/events/v1 k8s.io/api/flowcontrol/v1 k8s.io/api/networking/v1 k8s.io/api/node/v1 k8s.io/api/policy/v1 k8s.io/api/rbac/v1 k8s.io/api/resource/v1 k8s.io/api/scheduling/v1 k8s.io/api/scheduling/v1alpha3 k8s.io/api/storage/v1 k8s.io/api/storagemigration/v1 k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1 k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version
+//go:generate go tool openapi-gen --output-dir ../../hack/openapi/definitions --output-pkg hansa.dev/hansa/hack/openapi/definitions --output-file zz_generated.go --report-filename /dev/null --go-header-file /dev/null k8s.io/api/apps/v1 k8s.io/api/authentication/v1 k8s.io/api/authorization/v1 k8s.io/api/autoscaling/v1 k8s.io/api/autoscaling/v2 k8s.io/api/batch/v1 k8s.io/api/certificates/v1 k8s.io/api/coordination/v1 k8s.io/api/core/v1 k8s.io/api/discovery/v1 k8s.io/api/events/v1 k8s.io/api/flowcontrol/v1 k8s.io/api/networking/v1 k8s.io/api/node/v1 k8s.io/api/policy/v1 k8s.io/api/rbac/v1 k8s.io/api/resource/v1 k8s.io/api/scheduling/v1 k8s.io/api/scheduling/v1alpha3 k8s.io/api/storage/v1 k8s.io/api/storagemigration/v1 k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1 k8s.io/apimachinery/pkg/apis/meta/v1 k8s.io/apimachinery/pkg/api/resource k8s.io/apimachinery/pkg/util/intstr k8s.io/apimachinery/pkg/runtime k8s.io/apimachinery/pkg/version k8s.io/kube-aggregator/pkg/apis/apiregistration/v1
 //go:generate go run -tags generate hansa.dev/hansa/hack/openapi -out data
 
 import (
@@ -53,6 +53,15 @@ func (d Document) Open() (io.ReadCloser, error) {
 
 func document(b []byte) Document {
 	return Document{Hash: fmt.Sprintf("%X", sha512.Sum512(b)), make: func() ([]byte, error) { return b, nil }}
+}
+
+// Text is a document of its text.
+func Text(text []byte) (Document, error) {
+	data, err := zipped(func(w io.Writer) error { _, err := w.Write(text); return err })
+	if err != nil {
+		return Document{}, fmt.Errorf("compress a document: %w", err)
+	}
+	return document(data), nil
 }
 
 func mustRead(name string) []byte {
