@@ -1,5 +1,5 @@
-// Package authn says who sends a request: by the client certificate of its
-// connection, by a bearer token, or, on a few paths that say nothing of the
+// Package authn says who sends a request: by what a front proxy says, by the client
+// certificate of its connection, by a bearer token, or, on a few paths that say nothing of the
 // cluster, as nobody in particular.
 package authn
 
@@ -32,6 +32,7 @@ func DefaultAnonymous() apiserver.AnonymousAuthConfig {
 
 // Authenticator says who sends a request. It is safe for use by any goroutine.
 type Authenticator struct {
+	proxies      *FrontProxies // nil: none is believed
 	certificates *Certificates
 	tokens       authenticator.Token
 	audiences    authenticator.Audiences
@@ -42,7 +43,7 @@ type Authenticator struct {
 // request without either is let in; without conditions it is everywhere.
 // audiences are the API server's own.
 func New(certificates *Certificates, tokens authenticator.Token, audiences []string, anonymous apiserver.AnonymousAuthConfig) *Authenticator {
-	return &Authenticator{certificates, tokens, audiences, anonymous}
+	return &Authenticator{certificates: certificates, tokens: tokens, audiences: audiences, anonymous: anonymous}
 }
 
 // AuthenticateRequest implements authenticator.Request. It takes the token out
@@ -52,6 +53,7 @@ func New(certificates *Certificates, tokens authenticator.Token, audiences []str
 func (z *Authenticator) AuthenticateRequest(r *http.Request) (*authenticator.Response, bool, error) {
 	var errs []error
 	for _, try := range []func(*http.Request) (*authenticator.Response, bool, error){
+		z.proxies.AuthenticateRequest,
 		z.certificates.AuthenticateRequest,
 		z.bearer,
 		z.webSocketBearer,
