@@ -17,7 +17,7 @@ import (
 	"hansa.dev/hansa/controller/serviceaccount"
 )
 
-func namespaces(c client.Interface, _ events.Recorder) controller.Loop { return namespace.New(c) }
+func namespaces(c client.Interface, _ events.Recorder) controller.Loop { return namespace.New(c, nil) }
 func accounts(c client.Interface, _ events.Recorder) controller.Loop   { return serviceaccount.New(c) }
 func rootCAs(c client.Interface, _ events.Recorder) controller.Loop {
 	return rootca.New(c, []byte("PEM"))

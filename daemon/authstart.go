@@ -109,7 +109,7 @@ func startAuthenticator(l *lifecycle, c Config, read *access, p *controlPlane, l
 			return others.AuthenticateToken(ctx, token)
 		}))
 	}
-	return authn.New(certificates, union.New(local...), audiences, read.anonymous), nil
+	return authn.New(certificates, union.New(local...), audiences, read.anonymous).WithFrontProxies(p.frontProxies(clock.RealClock{})), nil
 }
 
 // startIssuers believes the tokens of others.

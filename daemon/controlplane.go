@@ -18,11 +18,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/api/openapi"
+	"hansa.dev/hansa/apiserver/aggregation"
 	"hansa.dev/hansa/apiserver/auth"
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
@@ -52,6 +54,7 @@ type controlPlane struct {
 	metrics   *prometheus.Registry
 	tokens    *token.Tokens
 	authorize auth.Authorizer
+	aggregate *aggregation.Server
 }
 
 // address is the address and port at which this machine reaches the API.
@@ -104,6 +107,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return nil, err
 	}
 	l.run("custom resources", defined.Run)
+	p.aggregate = startAggregation(l, p, log)
 	if p.tokens, err = p.newTokens(c, log); err != nil {
 		return nil, err
 	}
@@ -152,7 +156,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	p.server, err = apihttp.New(apihttp.Config{
 		Requests: p.handler, Authenticator: authenticator, Version: version.Get(), Address: c.address(),
 		Connectors: connectors(p), Paths: paths, Limiter: limiter,
-		OpenAPI: documents(p.registry),
+		Aggregation: p.aggregate, OpenAPI: documents(p.registry, p.aggregate),
 		Metrics: p.metrics, Clock: clk, Logger: log,
 	})
 	if err != nil {
@@ -166,8 +170,11 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	return p, nil
 }
 
-func documents(reg *api.Registry) *apihttp.OpenAPI {
-	d := openapi.NewDefined(reg)
+func documents(reg *api.Registry, others *aggregation.Server) *apihttp.OpenAPI {
+	d := openapi.NewDefined(reg, func() ([]*spec.Swagger, <-chan struct{}) {
+		specs := others.Specs()
+		return specs.List, specs.Ended
+	})
 	return &apihttp.OpenAPI{V2JSON: d.V2JSON, V2Proto: d.V2Proto, V3: d.V3}
 }
 

@@ -15,6 +15,8 @@ import (
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/controller/apiservice"
+	"hansa.dev/hansa/controller/authentication"
 	"hansa.dev/hansa/controller/bootstraptoken"
 	"hansa.dev/hansa/controller/certificates"
 	"hansa.dev/hansa/controller/clusterrole"
@@ -80,6 +82,13 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	runAs(server, servicecidr.DefaultName, "default_service_cidr", 1, func(c door, r told) loop { return servicecidr.NewDefault(c, r, services.String()) })
 	runAs(server, ipaddress.Name, "services", 5, func(c door, r told) loop { return ipaddress.New(c, r) })
 	runAs(server, definition.Name, "crd_naming_condition_controller", 1, func(c door, _ told) loop { return definition.New(c) })
+	runAs(server, apiservice.RegistrationName, "autoregister", 1, func(c door, _ told) loop { return apiservice.NewRegistration(c) })
+	runAs(server, apiservice.AvailabilityName, "RemoteAvailabilityController", 5, func(c door, _ told) loop {
+		return apiservice.NewAvailability(c, p.metrics, p.aggregate.Probe)
+	})
+	runAs(server, authentication.Name, "cluster_authentication_trust_controller", 1, func(c door, _ told) loop {
+		return authentication.New(c, p.authenticationInfo())
+	})
 	run("service-cidrs-controller", "ipaddresses", 5, func(c door, r told) loop { return servicecidr.New(c, r) })
 	run("clusterrole-aggregation-controller", "ClusterRoleAggregator", 1, func(c door, _ told) loop { return clusterrole.New(c) })
 	run("service-account-controller", "serviceaccount", 1, func(c door, _ told) loop { return serviceaccount.New(c) })
@@ -102,7 +111,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("endpoint-controller", "endpoint", 5, func(c door, r told) loop { return endpoints.New(c, r) })
 	run("resource-claim-controller", "resource_claim", 5, func(c door, r told) loop { return resourceclaim.New(c, r) })
 	run("generic-garbage-collector", "garbage_collector_attempt_to_delete", 5, func(c door, r told) loop { return garbage.New(c, r) })
-	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c) })
+	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c, p.remoteContents()) })
 	run("storage-version-migrator-controller", "storage-version-migrator-controller", 1, func(c door, _ told) loop { return migration.New(c) })
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })
 	// Kubernetes has no role for this one: it is a part of the node controller.

@@ -139,9 +139,14 @@ func (x *proxies) portName(namespace, name string, number int64) (string, error)
 	return "", apierrors.NewServiceUnavailable(fmt.Sprintf("no service port %d found for service %q", number, name))
 }
 
-// endpoints are the ready addresses behind a port of a service, those of IPv4
-// if there are any.
+// endpoints are the ready addresses of pods behind a port of a service, those of
+// IPv4 if there are any.
 func (x *proxies) endpoints(namespace, service, port string) []string {
+	return x.ready(namespace, service, port, func(e *discoveryv1.Endpoint) bool { return x.isPod(namespace, e) })
+}
+
+// ready are the ready addresses behind a port of a service that are allowed.
+func (x *proxies) ready(namespace, service, port string, allowed func(*discoveryv1.Endpoint) bool) []string {
 	hosts := map[discoveryv1.AddressType][]string{}
 	for o := range x.view.List(x.slices, namespace) {
 		sl := o.(*discoveryv1.EndpointSlice)
@@ -153,7 +158,7 @@ func (x *proxies) endpoints(namespace, service, port string) []string {
 				continue
 			}
 			for _, e := range sl.Endpoints {
-				if ptr.Deref(e.Conditions.Ready, true) && x.isPod(namespace, &e) {
+				if ptr.Deref(e.Conditions.Ready, true) && len(e.Addresses) > 0 && allowed(&e) {
 					hosts[sl.AddressType] = append(hosts[sl.AddressType], net.JoinHostPort(e.Addresses[0], strconv.Itoa(int(*p.Port))))
 				}
 			}

@@ -25,28 +25,42 @@ import (
 // schemas when somebody asks. Its methods may be called from any goroutine.
 type Defined struct {
 	registry *api.Registry
+	others   func() (list []*spec.Swagger, ended <-chan struct{}) // nil: none
 
 	mu    sync.Mutex
-	until <-chan struct{} // when what follows is out of date
-	v2    [2]*Document    // JSON and protobuf
+	until [2]<-chan struct{} // when what follows is out of date
+	v2    [2]*Document       // JSON and protobuf
 	v3    map[string]Document
 	made  map[string]Document // v3 documents of before that may still be good
 }
 
-// NewDefined makes the documents of a registry.
-func NewDefined(reg *api.Registry) *Defined {
-	return &Defined{registry: reg, until: reg.Changed()}
+// NewDefined makes the documents of a registry, and of what other servers
+// describe in version 2, until ended: valid documents with nothing in them but
+// their own, the most important first. No others: nil.
+func NewDefined(reg *api.Registry, others func() (list []*spec.Swagger, ended <-chan struct{})) *Defined {
+	d := &Defined{registry: reg, others: others}
+	d.renew()
+	return d
+}
+
+func (d *Defined) renew() {
+	d.until[0] = d.registry.Changed()
+	if d.others != nil {
+		_, d.until[1] = d.others()
+	}
 }
 
 // refresh forgets what is out of date. The caller holds d.mu.
 func (d *Defined) refresh() {
 	select {
-	case <-d.until:
+	case <-d.until[0]:
+		d.made, d.v3 = d.v3, nil
+	case <-d.until[1]:
 	default:
 		return
 	}
-	d.made = d.v3
-	d.until, d.v2, d.v3 = d.registry.Changed(), [2]*Document{}, nil
+	d.v2 = [2]*Document{}
+	d.renew()
 }
 
 // defined are the versions that are served of kinds without a Go type.
@@ -226,10 +240,17 @@ func (d *Defined) documentV2(form int, base func() Document, add func(io.Writer,
 		return *d.v2[form]
 	}
 	served := d.defined()
-	if len(served) == 0 {
+	var others []*spec.Swagger
+	if d.others != nil {
+		others, d.until[1] = d.others()
+	}
+	if len(served) == 0 && len(others) == 0 {
 		return base()
 	}
-	data, err := mergeV2(base(), served, add)
+	data, err := mergeV2(base(), served, others, add)
+	if err != nil && len(others) > 0 {
+		data, err = mergeV2(base(), served, nil, add)
+	}
 	if err != nil {
 		return base() // better than none; schemas were valid when they were written
 	}
@@ -238,7 +259,7 @@ func (d *Defined) documentV2(form int, base func() Document, add func(io.Writer,
 	return doc
 }
 
-func mergeV2(base Document, served []*api.Served, add func(io.Writer, io.Reader, *spec.Swagger) error) ([]byte, error) {
+func mergeV2(base Document, served []*api.Served, others []*spec.Swagger, add func(io.Writer, io.Reader, *spec.Swagger) error) ([]byte, error) {
 	more := &spec.Swagger{SwaggerProps: spec.SwaggerProps{
 		Swagger: "2.0", Info: info, Definitions: spec.Definitions{}, Paths: &spec.Paths{Paths: map[string]spec.PathItem{}},
 	}}
@@ -259,6 +280,11 @@ func mergeV2(base Document, served []*api.Served, add func(io.Writer, io.Reader,
 			more.Definitions[name] = *schema
 		}
 	}
+	for _, other := range others {
+		if err := addOther(more, other); err != nil {
+			return nil, err
+		}
+	}
 	r, err := base.Open()
 	if err != nil {
 		return nil, err
@@ -273,6 +299,16 @@ func spliceJSON(w io.Writer, base io.Reader, more *spec.Swagger) error {
 	if err != nil {
 		return err
 	}
+	if len(more.Parameters) > 0 { // of which the document has none
+		added, err := json.Marshal(more.Parameters)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(w, `{"parameters":%s,`, added); err != nil {
+			return err
+		}
+		text = text[1:]
+	}
 	for _, part := range []struct {
 		head string
 		more any
@@ -280,6 +316,9 @@ func spliceJSON(w io.Writer, base io.Reader, more *spec.Swagger) error {
 		added, err := json.Marshal(part.more)
 		if err != nil {
 			return err
+		}
+		if len(added) <= len("{}") {
+			continue
 		}
 		before, after, ok := bytes.Cut(text, []byte(part.head))
 		if !ok {

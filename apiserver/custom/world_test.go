@@ -94,7 +94,7 @@ func worldOver(t testing.TB, e store.Engine, opts store.Options, definitions ...
 }
 
 func documents(reg *api.Registry) *apihttp.OpenAPI {
-	d := openapi.NewDefined(reg)
+	d := openapi.NewDefined(reg, nil)
 	return &apihttp.OpenAPI{V2JSON: d.V2JSON, V2Proto: d.V2Proto, V3: d.V3}
 }
 

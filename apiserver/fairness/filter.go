@@ -200,7 +200,7 @@ func (f *Filter) Serve(ctx context.Context, r Request) Verdict {
 // inside of a call, so a goroutine waits there until the watch has started.
 func (f *Filter) Begin(ctx context.Context, r Request) (started, ended func(), v Verdict) {
 	if privileged(r.User()) {
-		return f.exempt.begin(r), f.control.RegisterWatch(httpRequest(r.Meaning(), r)), Verdict{}
+		return f.exempt.begin(r), f.register(r.Meaning(), r), Verdict{}
 	}
 	t := f.turn(r)
 	began, initialized := make(chan struct{}), make(chan struct{})
@@ -220,6 +220,15 @@ func (f *Filter) Begin(ctx context.Context, r Request) (started, ended func(), v
 		}
 		return nil, nil, t.refuse()
 	}
-	ended = f.control.RegisterWatch(httpRequest(t.meaning, r))
+	ended = f.register(t.meaning, r)
 	return sync.OnceFunc(func() { close(initialized) }), ended, Verdict{}
+}
+
+// register counts a watch, which costs those seats that write what it watches, and
+// nothing of what else has a turn as a watch has.
+func (f *Filter) register(meaning *apirequest.RequestInfo, r Request) (ended func()) {
+	if ended = f.control.RegisterWatch(httpRequest(meaning, r)); ended == nil {
+		return func() {}
+	}
+	return ended
 }

@@ -12,6 +12,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/transport"
 
 	"hansa.dev/hansa/apiserver/request"
 )
@@ -110,13 +111,18 @@ func Forward(w http.ResponseWriter, r *http.Request, to *url.URL, transport http
 }
 
 // pass passes a request on, rewritten, and the answer back.
-func pass(w http.ResponseWriter, r *http.Request, transport http.RoundTripper, rewrite func(*httputil.ProxyRequest)) error {
+func pass(w http.ResponseWriter, r *http.Request, carrier http.RoundTripper, rewrite func(*httputil.ProxyRequest)) error {
 	var failed error
 	proxy := &httputil.ReverseProxy{
-		Transport:     transport,
+		Transport:     carrier,
 		FlushInterval: -1,
-		Rewrite:       rewrite,
-		ErrorHandler:  func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
+		Rewrite: func(p *httputil.ProxyRequest) {
+			// What a client says about itself there is for nobody to believe.
+			transport.SetAuthProxyHeaders(p.Out, "", "", nil, nil)
+			p.Out.Header.Del("X-Remote-User")
+			rewrite(p)
+		},
+		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 	}
 	proxy.ServeHTTP(w, r)
 	var status apierrors.APIStatus

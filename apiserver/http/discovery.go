@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
+	"hansa.dev/hansa/apiserver/aggregation"
 	"hansa.dev/hansa/apiserver/request/codec"
 )
 
@@ -24,7 +26,8 @@ import (
 // another one is built for the first who asks.
 type discovery struct {
 	until    <-chan struct{} // closed when it is out of date
-	groups   []string        // "" first, in order of preference
+	others   *aggregation.State
+	groups   []string // "" first, in order of preference
 	versions map[string][]schema.GroupVersion
 	docs     map[string]discoveryDoc // by path
 	// aggregated are the two documents at /api and /apis.
@@ -42,33 +45,22 @@ type aggregatedDoc struct {
 	etag string
 }
 
-// groupOrder is the order in which clients should look for a kind that several
-// groups have; groups not named come last, by name.
-var groupOrder = []string{"", "apiregistration.k8s.io", "apps", "events.k8s.io", "authentication.k8s.io", "authorization.k8s.io",
-	"autoscaling", "batch", "certificates.k8s.io", "networking.k8s.io", "policy", "rbac.authorization.k8s.io", "storage.k8s.io",
-	"admissionregistration.k8s.io", "apiextensions.k8s.io", "scheduling.k8s.io", "coordination.k8s.io", "node.k8s.io", "discovery.k8s.io"}
-
-func groupRank(group string) int {
-	if i := slices.Index(groupOrder, group); i >= 0 {
-		return i
-	}
-	return len(groupOrder)
-}
-
 // discovered is what there is to discover now.
 func (s *Server) discovered() *discovery {
 	d := s.discovery.Load()
-	if d != nil && !over(d.until) {
+	if d != nil && !d.over() {
 		return d
 	}
 	s.discovering.Lock()
 	defer s.discovering.Unlock()
-	if d = s.discovery.Load(); d == nil || over(d.until) {
-		d = newDiscovery(s.Registry, s.Address)
+	if d = s.discovery.Load(); d == nil || d.over() {
+		d = newDiscovery(s.Registry, s.Aggregation.State(), s.Address)
 		s.discovery.Store(d)
 	}
 	return d
 }
+
+func (d *discovery) over() bool { return over(d.until) || over(d.others.Ended()) }
 
 func over(c <-chan struct{}) bool {
 	select {
@@ -79,39 +71,71 @@ func over(c <-chan struct{}) bool {
 	}
 }
 
-func newDiscovery(registry *api.Registry, address string) *discovery {
-	d := &discovery{until: registry.Changed(), versions: map[string][]schema.GroupVersion{}, docs: map[string]discoveryDoc{}}
+func newDiscovery(registry *api.Registry, others *aggregation.State, address string) *discovery {
+	d := &discovery{until: registry.Changed(), others: others, versions: map[string][]schema.GroupVersion{}, docs: map[string]discoveryDoc{}}
 	resources := map[schema.GroupVersion][]*api.Served{}
-	defined := map[string]bool{}
+	remotes := others.Remotes()
+	for gv := range remotes {
+		d.versions[gv.Group] = append(d.versions[gv.Group], gv)
+	}
 	for _, served := range registry.Served() {
 		gv := served.Version.GroupVersion
+		if remotes[gv] != nil {
+			continue
+		}
 		if resources[gv] == nil {
 			d.versions[gv.Group] = append(d.versions[gv.Group], gv)
 		}
 		resources[gv] = append(resources[gv], served)
-		defined[gv.Group] = defined[gv.Group] || served.View != nil
 	}
-	for group := range defined {
-		if defined[group] {
-			// Definitions come in no order; those of built-in kinds do.
-			slices.SortStableFunc(d.versions[group], func(a, b schema.GroupVersion) int {
-				return -version.CompareKubeAwareVersionStrings(a.Version, b.Version)
-			})
-		}
-	}
-	for group := range d.versions {
+	for group, list := range d.versions {
+		slices.SortFunc(list, func(a, b schema.GroupVersion) int {
+			if d := others.Priority(b).Version - others.Priority(a).Version; d != 0 {
+				return int(d)
+			}
+			return -version.CompareKubeAwareVersionStrings(a.Version, b.Version)
+		})
 		d.groups = append(d.groups, group)
 	}
-	sort.Slice(d.groups, func(i, j int) bool {
-		a, b := groupRank(d.groups[i]), groupRank(d.groups[j])
-		return a < b || a == b && d.groups[i] < d.groups[j]
-	})
 	for _, list := range resources {
 		sort.Slice(list, func(i, j int) bool { return list[i].Plural < list[j].Plural })
 	}
+	d.sort(func(group string) string { return d.first(group) })
 	d.buildLegacy(resources, address)
+	d.sort(func(group string) string { return group })
 	d.buildAggregated(resources)
 	return d
+}
+
+// sort brings the groups into the order in which clients should look for a kind
+// that several have: by the highest priority of their versions, and where that is
+// the same by a key.
+func (d *discovery) sort(key func(group string) string) {
+	slices.SortFunc(d.groups, func(a, b string) int {
+		if d := d.priority(b) - d.priority(a); d != 0 {
+			return int(d)
+		}
+		return strings.Compare(key(a), key(b))
+	})
+}
+
+func (d *discovery) priority(group string) (most int32) {
+	for _, gv := range d.versions[group] {
+		most = max(most, d.others.Priority(gv).Group)
+	}
+	return most
+}
+
+// first is the name of the APIService that brings a group to its place, by which
+// the old form of discovery orders groups of the same priority.
+func (d *discovery) first(group string) string {
+	name := ""
+	for _, gv := range d.versions[group] {
+		if s := kinds.APIServiceName(gv); d.others.Priority(gv).Group == d.priority(group) && (name == "" || s < name) {
+			name = s
+		}
+	}
+	return name
 }
 
 func (d *discovery) buildLegacy(resources map[schema.GroupVersion][]*api.Served, address string) {
@@ -196,15 +220,23 @@ func (d *discovery) buildAggregated(resources map[schema.GroupVersion][]*api.Ser
 	for _, name := range d.groups {
 		group := apidiscoveryv2.APIGroupDiscovery{ObjectMeta: metav1.ObjectMeta{Name: name}}
 		for _, gv := range d.versions[name] {
+			if remote := d.others.Remotes()[gv]; remote != nil {
+				if entry := remote.Entry(); entry != nil { // else it is being asked
+					group.Versions = append(group.Versions, *entry)
+				}
+				continue
+			}
 			v := apidiscoveryv2.APIVersionDiscovery{Version: gv.Version, Freshness: apidiscoveryv2.DiscoveryFreshnessCurrent}
 			for _, s := range resources[gv] {
 				v.Resources = append(v.Resources, aggregatedResource(s))
 			}
 			group.Versions = append(group.Versions, v)
 		}
-		if name == "" {
+		switch {
+		case len(group.Versions) == 0:
+		case name == "":
 			core = append(core, group)
-		} else {
+		default:
 			rest = append(rest, group)
 		}
 	}
@@ -280,6 +312,9 @@ func (d *discovery) paths() []string {
 	var out []string
 	for path := range d.docs {
 		out = append(out, path)
+	}
+	for gv := range d.others.Remotes() {
+		out = append(out, versionPath(gv))
 	}
 	return out
 }

@@ -63,6 +63,10 @@ func (s *pathCall) answer() {
 		s.fail(w, r, err)
 		return
 	}
+	if remote, limit := s.remotePath(path); remote != nil {
+		s.passOn(remote, limit)
+		return
+	}
 	handler := s.pathHandler(path)
 	if handler == nil {
 		notFound(w)
@@ -240,7 +244,7 @@ func (s *Server) openAPIv2(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) openAPIv3(w http.ResponseWriter, r *http.Request, name string) {
-	docs := s.OpenAPI.V3()
+	docs, others := s.OpenAPI.V3(), s.Aggregation.State()
 	if name == "" {
 		type item struct {
 			ServerRelativeURL string `json:"serverRelativeURL"`
@@ -249,11 +253,17 @@ func (s *Server) openAPIv3(w http.ResponseWriter, r *http.Request, name string) 
 		for path, doc := range docs {
 			paths[path] = item{"/openapi/v3/" + path + "?hash=" + doc.Hash}
 		}
+		for path, url := range others.V3() {
+			paths[path] = item{url}
+		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(map[string]any{"paths": paths})
 		return
 	}
 	doc, ok := docs[name]
+	if _, converted := others.Described(name); converted != nil {
+		doc, ok = *converted, true
+	}
 	if !ok {
 		notFound(w)
 		return

@@ -42,15 +42,20 @@ func Proxy(w http.ResponseWriter, r *http.Request, c *Connection, to *url.URL, t
 	}
 	return pass(w, r, transport, func(p *httputil.ProxyRequest) {
 		p.Out.URL = &at
-		for _, name := range forwarded {
-			if had := p.In.Header[name]; had != nil {
-				p.Out.Header[name] = had
-			}
-		}
-		if client, _, err := net.SplitHostPort(p.In.RemoteAddr); err == nil {
-			p.Out.Header.Set("X-Forwarded-For", strings.Join(slices.Concat(p.In.Header["X-Forwarded-For"], []string{client}), ", "))
-		}
+		forwardedFor(p)
 	})
+}
+
+// forwardedFor passes on who the request comes from.
+func forwardedFor(p *httputil.ProxyRequest) {
+	for _, name := range forwarded {
+		if had := p.In.Header[name]; had != nil {
+			p.Out.Header[name] = had
+		}
+	}
+	if client, _, err := net.SplitHostPort(p.In.RemoteAddr); err == nil {
+		p.Out.Header.Set("X-Forwarded-For", strings.Join(slices.Concat(p.In.Header["X-Forwarded-For"], []string{client}), ", "))
+	}
 }
 
 // ownOrigin takes out of answers what opens them to other origins.

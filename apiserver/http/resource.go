@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/aggregation"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/codec"
 	"hansa.dev/hansa/store"
@@ -35,6 +36,7 @@ type call struct {
 	ctx    context.Context
 	limit  time.Duration // that ctx began with
 	info   *request.Info
+	remote *aggregation.Remote // who answers in this server's place; nil: nobody
 	target target
 	q      url.Values
 	out    output

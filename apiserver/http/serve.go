@@ -238,15 +238,18 @@ func query(r *http.Request) url.Values {
 func (s *Server) serveResource(w *response, r *http.Request, t target) {
 	start := s.Config.Clock.Now()
 	q := query(r)
+	remote := s.Aggregation.Remote(gvr(t).GroupVersion())
 	info := &request.Info{
 		Verb:        verb(r.Method, &t, isTrue(q["watch"])),
-		Served:      s.Registry.ByGVR(gvr(t)),
 		Subresource: t.sub,
 		Namespace:   t.namespace,
 		Name:        t.name,
 		Path:        r.URL.Path,
 		UserAgent:   r.UserAgent(),
 		Warn:        w.warn,
+	}
+	if remote == nil {
+		info.Served = s.Registry.ByGVR(gvr(t))
 	}
 	done := s.metrics.begin(info, t, r, q)
 	defer func() { done(w, s.Config.Clock.Since(start)) }()
@@ -268,17 +271,19 @@ func (s *Server) serveResource(w *response, r *http.Request, t target) {
 		s.fail(w, r, err)
 		return
 	}
-	ctx, cancel, limit, err := s.timed(w, r, q, info.Verb == "watch" || lasts(t.sub))
+	// What another server makes of a connection may last, too.
+	streams := info.Verb == "watch" || remote != nil && upgrades(r)
+	ctx, cancel, limit, err := s.timed(w, r, q, streams || lasts(t.sub))
 	if err != nil {
 		s.fail(w, r, err)
 		return
 	}
 	defer cancel()
-	c := &call{Server: s, w: w, r: r, ctx: ctx, limit: limit, info: info, target: t, q: q}
+	c := &call{Server: s, w: w, r: r, ctx: ctx, limit: limit, info: info, remote: remote, target: t, q: q}
 	switch {
 	case lasts(t.sub):
 		c.answer()
-	case info.Verb == "watch":
+	case streams:
 		c.watchInTurn()
 	default:
 		deepen(false)
@@ -304,6 +309,10 @@ func deepen(touch bool) byte {
 
 // answer answers a request whose turn it is.
 func (c *call) answer() {
+	if c.remote != nil {
+		c.passOn()
+		return
+	}
 	if c.info.Served == nil || !offered(c.info, c.target) {
 		c.unknown(c.w, c.r, c.info, c.target)
 		return
@@ -339,16 +348,21 @@ func offered(info *request.Info, t target) bool {
 // unknown answers for what is not served; those who may not even ask are told
 // that instead.
 func (s *Server) unknown(w http.ResponseWriter, r *http.Request, info *request.Info, t target) {
+	if err := s.mayAsk(r, info, t); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	notFound(w)
+}
+
+// mayAsk authorizes a request for a resource that has no row.
+func (s *Server) mayAsk(r *http.Request, info *request.Info, t target) error {
 	probe := *info
 	probe.Served = &api.Served{
 		Resource: &api.Resource{Group: t.group, Plural: t.plural},
 		Version:  &api.Version{GroupVersion: gvr(t).GroupVersion()},
 	}
-	if err := s.Authorize(r.Context(), &probe); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	notFound(w)
+	return s.Authorize(r.Context(), &probe)
 }
 
 // timed bounds a request that is not long-running, by what the client asks for

@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api/openapi"
+	"hansa.dev/hansa/apiserver/aggregation"
 	"hansa.dev/hansa/apiserver/fairness"
 	"hansa.dev/hansa/apiserver/request"
 )
@@ -39,6 +40,8 @@ type Config struct {
 	Connectors map[string]Connector
 	// Limiter says whose turn it is when there are many requests. Nil: everybody's.
 	Limiter fairness.Limiter
+	// Aggregation knows who else answers for group-versions. Nil: nobody does.
+	Aggregation *aggregation.Server
 	// OpenAPI is nil when no documents are served.
 	OpenAPI *OpenAPI
 	// Paths are further paths of the server, read like any other: the keys of

@@ -22,13 +22,29 @@ import (
 // Loop is the namespace controller.
 type Loop struct {
 	client     client.Interface
+	remote     Remote
 	namespaces *api.Resource
 	pods       *api.Resource
 }
 
-// New makes the loop; it acts as the client's identity.
-func New(c client.Interface) *Loop {
-	return &Loop{client: c, namespaces: c.Registry().Must("", "namespaces"), pods: c.Registry().Must("", "pods")}
+// Remote is what other servers have in namespaces.
+type Remote interface {
+	// Unknown are the group-versions whose servers do not say what they serve, each
+	// with why not, in order.
+	Unknown() []string
+	// Empty deletes what they have in a namespace, and answers with how many objects
+	// of each PLURAL.GROUP are left, and how many have each finalizer.
+	Empty(ctx context.Context, namespace string) (kinds, finalizers map[string]int, err error)
+}
+
+// poll is when other servers are asked again that have something left, or do not
+// answer: nothing tells when that changes.
+const poll = 5 * time.Second
+
+// New makes the loop; it acts as the client's identity. remote is nil where all is
+// in the store.
+func New(c client.Interface, remote Remote) *Loop {
+	return &Loop{client: c, remote: remote, namespaces: c.Registry().Must("", "namespaces"), pods: c.Registry().Must("", "pods")}
 }
 
 // contents are what a namespace may hold, pods too.
@@ -75,11 +91,24 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if failed == nil && len(left.kinds) == 0 {
 		left, failed = l.empty(ctx, ns.Name, l.contents()...)
 	}
-	if err := l.report(ctx, ns, left, failed, now); err != nil {
+	var unknown []string
+	var after time.Duration
+	if l.remote != nil {
+		unknown = l.remote.Unknown()
+		kinds, finalizers, err := l.remote.Empty(ctx, ns.Name)
+		left.join(kinds, finalizers)
+		if failed == nil {
+			failed = err
+		}
+		if len(unknown) > 0 || len(kinds) > 0 {
+			after = poll
+		}
+	}
+	if err := l.report(ctx, ns, left, unknown, failed, now); err != nil {
 		return 0, err
 	}
-	if failed != nil || len(left.kinds) > 0 {
-		return 0, failed // what vanishes wakes us
+	if failed != nil || len(left.kinds) > 0 || len(unknown) > 0 {
+		return after, failed // what vanishes wakes us
 	}
 	done := ns.DeepCopy()
 	done.ResourceVersion = "" // nobody else takes this finalizer away
@@ -140,6 +169,19 @@ func (l *remains) add(r *api.Resource, o api.Object) {
 	}
 }
 
+// join adds what others have counted.
+func (l *remains) join(kinds, finalizers map[string]int) {
+	if l.kinds == nil {
+		l.kinds, l.finalizers = map[string]int{}, map[string]int{}
+	}
+	for name, n := range kinds {
+		l.kinds[name] += n
+	}
+	for name, n := range finalizers {
+		l.finalizers[name] += n
+	}
+}
+
 func list(counts map[string]int, format string) string {
 	var parts []string
 	for name, n := range counts {
@@ -150,7 +192,7 @@ func list(counts map[string]int, format string) string {
 }
 
 // report keeps the conditions by which a namespace tells why it is still there.
-func (l *Loop) report(ctx context.Context, ns *corev1.Namespace, left remains, failed error, now time.Time) error {
+func (l *Loop) report(ctx context.Context, ns *corev1.Namespace, left remains, unknown []string, failed error, now time.Time) error {
 	changed := ns.DeepCopy()
 	set := func(kind corev1.NamespaceConditionType, bad bool, badReason, badMessage, goodReason, goodMessage string) {
 		c := corev1.NamespaceCondition{Type: kind, Status: corev1.ConditionFalse, Reason: goodReason, Message: goodMessage, LastTransitionTime: metav1.NewTime(now)}
@@ -172,7 +214,8 @@ func (l *Loop) report(ctx context.Context, ns *corev1.Namespace, left remains, f
 	if failed != nil {
 		failure = "Failed to delete all resource types, 1 remaining: " + failed.Error()
 	}
-	set(corev1.NamespaceDeletionDiscoveryFailure, false, "", "", "ResourcesDiscovered", "All resources successfully discovered")
+	undiscovered := fmt.Sprintf("Discovery failed for some groups, %d failing: unable to retrieve the complete list of server APIs: %s", len(unknown), strings.Join(unknown, ", "))
+	set(corev1.NamespaceDeletionDiscoveryFailure, len(unknown) > 0, "DiscoveryFailed", undiscovered, "ResourcesDiscovered", "All resources successfully discovered")
 	set(corev1.NamespaceDeletionGVParsingFailure, false, "", "", "ParsedGroupVersions", "All legacy kube types successfully parsed")
 	set(corev1.NamespaceDeletionContentFailure, failed != nil, "ContentDeletionFailed", failure, "ContentDeleted", "All content successfully deleted, may be waiting on finalization")
 	set(corev1.NamespaceContentRemaining, len(left.kinds) > 0, "SomeResourcesRemain", "Some resources are remaining: "+list(left.kinds, "%s has %d resource instances"), "ContentRemoved", "All content successfully removed")
