@@ -52,15 +52,23 @@ func (d *Defined) renew() {
 
 // refresh forgets what is out of date. The caller holds d.mu.
 func (d *Defined) refresh() {
-	select {
-	case <-d.until[0]:
+	rows, others := over(d.until[0]), over(d.until[1])
+	if rows {
 		d.made, d.v3 = d.v3, nil
-	case <-d.until[1]:
-	default:
-		return
 	}
-	d.v2 = [2]*Document{}
-	d.renew()
+	if rows || others {
+		d.v2 = [2]*Document{}
+		d.renew()
+	}
+}
+
+func over(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // defined are the versions that are served of kinds without a Go type.

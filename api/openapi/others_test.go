@@ -3,6 +3,7 @@ package openapi_test
 import (
 	"encoding/json"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -94,5 +95,21 @@ func TestOthersAreMerged(t *testing.T) {
 	close(ended)
 	if d.V2JSON().Hash != openapi.V2JSON().Hash {
 		t.Error("what is gone is still there")
+	}
+}
+
+// Definitions and other servers may change at once; neither is overlooked.
+func TestBothChange(t *testing.T) {
+	reg := kinds.New()
+	ended := make(chan struct{})
+	d := openapi.NewDefined(reg, func() ([]*spec.Swagger, <-chan struct{}) { return nil, ended })
+	for range 20 {
+		was := reflect.ValueOf(d.V3()).Pointer()
+		reg.Define(nil)
+		close(ended)
+		ended = make(chan struct{})
+		if reflect.ValueOf(d.V3()).Pointer() == was {
+			t.Fatal("the documents of version 3 are those of before")
+		}
 	}
 }
