@@ -8,6 +8,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/authentication/user"
 
 	"hansa.dev/hansa/api"
@@ -27,20 +28,38 @@ const (
 // Attributes describe one write. Object belongs to the request and may be
 // changed by a Mutator; Old is frozen.
 type Attributes struct {
-	Operation   Operation
-	Resource    *api.Resource
+	Operation Operation
+	Resource  *api.Resource
+	// Served is the version of Resource that the request speaks, and Kind that of
+	// its body: the subresource's own (Scale, Eviction, PodExecOptions), or
+	// Served's.
+	Served      *api.Served
+	Kind        schema.GroupVersionKind
 	Subresource string
 	Namespace   string
 	Name        string // empty on create with generateName
+	// Collection says that the object is deleted as one of many, of which the
+	// request names none.
+	Collection bool
 	// Object is nil on delete; for a subresource with a body of its own
 	// (binding, eviction, token, exec) it is that body.
 	Object runtime.Object
 	// Old is nil on create and connect.
-	Old    api.Object
-	User   user.Info
-	DryRun bool
+	Old api.Object
+	// Options are those of the request (metav1.CreateOptions, UpdateOptions,
+	// PatchOptions, DeleteOptions), whose they stay; nil on connect. A patch, or
+	// an update that creates, has its own still.
+	Options runtime.Object
+	User    user.Info
+	DryRun  bool
 	// Warn adds a Warning header to the answer.
 	Warn func(string)
+
+	// Reinvoke is set by a Mutator that wants all of them to be called once more,
+	// as it changed what earlier ones have seen; Reinvoked says that they are.
+	Reinvoke, Reinvoked bool
+	// Library is what package upstream keeps from one plugin to the next.
+	Library any
 }
 
 // Mutator may change Attributes.Object. An error is the API status error that
@@ -57,8 +76,34 @@ type Validator interface {
 // Chain is the ordered list of plugins; each is a Mutator, a Validator or both.
 type Chain []any
 
-// Admit calls every Mutator in order; the first refusal ends it.
+// External is a plugin that asks servers of others, which may take long.
+type External interface {
+	// Asks says whether it may ask about writes to a resource: no lock may be held
+	// then while it is called.
+	Asks(r *api.Resource) bool
+}
+
+// Asks says whether a plugin may ask others about writes to a resource.
+func (c Chain) Asks(r *api.Resource) bool {
+	for _, p := range c {
+		if e, ok := p.(External); ok && e.Asks(r) {
+			return true
+		}
+	}
+	return false
+}
+
+// Admit calls every Mutator in order, and all of them once more if one of them
+// wants that; the first refusal ends it.
 func (c Chain) Admit(ctx context.Context, a *Attributes) error {
+	if err := c.admit(ctx, a); err != nil || !a.Reinvoke {
+		return err
+	}
+	a.Reinvoked = true
+	return c.admit(ctx, a)
+}
+
+func (c Chain) admit(ctx context.Context, a *Attributes) error {
 	for _, p := range c {
 		if m, ok := p.(Mutator); ok {
 			if err := m.Admit(ctx, a); err != nil {

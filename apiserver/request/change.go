@@ -7,6 +7,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -24,6 +25,7 @@ const optimisticLock = "the object has been modified; please apply your changes 
 type change struct {
 	h       *Handler
 	info    *Info
+	options runtime.Object // of the request
 	dryRun  bool
 	manager string
 	// next makes the wanted object from the present one (nil if there is
@@ -134,8 +136,11 @@ func (c *change) create(ctx context.Context, obj api.Object) (store.Outcome, err
 		return store.Outcome{}, err
 	}
 	c.created = true
-	n := &creation{h: h, info: c.scoped(), dryRun: c.dryRun, manager: c.manager}
+	n := &creation{h: h, info: c.scoped(), options: c.options, dryRun: c.dryRun, manager: c.manager}
 	if err := h.mutate(ctx, n.attributes(obj), obj, c.warn); err != nil {
+		return store.Outcome{}, err
+	}
+	if err := settleNamespace(obj, info.storedNamespace()); err != nil {
 		return store.Outcome{}, err
 	}
 	wipeSystemFields(obj)
@@ -158,19 +163,11 @@ func (c *change) scoped() *Info {
 // kind has views.
 func (c *change) update(ctx context.Context, obj, cur, stored api.Object) (store.Outcome, error) {
 	h, info, row := c.h, c.info, c.info.row()
-	attrs := &admission.Attributes{
-		Operation:   admission.Update,
-		Resource:    row,
-		Subresource: info.Subresource,
-		Namespace:   info.Namespace,
-		Name:        info.Name,
-		Object:      obj,
-		Old:         cur,
-		User:        info.User,
-		DryRun:      c.dryRun,
-		Warn:        c.warn,
+	attrs, err := c.admit(ctx, obj, cur)
+	if err != nil {
+		return store.Outcome{}, err
 	}
-	if err := h.mutate(ctx, attrs, obj, c.warn); err != nil {
+	if err := settleNamespace(obj, info.storedNamespace()); err != nil {
 		return store.Outcome{}, err
 	}
 	if err := c.checkVersion(obj, cur); err != nil {
@@ -186,13 +183,18 @@ func (c *change) update(ctx context.Context, obj, cur, stored api.Object) (store
 		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
 	c.warnings = append(c.warnings, h.warnings(info, obj, cur)...)
-	if err := finishForm(row, obj); err != nil {
+	if row.Canonicalize != nil {
+		row.Canonicalize(obj)
+	}
+	if err := c.admitResult(ctx, attrs, obj); err != nil {
 		return store.Outcome{}, err
+	}
+	if row.Seal != nil {
+		if err := row.Seal(obj); err != nil {
+			return store.Outcome{}, err
+		}
 	}
 	same := unchanged(obj, stored)
-	if err := h.Admission.Validate(ctx, attrs); err != nil {
-		return store.Outcome{}, err
-	}
 	if finished(obj, cur) {
 		sides, err := h.release(ctx, row, cur)
 		return store.Outcome{Object: obj, Delete: true, With: sides}, err
@@ -201,6 +203,48 @@ func (c *change) update(ctx context.Context, obj, cur, stored api.Object) (store
 		return store.Outcome{Unchanged: true}, nil
 	}
 	return store.Outcome{Object: obj, With: sides}, nil
+}
+
+// admit runs mutating admission, on the body of a subresource that has its own
+// (scale), else on the object.
+func (c *change) admit(ctx context.Context, obj, cur api.Object) (*admission.Attributes, error) {
+	attrs := c.info.admission(admission.Update, c.options, c.dryRun)
+	attrs.Warn = c.warn
+	sub := c.info.sub()
+	if sub == nil || sub.Put == nil || sub.Get == nil {
+		attrs.Object, attrs.Old = obj, cur
+		return attrs, c.h.mutate(ctx, attrs, obj, c.warn)
+	}
+	if len(c.h.Admission) == 0 {
+		return attrs, nil
+	}
+	was, err := sub.Get(cur)
+	if err != nil {
+		return nil, err
+	}
+	body, err := sub.Get(obj)
+	if err != nil {
+		return nil, err
+	}
+	attrs.Object, attrs.Old = body, was.(api.Object)
+	before := body.DeepCopyObject()
+	if err := c.h.Admission.Admit(ctx, attrs); err != nil || equality.Semantic.DeepEqual(body, before) {
+		return attrs, err
+	}
+	return attrs, sub.Put(obj, body.DeepCopyObject(), c.h.Clock.Now())
+}
+
+// admitResult runs validating admission on what admit began with, as it is to be
+// stored.
+func (c *change) admitResult(ctx context.Context, attrs *admission.Attributes, obj api.Object) error {
+	if sub := c.info.sub(); sub != nil && sub.Put != nil && sub.Get != nil && len(c.h.Admission) > 0 {
+		body, err := sub.Get(obj)
+		if err != nil {
+			return err
+		}
+		attrs.Object, attrs.Library = body, nil
+	}
+	return c.h.Admission.Validate(ctx, attrs)
 }
 
 // warnings are the sentences about a write.
@@ -223,17 +267,6 @@ func recognize(stored, written api.Object) {
 	if r, ok := stored.(interface{ Recognize(written api.Object) }); ok && written != nil {
 		r.Recognize(written)
 	}
-}
-
-// finishForm brings a valid object into its stored form.
-func finishForm(row *api.Resource, obj api.Object) error {
-	if row.Canonicalize != nil {
-		row.Canonicalize(obj)
-	}
-	if row.Seal != nil {
-		return row.Seal(obj)
-	}
-	return nil
 }
 
 // checkVersion refuses to replace another state than the client has seen.

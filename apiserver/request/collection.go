@@ -66,8 +66,8 @@ func (h *Handler) deleteAll(ctx context.Context, info *Info, opts *metav1.Delete
 		if isNamespace(info.row()) {
 			one.Namespace = obj.GetName()
 		}
-		d := &deletion{h: h, info: &one, opts: opts}
-		if len(opts.DryRun) > 0 || h.allocates(info.row()) {
+		d := &deletion{h: h, info: &one, opts: opts, collection: true}
+		if len(opts.DryRun) > 0 || h.alone(info.row()) {
 			if _, err := d.write(ctx); err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}

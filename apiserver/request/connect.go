@@ -17,16 +17,11 @@ func (h *Handler) Connect(ctx context.Context, info *Info, options runtime.Objec
 	if err := checkPathName(info.Name); err != nil {
 		return err
 	}
-	attrs := &admission.Attributes{
-		Operation:   admission.Connect,
-		Resource:    info.row(),
-		Subresource: info.Subresource,
-		Namespace:   info.Namespace,
-		Name:        info.Name,
-		Object:      options,
-		User:        info.User,
-		Warn:        info.warn,
+	if sub := info.sub(); sub != nil && sub.Kind.Empty() {
+		return nil // a log is read, and reads are not admitted
 	}
+	attrs := info.admission(admission.Connect, nil, false)
+	attrs.Object = options
 	if err := h.Admission.Admit(ctx, attrs); err != nil {
 		return err
 	}

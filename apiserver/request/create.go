@@ -47,7 +47,7 @@ func (h *Handler) prepareCreate(ctx context.Context, info *Info, body Body, opts
 		return nil, nil, err
 	}
 	obj := decoded.(api.Object)
-	c := &creation{h: h, info: info, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
+	c := &creation{h: h, info: info, options: opts, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
 	if err := c.admit(ctx, obj); err != nil {
 		return nil, nil, err
 	}
@@ -71,6 +71,7 @@ func (h *Handler) allowAndDecode(ctx context.Context, info *Info, body Body, opt
 type creation struct {
 	h       *Handler
 	info    *Info
+	options runtime.Object // of the request
 	dryRun  bool
 	manager string
 }
@@ -93,27 +94,21 @@ func (c *creation) admit(ctx context.Context, obj api.Object) error {
 		return err
 	}
 	attrs := c.attributes(obj)
-	return c.h.mutate(ctx, attrs, obj, info.warn)
+	if err := c.h.mutate(ctx, attrs, obj, info.warn); err != nil {
+		return err
+	}
+	// Whoever was asked may have put it elsewhere.
+	return settleNamespace(obj, info.storedNamespace())
 }
 
 func (c *creation) attributes(obj api.Object) *admission.Attributes {
-	info := c.info
-	namespace := info.Namespace
+	a := c.info.admission(admission.Create, c.options, c.dryRun)
+	a.Name, a.Object = obj.GetName(), obj
 	// A new namespace is admitted as if it were in itself.
-	if isNamespace(info.row()) {
-		namespace = obj.GetName()
+	if isNamespace(a.Resource) {
+		a.Namespace = obj.GetName()
 	}
-	return &admission.Attributes{
-		Operation:   admission.Create,
-		Resource:    info.row(),
-		Subresource: info.Subresource,
-		Namespace:   namespace,
-		Name:        obj.GetName(),
-		Object:      obj,
-		User:        info.User,
-		DryRun:      c.dryRun,
-		Warn:        info.warn,
-	}
+	return a
 }
 
 // mutate runs mutating admission and what follows from it.
@@ -251,11 +246,16 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	for _, w := range c.h.warnings(info, obj, nil) {
 		info.warn(w)
 	}
-	if err := finishForm(row, obj); err != nil {
-		return nil, err
+	if row.Canonicalize != nil {
+		row.Canonicalize(obj)
 	}
 	if err := c.h.Admission.Validate(ctx, c.attributes(obj)); err != nil {
 		return nil, err
+	}
+	if row.Seal != nil {
+		if err := row.Seal(obj); err != nil {
+			return nil, err
+		}
 	}
 	// What preparation emptied (status) gets its defaults: Kubernetes fills them
 	// in at every read.

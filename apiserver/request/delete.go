@@ -52,6 +52,9 @@ type deletion struct {
 	h    *Handler
 	info *Info
 	opts *metav1.DeleteOptions
+	// collection: the request deletes many. admitted: it was admitted as another
+	// request, an eviction.
+	collection, admitted bool
 	// state of the last attempt
 	phase phase
 }
@@ -187,18 +190,11 @@ func (d *deletion) checkPreconditions(cur api.Object) error {
 }
 
 func (d *deletion) admit(ctx context.Context, cur api.Object) error {
-	info := d.info
-	attrs := &admission.Attributes{
-		Operation:   admission.Delete,
-		Resource:    info.row(),
-		Subresource: info.Subresource,
-		Namespace:   info.Namespace,
-		Name:        info.Name,
-		Old:         cur,
-		User:        info.User,
-		DryRun:      len(d.opts.DryRun) > 0,
-		Warn:        info.warn,
+	if d.admitted {
+		return nil
 	}
+	attrs := d.info.admission(admission.Delete, d.opts, len(d.opts.DryRun) > 0)
+	attrs.Old, attrs.Collection = cur, d.collection
 	if err := d.h.Admission.Admit(ctx, attrs); err != nil {
 		return err
 	}

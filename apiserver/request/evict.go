@@ -230,7 +230,7 @@ func processing(name string) error {
 // delete deletes the pod, which says from then on why. seen, if not empty, is
 // the only version of it that may go.
 func (e *eviction) delete(ctx context.Context, seen string) error {
-	d := &deletion{h: e.h, info: e.info, opts: e.opts.DeepCopy()}
+	d := &deletion{h: e.h, info: e.info, opts: e.opts.DeepCopy(), admitted: true}
 	if seen != "" {
 		if d.opts.Preconditions == nil {
 			d.opts.Preconditions = &metav1.Preconditions{}

@@ -176,11 +176,17 @@ func (h *Handler) rule(info *Info) Rule {
 }
 
 // update is the store's Update. Writes of a resource that allocates take turns,
-// and start over when another server has claimed something meanwhile.
+// and start over when another server has claimed something meanwhile. Where
+// somebody else is asked about them they take none, since that may take long:
+// they only start over more often.
 func (h *Handler) update(ctx context.Context, ref api.Ref, change func(cur api.Object) (store.Outcome, error)) (api.Object, error) {
-	if turn := h.allocating[ref.Resource.GroupResource()]; turn != nil {
+	if turn := h.allocating[ref.Resource.GroupResource()]; turn != nil && !h.Admission.Asks(ref.Resource) {
 		turn.Lock()
-		defer turn.Unlock()
+		if h.Admission.Asks(ref.Resource) { // since now
+			turn.Unlock()
+		} else {
+			defer turn.Unlock()
+		}
 	}
 	for {
 		obj, err := h.Store.Update(ctx, ref, h.writeOptions(ref.Resource), change)
@@ -192,6 +198,10 @@ func (h *Handler) update(ctx context.Context, ref api.Ref, change func(cur api.O
 
 // allocates says whether writes of a resource have to go through update.
 func (h *Handler) allocates(r *api.Resource) bool { return h.allocating[r.GroupResource()] != nil }
+
+// alone says whether writes of a resource cannot share a transaction: each may
+// have to start over, or to wait for somebody else's opinion.
+func (h *Handler) alone(r *api.Resource) bool { return h.allocates(r) || h.Admission.Asks(r) }
 
 // writeOptions are those of every write to a resource.
 func (h *Handler) writeOptions(r *api.Resource) store.WriteOptions {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/apiserver/request/codec"
 	"hansa.dev/hansa/internal/results"
@@ -223,6 +224,15 @@ func refusal(a *authorizer.AttributesRecord, reason string) error {
 	}
 	gr := schema.GroupResource{Group: a.APIGroup, Resource: a.Resource}
 	return apierrors.NewForbidden(gr, a.Name, fmt.Errorf("%s", text))
+}
+
+// admission are the attributes of the request for admission, but for its
+// objects. options stay the caller's.
+func (i *Info) admission(op admission.Operation, options runtime.Object, dryRun bool) *admission.Attributes {
+	return &admission.Attributes{
+		Operation: op, Resource: i.row(), Served: i.Served, Kind: i.Form().GroupVersionKind, Subresource: i.Subresource,
+		Namespace: i.Namespace, Name: i.Name, Options: options, User: i.User, DryRun: dryRun, Warn: i.warn,
+	}
 }
 
 // noHTML keeps an error that shows part of a URL from being taken for a page.

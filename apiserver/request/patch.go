@@ -70,7 +70,7 @@ func (h *Handler) Patch(ctx context.Context, info *Info, kind types.PatchType, d
 		return nil, false, err
 	}
 	info.Audit.Patch(asJSON)
-	c := &change{h: h, info: info, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
+	c := &change{h: h, info: info, options: opts, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
 	p := &patch{change: c, kind: kind, data: bytes, opts: opts}
 	c.next = p.next
 	// Applying may always create; the one who applies says all that is wanted.

@@ -34,17 +34,8 @@ func (h *Handler) preparePost(ctx context.Context, info *Info, body Body, opts *
 			info.Name = meta.GetName()
 		}
 	}
-	attrs := &admission.Attributes{
-		Operation:   admission.Create,
-		Resource:    info.row(),
-		Subresource: info.Subresource,
-		Namespace:   info.Namespace,
-		Name:        info.Name,
-		Object:      decoded,
-		User:        info.User,
-		DryRun:      len(opts.DryRun) > 0,
-		Warn:        info.warn,
-	}
+	attrs := info.admission(admission.Create, opts, len(opts.DryRun) > 0)
+	attrs.Object = decoded
 	if err := h.Admission.Admit(ctx, attrs); err != nil {
 		return nil, err
 	}

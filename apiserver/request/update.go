@@ -38,7 +38,7 @@ func (h *Handler) prepareUpdate(ctx context.Context, info *Info, body Body, opts
 	if err != nil {
 		return nil, err
 	}
-	c := &change{h: h, info: info, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
+	c := &change{h: h, info: info, options: opts, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
 	if sub := info.sub(); sub != nil && sub.Put != nil {
 		return c, c.put(decoded)
 	}

@@ -217,6 +217,15 @@ type Record struct {
 
 func (r *Record) shows(level internal.Level) bool { return r != nil && !r.level.Less(level) }
 
+// Context is the request's context where there is a record, else the one given:
+// what the library's parts annotate the event by.
+func (r *Record) Context(ctx context.Context) context.Context {
+	if r == nil {
+		return ctx
+	}
+	return r.ctx
+}
+
 // Impersonates notes as whom the client goes on, and the verb that gave it leave
 // where that was not for all requests alike.
 func (r *Record) Impersonates(u user.Info, constraint string) {
