@@ -22,6 +22,7 @@ import (
 	"hansa.dev/hansa/apiserver/admission/runtimeclass"
 	"hansa.dev/hansa/apiserver/admission/serviceaccount"
 	"hansa.dev/hansa/apiserver/admission/tolerations"
+	"hansa.dev/hansa/apiserver/admission/webhook"
 	"hansa.dev/hansa/apiserver/auth"
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
@@ -31,7 +32,7 @@ import (
 )
 
 // admissionChain is the plugins that are always on, in Kubernetes' order.
-func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) admission.Chain {
+func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Authorizer, clk clock.Clock, hooks webhook.Config) admission.Chain {
 	return admission.Chain{
 		namespacelifecycle.New(reg, view),
 		limitranger.New(reg, view),
@@ -44,6 +45,8 @@ func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z au
 		defaultclass.New(reg, view),
 		certificates.New(z),
 		escalation.New(roles, z),
+		webhook.NewMutating(hooks),
+		webhook.NewValidating(hooks),
 	}
 }
 
