@@ -2,22 +2,10 @@ package conformance
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
-	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"syscall"
@@ -362,7 +350,7 @@ func TestConversionByWebhook(t *testing.T) {
   versions:
   - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, properties: {hostPort: {type: string}}}}}
   - {name: v2, served: true, storage: false, schema: {openAPIV3Schema: {type: object, properties: {host: {type: string}, port: {type: string}}}}}
-`, hook.URL, base64.StdEncoding.EncodeToString(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: hook.Certificate().Raw})))
+`, hook.URL, bundleOf(hook))
 	gvr := define(t, spec)
 	v1 := under(gvr.Group+"/v1", "gadgets", ns)
 	v2 := under(gvr.Group+"/v2", "gadgets", ns)
@@ -387,23 +375,9 @@ func TestConversionByWebhook(t *testing.T) {
 	}
 }
 
-// conversionHook is a webhook at an address that the cluster reaches.
+// conversionHook is a webhook that converts gadgets.
 func conversionHook(t *testing.T) *httptest.Server {
-	t.Helper()
-	u, err := url.Parse(admin.config.Host)
-	if err != nil {
-		t.Fatal(err)
-	}
-	node, err := netip.ParseAddr(u.Hostname())
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours := node.Prev() // of the link between the two
-	l, err := net.Listen("tcp", netip.AddrPortFrom(ours, 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	hook := &httptest.Server{Listener: l, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return served(t, func(w http.ResponseWriter, r *http.Request) {
 		var review apiextensionsv1.ConversionReview
 		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
 			t.Error(err)
@@ -415,31 +389,7 @@ func conversionHook(t *testing.T) *httptest.Server {
 		}
 		review.Request, review.Response = nil, out
 		_ = json.NewEncoder(w).Encode(&review)
-	})}}
-	hook.TLS = &tls.Config{Certificates: []tls.Certificate{selfSigned(t, ours)}}
-	hook.StartTLS()
-	t.Cleanup(hook.Close)
-	return hook
-}
-
-// selfSigned is a certificate for an address, which is its own authority.
-func selfSigned(t *testing.T, address netip.Addr) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "webhook"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{address.AsSlice()}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	})
 }
 
 func convertGadget(t *testing.T, raw []byte, to string) []byte {
