@@ -11,6 +11,8 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -49,7 +51,7 @@ func served(t *testing.T, handler http.HandlerFunc, names ...string) *httptest.S
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler}}
+	s := &httptest.Server{Listener: l, Config: &http.Server{Handler: handler, ErrorLog: log.New(io.Discard, "", 0)}}
 	s.TLS = &tls.Config{Certificates: []tls.Certificate{selfSigned(t, ourAddress(t), names...)}}
 	s.StartTLS()
 	t.Cleanup(s.Close)
