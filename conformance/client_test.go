@@ -216,6 +216,8 @@ func causesOf(s metav1.Status) []string {
 
 // groups are the group-versions of resources outside of the core.
 var groups = map[string]string{
+	"validatingadmissionpolicies": "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings": "admissionregistration.k8s.io/v1",
+	"mutatingadmissionpolicies": "admissionregistration.k8s.io/v1", "mutatingadmissionpolicybindings": "admissionregistration.k8s.io/v1",
 	"deployments": "apps/v1", "replicasets": "apps/v1", "jobs": "batch/v1",
 	"leases": "coordination.k8s.io/v1", "endpointslices": "discovery.k8s.io/v1", "priorityclasses": "scheduling.k8s.io/v1",
 	"roles": "rbac.authorization.k8s.io/v1", "rolebindings": "rbac.authorization.k8s.io/v1",

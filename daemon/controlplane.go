@@ -25,6 +25,7 @@ import (
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/api/openapi"
 	"hansa.dev/hansa/apiserver/aggregation"
+	"hansa.dev/hansa/apiserver/admission/policy"
 	"hansa.dev/hansa/apiserver/admission/webhook"
 	"hansa.dev/hansa/apiserver/auth"
 	"hansa.dev/hansa/apiserver/auth/rbac"
@@ -130,6 +131,9 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		Store: p.store, Registry: p.registry, Authorizer: authorizer,
 		Admission: admissionChain(p.registry, view, roles, authorizer, clk, webhook.Config{
 			Registry: p.registry, View: view, Store: p.store, Services: resolver, Authorizer: authorizer,
+		}, policy.Config{
+			Registry: p.registry, View: view, Namespaces: p.store, Authorizer: authorizer,
+			Merge: func() managedfields.TypeConverter { return p.handler.Converter() },
 		}),
 		Converter: func() managedfields.TypeConverter {
 			conv, err := openapi.TypeConverter(p.registry.Scheme())

@@ -32,6 +32,7 @@ import (
 	"hansa.dev/hansa/controller/namespace"
 	"hansa.dev/hansa/controller/nodelifecycle"
 	"hansa.dev/hansa/controller/podgc"
+	"hansa.dev/hansa/controller/policystatus"
 	"hansa.dev/hansa/controller/replicaset"
 	"hansa.dev/hansa/controller/resourceclaim"
 	"hansa.dev/hansa/controller/rootca"
@@ -113,6 +114,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("generic-garbage-collector", "garbage_collector_attempt_to_delete", 5, func(c door, r told) loop { return garbage.New(c, r) })
 	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c, p.remoteContents()) })
 	run("storage-version-migrator-controller", "storage-version-migrator-controller", 1, func(c door, _ told) loop { return migration.New(c) })
+	run("validatingadmissionpolicy-status-controller", policystatus.Manager, 1, func(c door, _ told) loop { return policystatus.New(c) })
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })
 	// Kubernetes has no role for this one: it is a part of the node controller.
 	runAs(p.asLoop("node-controller"), "taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })

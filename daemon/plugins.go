@@ -18,6 +18,7 @@ import (
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
 	"hansa.dev/hansa/apiserver/admission/noderestriction"
 	"hansa.dev/hansa/apiserver/admission/nodetaint"
+	"hansa.dev/hansa/apiserver/admission/policy"
 	"hansa.dev/hansa/apiserver/admission/priority"
 	"hansa.dev/hansa/apiserver/admission/runtimeclass"
 	"hansa.dev/hansa/apiserver/admission/serviceaccount"
@@ -32,7 +33,7 @@ import (
 )
 
 // admissionChain is the plugins that are always on, in Kubernetes' order.
-func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Authorizer, clk clock.Clock, hooks webhook.Config) admission.Chain {
+func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Authorizer, clk clock.Clock, hooks webhook.Config, policies policy.Config) admission.Chain {
 	return admission.Chain{
 		namespacelifecycle.New(reg, view),
 		limitranger.New(reg, view),
@@ -45,7 +46,9 @@ func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z au
 		defaultclass.New(reg, view),
 		certificates.New(z),
 		escalation.New(roles, z),
+		policy.NewMutating(policies),
 		webhook.NewMutating(hooks),
+		policy.NewValidating(policies),
 		webhook.NewValidating(hooks),
 	}
 }

@@ -65,15 +65,45 @@ func (r *review) Convert(in, out, _ any) error {
 	if !ok || !isObject {
 		return fmt.Errorf("convert %T to %T: not objects", in, out)
 	}
+	if t, ok := from.(*unstructured.Unstructured); ok {
+		var err error
+		if from, err = r.typed(t); err != nil {
+			return err
+		}
+	}
 	if to == r.a.Object {
 		return r.put(from)
 	}
 	return r.convert(from, to)
 }
 
-// convert gives a hub, or a body that has but one version, in the version of out.
+// typed is a tree that a plugin made of an object with a Go type, as that type.
+func (r *review) typed(t *unstructured.Unstructured) (runtime.Object, error) {
+	kind := t.GroupVersionKind()
+	obj, err := r.New(kind)
+	if err != nil {
+		return nil, err
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(t.Object, obj); err != nil {
+		return nil, fmt.Errorf("decode %s: %w", kind, err)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(kind)
+	return obj, nil
+}
+
+// convert gives an object, or a body that has but one version, in the version of
+// out.
 func (r *review) convert(in, out runtime.Object) error {
 	kind := out.GetObjectKind().GroupVersionKind()
+	if is := in.GetObjectKind().GroupVersionKind(); !is.Empty() && is != kind {
+		if served := r.x.registry.ByGVK(is); served != nil && served.Version.ToHub != nil {
+			hub, err := served.Version.ToHub(in.(api.Object))
+			if err != nil {
+				return fmt.Errorf("convert %s %s: %w", served.Version, served.Kind, err)
+			}
+			in = hub
+		}
+	}
 	if hub, ok := in.(api.Object); ok {
 		if served := r.x.registry.ByGVK(kind); served != nil && served.Version.FromHub != nil && r.isHub(hub, served) {
 			versioned, err := served.Version.FromHub(hub)

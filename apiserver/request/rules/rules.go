@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -24,15 +25,23 @@ type View interface {
 }
 
 // New gives the rules by the names of request.HookName. z decides who may sign,
-// and who may write which part of a claim's status.
+// who may write which part of a claim's status, and whose parameters a policy may
+// show.
 func New(reg *api.Registry, view View, z authorizer.UnconditionalAuthorizer, clk clock.PassiveClock) map[string]request.Rule {
 	c := &claims{view: view, namespaces: reg.Must("", "namespaces"), authorizer: z}
+	p := &policies{registry: reg, view: view, authorizer: z}
+	const admission = "." + admissionregistrationv1.GroupName
 	return map[string]request.Rule{
-		"certificatesigningrequests.certificates.k8s.io":    {Prepare: setRequester},
-		"podcertificaterequests.certificates.k8s.io/status": {Validate: signs(z, clk)},
-		"resourceclaims.resource.k8s.io":                    {Validate: c.adminAccess},
-		"resourceclaimtemplates.resource.k8s.io":            {Validate: c.adminAccess},
-		"resourceclaims.resource.k8s.io/status":             {Validate: c.status},
+		"validatingadmissionpolicies" + admission:             {Validate: p.policy},
+		"validatingadmissionpolicies" + admission + "/status": {Validate: typeChecking},
+		"validatingadmissionpolicybindings" + admission:       {Validate: p.binding},
+		"mutatingadmissionpolicies" + admission:               {Validate: p.policy},
+		"mutatingadmissionpolicybindings" + admission:         {Validate: p.binding},
+		"certificatesigningrequests.certificates.k8s.io":      {Prepare: setRequester},
+		"podcertificaterequests.certificates.k8s.io/status":   {Validate: signs(z, clk)},
+		"resourceclaims.resource.k8s.io":                      {Validate: c.adminAccess},
+		"resourceclaimtemplates.resource.k8s.io":              {Validate: c.adminAccess},
+		"resourceclaims.resource.k8s.io/status":               {Validate: c.status},
 	}
 }
 
