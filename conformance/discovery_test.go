@@ -59,7 +59,7 @@ func TestServedKinds(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("served differs from SCOPE.md (-want +got):\n%s", diff)
 	}
-	for _, path := range []string{"/apis/apiextensions.k8s.io/v1beta1", "/apis/admissionregistration.k8s.io", "/apis/apps/v1/petsets", "/apis/apps/v1beta1", "/apis/storage.k8s.io/v1beta1"} {
+	for _, path := range []string{"/apis/apiextensions.k8s.io/v1beta1", "/apis/admissionregistration.k8s.io/v1beta1", "/apis/apps/v1/petsets", "/apis/apps/v1beta1", "/apis/storage.k8s.io/v1beta1"} {
 		if a := admin.do(t, call{path: path}); a.code != http.StatusNotFound {
 			t.Errorf("%s: %d", path, a.code)
 		}

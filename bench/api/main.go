@@ -33,6 +33,7 @@
 //	definitions1000_memory    the private memory that they add, without etcd's file mapped
 //	custom50k                 private memory with 50,000 custom resources of 2 KiB, without etcd's file mapped
 //	custom50k_database        the file's pages that are mapped
+//	policy_create             creates per second of custom resources with three rules, a default and a validating policy
 //	webhook_added             what a local mutating webhook adds to a create on one connection beyond its own time, medians
 //	webhook_with_p50 …        the median with it, without it, and of its own time
 //	idlewatches               memory for one of 10,000 idle watches over 100 connections
@@ -72,7 +73,7 @@ var (
 	only        = flag.String("only", "", "only these `phases`, comma separated, of "+strings.Join(phases, ",")+"; creates come before any of the first four")
 )
 
-var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "definitions1000", "custom50k", "webhook", "idlewatches", "lists100k", "pods100k", "start100k"}
+var phases = []string{"create", "get", "patch", "delete", "list", "watch", "pods", "flood", "memory", "definitions1000", "custom50k", "policy", "webhook", "idlewatches", "lists100k", "pods100k", "start100k"}
 
 func main() {
 	if dir := os.Getenv(bareVariable); dir != "" {
@@ -217,6 +218,7 @@ func alone(ctx context.Context, r *rig.Rig) error {
 	}{
 		{hansaSubject, definitions, wanted("definitions1000")},
 		{customSubject, customResources, wanted("custom50k")},
+		{hansaSubject, policies, wanted("policy")},
 		{hansaSubject, webhook, wanted("webhook")},
 		{hansaSubject, idleWatches, wanted("idlewatches")},
 		{hansaSubject, listsOfMany, wanted("lists100k")},
