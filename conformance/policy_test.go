@@ -142,6 +142,22 @@ func TestPolicyFailures(t *testing.T) {
 	}
 }
 
+// A policy may look at Deployments, in both operations.
+func TestPolicyForDeployments(t *testing.T) {
+	ns := namespace(t)
+	policy(t, "validating", ns, `
+  matchConstraints: {resourceRules: [{operations: [CREATE, UPDATE], apiGroups: [apps], apiVersions: [v1], resources: [deployments]}]}
+  validations:
+  - {expression: "object.spec.replicas > 1", messageExpression: "'wants replicas > 1, got ' + string(object.spec.replicas)"}
+  - {expression: "namespaceObject.metadata.name == '`+ns+`'", message: wrong namespace}`)
+	bind(t, "validating", ns, ns, ns, deny)
+	admin.do(t, call{method: "POST", path: at("deployments", ns), body: deploymentOf("d", 1)}).
+		refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, `deployments.apps "d" is forbidden: ValidatingAdmissionPolicy '`+ns+`' with binding '`+ns+`' denied request: wants replicas > 1, got 1`)
+	create(t, "deployments", ns, deploymentOf("d", 2))
+	admin.do(t, call{method: "PATCH", path: at("deployments", ns, "d"), contentType: mergePatch, body: `{"spec":{"replicas":1}}`}).
+		refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "wants replicas > 1, got 1")
+}
+
 // Parameters are found by name and by selector, in the namespace of the request
 // or in another; a missing one is denied or let pass; a change is in effect at
 // once.

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	library "k8s.io/apiserver/pkg/admission"
 	"k8s.io/apiserver/pkg/admission/plugin/policy/generic"
@@ -89,9 +90,10 @@ type generation[P, B api.Object, E any] struct {
 	found sync.Map
 }
 
-// target is what rules go by before they look at an object.
+// target is what rules go by before they look at an object. It does not keep the
+// row, which may be one of many that a definition has had.
 type target struct {
-	resource    *api.Resource
+	schema.GroupResource
 	subresource string
 	operation   admission.Operation
 }
@@ -184,14 +186,16 @@ func (s *source[P, B, E]) asked(a *admission.Attributes) []generic.PolicyHook[P,
 	if len(g.hooks) == 0 {
 		return nil
 	}
-	t := target{a.Resource, a.Subresource, a.Operation}
+	t := target{a.Resource.GroupResource(), a.Subresource, a.Operation}
 	if hooks, ok := g.found.Load(t); ok {
 		return hooks.([]generic.PolicyHook[P, B, E])
 	}
 	var hooks []generic.PolicyHook[P, B, E]
 	if !exempt(a.Resource) {
 		for i, rules := range g.rules {
-			if slices.ContainsFunc(rules, t.isNamedBy) {
+			if slices.ContainsFunc(rules, func(r admissionregistrationv1.NamedRuleWithOperations) bool {
+				return t.isNamedBy(&r.RuleWithOperations, a.Resource)
+			}) {
 				hooks = append(hooks, g.hooks[i])
 			}
 		}
@@ -211,14 +215,14 @@ func exempt(r *api.Resource) bool {
 
 // isNamedBy says whether a rule names the target, in any version and group that
 // it is served in: one that is asked for in another may be equivalent.
-func (t target) isNamedBy(rule admissionregistrationv1.NamedRuleWithOperations) bool {
+func (t target) isNamedBy(rule *admissionregistrationv1.RuleWithOperations, row *api.Resource) bool {
 	return slices.ContainsFunc(rule.Operations, func(op admissionregistrationv1.OperationType) bool {
 		return op == admissionregistrationv1.OperationAll || string(op) == string(t.operation)
 	}) && slices.ContainsFunc(rule.APIGroups, func(g string) bool {
-		return g == "*" || g == t.resource.Group || slices.ContainsFunc(t.resource.Versions, func(v api.Version) bool { return v.Group == g })
+		return g == "*" || g == t.Group || slices.ContainsFunc(row.Versions, func(v api.Version) bool { return v.Group == g })
 	}) && slices.ContainsFunc(rule.Resources, func(name string) bool {
 		main, sub, _ := strings.Cut(name, "/")
-		return (main == "*" || main == t.resource.Plural) && (sub == "*" || sub == t.subresource)
+		return (main == "*" || main == t.Resource) && (sub == "*" || sub == t.subresource)
 	})
 }
 

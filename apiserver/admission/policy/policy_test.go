@@ -83,9 +83,11 @@ const configMaps = `matchConstraints: {resourceRules: [{operations: [CREATE, UPD
 // however many write at once.
 func TestInEffectAtOnce(t *testing.T) {
 	w := newWorld(t)
-	w.make("validatingadmissionpolicies", `{metadata: {name: p}, spec: {`+configMaps+`, validations: [{expression: "object.data.k != 'no'"}]}}`)
+	w.make("validatingadmissionpolicies", `{metadata: {name: p}, spec: {`+configMaps+`, validations: [{expression: "object.data.k != 'bad'"}]}}`)
 	var writers sync.WaitGroup
 	stop := make(chan struct{})
+	defer writers.Wait()
+	defer close(stop)
 	for i := range 4 {
 		writers.Go(func() {
 			for n := 0; ; n++ {
@@ -103,16 +105,14 @@ func TestInEffectAtOnce(t *testing.T) {
 	}
 	for i := range 50 {
 		w.make("validatingadmissionpolicybindings", `{metadata: {name: b}, spec: {policyName: p, validationActions: [Deny]}}`)
-		if _, err := w.configMap("a", "k: no"); !apierrors.IsInvalid(err) {
+		if _, err := w.configMap("a", "k: bad"); !apierrors.IsInvalid(err) {
 			t.Fatalf("round %d: with the policy: %v", i, err)
 		}
 		w.drop("validatingadmissionpolicybindings", "b")
-		if _, err := w.configMap(fmt.Sprintf("free%d", i), "k: no"); err != nil {
+		if _, err := w.configMap(fmt.Sprintf("free%d", i), "k: bad"); err != nil {
 			t.Fatalf("round %d: without the policy: %v", i, err)
 		}
 	}
-	close(stop)
-	writers.Wait()
 }
 
 // Nothing that expressions or patches do reaches an object that others read: the
