@@ -47,10 +47,10 @@ const forConfigMaps = `
   matchConstraints: {resourceRules: [{operations: [CREATE, UPDATE], apiGroups: [""], apiVersions: [v1], resources: [configmaps]}]}
 `
 
-const deny = "validationActions: [Deny]"
+const denies = "validationActions: [Deny]"
 
-// post creates a ConfigMap with some data.
-func post(t *testing.T, p *peer, ns, name, data string) answer {
+// postConfigMap creates a ConfigMap with some data.
+func postConfigMap(t *testing.T, p *peer, ns, name, data string) answer {
 	t.Helper()
 	return p.do(t, call{method: "POST", path: at("configmaps", ns), body: "metadata: {name: " + name + "}\ndata: {" + data + "}"})
 }
@@ -63,10 +63,10 @@ func TestValidatingAdmissionPolicy(t *testing.T) {
 	for i := range 20 {
 		name := fmt.Sprintf("%s-%d", ns, i)
 		policy(t, "validating", name, forConfigMaps+`  validations: [{expression: "object.data.size != 'huge'", message: too big, reason: Forbidden}]`)
-		post(t, admin, ns, "before-"+name, "size: huge").status2xx(t)
-		bind(t, "validating", name, name, ns, deny)
-		post(t, admin, ns, "small-"+name, "size: small").status2xx(t)
-		s := post(t, admin, ns, "a", "size: huge").refused(t, http.StatusForbidden, metav1.StatusReasonForbidden,
+		postConfigMap(t, admin, ns, "before-"+name, "size: huge").status2xx(t)
+		bind(t, "validating", name, name, ns, denies)
+		postConfigMap(t, admin, ns, "small-"+name, "size: small").status2xx(t)
+		s := postConfigMap(t, admin, ns, "a", "size: huge").refused(t, http.StatusForbidden, metav1.StatusReasonForbidden,
 			`configmaps "a" is forbidden: ValidatingAdmissionPolicy '`+name+`' with binding '`+name+`' denied request: too big`)
 		if s.Details == nil || len(s.Details.Causes) != 1 || !strings.Contains(s.Details.Causes[0].Message, "denied request: too big") {
 			t.Errorf("details are %+v", s.Details)
@@ -76,7 +76,7 @@ func TestValidatingAdmissionPolicy(t *testing.T) {
 		} else {
 			admin.want(t, http.StatusOK, call{method: "DELETE", path: at("validatingadmissionpolicybindings", "", name)}, nil)
 		}
-		post(t, admin, ns, "after-"+name, "size: huge").status2xx(t)
+		postConfigMap(t, admin, ns, "after-"+name, "size: huge").status2xx(t)
 	}
 }
 
@@ -95,17 +95,17 @@ func TestPolicyExpressions(t *testing.T) {
   - {expression: "namespaceObject.metadata.name == '`+ns+`' && request.namespace == object.metadata.namespace"}
   - {expression: "authorizer.group('').resource('secrets').namespace('`+ns+`').check('get').allowed() || variables.size < 3", message: who may read secrets only}
 `)
-	bind(t, "validating", ns, ns, ns, deny)
-	post(t, admin, ns, "a", "size: '4'").status2xx(t)
-	post(t, admin, ns, "b", "size: '5'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "denied request: twice 5 is 10")
+	bind(t, "validating", ns, ns, ns, denies)
+	postConfigMap(t, admin, ns, "a", "size: '4'").status2xx(t)
+	postConfigMap(t, admin, ns, "b", "size: '5'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "denied request: twice 5 is 10")
 	admin.do(t, call{method: "PATCH", path: at("configmaps", ns, "a"), contentType: mergePatch, body: `{"data":{"size":"2"}}`}).
 		refused(t, http.StatusRequestEntityTooLarge, metav1.StatusReasonRequestEntityTooLarge, "denied request: no shrinking")
 	grant(t, ns, "writer", "jane", `[{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["*"]}]`)
 	jane := impersonating(t, "jane")
-	eventually(t, "jane may write", func() bool { return post(t, jane, ns, "c", "size: '1'").code == http.StatusCreated })
-	post(t, jane, ns, "d", "size: '4'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "denied request: who may read secrets only")
+	eventually(t, "jane may write", func() bool { return postConfigMap(t, jane, ns, "c", "size: '1'").code == http.StatusCreated })
+	postConfigMap(t, jane, ns, "d", "size: '4'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "denied request: who may read secrets only")
 	// An expression that fails is refused, and a condition spares a write the rest.
-	post(t, admin, ns, "e", "size: x").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "resulted in error")
+	postConfigMap(t, admin, ns, "e", "size: x").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "resulted in error")
 	admin.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", ns), body: "metadata: {name: f, labels: {exempt: 'yes'}}"}, nil)
 }
 
@@ -131,8 +131,8 @@ func TestPolicyFailures(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			name := ns + "-" + name
 			policy(t, "validating", name, forConfigMaps+"  failurePolicy: "+c.failure+"\n  validations: [{expression: \""+c.expression+"\"}]")
-			bind(t, "validating", name, name, ns, deny)
-			a := post(t, admin, ns, name, "k: v")
+			bind(t, "validating", name, name, ns, denies)
+			a := postConfigMap(t, admin, ns, name, "k: v")
 			if c.want == "" {
 				a.status2xx(t)
 				return
@@ -150,7 +150,7 @@ func TestPolicyForDeployments(t *testing.T) {
   validations:
   - {expression: "object.spec.replicas > 1", messageExpression: "'wants replicas > 1, got ' + string(object.spec.replicas)"}
   - {expression: "namespaceObject.metadata.name == '`+ns+`'", message: wrong namespace}`)
-	bind(t, "validating", ns, ns, ns, deny)
+	bind(t, "validating", ns, ns, ns, denies)
 	admin.do(t, call{method: "POST", path: at("deployments", ns), body: deploymentOf("d", 1)}).
 		refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, `deployments.apps "d" is forbidden: ValidatingAdmissionPolicy '`+ns+`' with binding '`+ns+`' denied request: wants replicas > 1, got 1`)
 	create(t, "deployments", ns, deploymentOf("d", 2))
@@ -182,7 +182,7 @@ func TestPolicyParameters(t *testing.T) {
 		"selected": "{selector: {matchLabels: {limit: 'yes'}}, parameterNotFoundAction: Deny}",
 	} {
 		t.Run(name, func(t *testing.T) {
-			bind(t, "validating", ns+"-"+name, ns, ns, deny+", paramRef: "+ref)
+			bind(t, "validating", ns+"-"+name, ns, ns, denies+", paramRef: "+ref)
 			ports(2).status2xx(t)
 			ports(6).refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "at most 5 ports, by ConfigMap limits")
 			patch(t, "configmaps", ns, "limits", `{"data":{"most":"6"}}`)
@@ -194,14 +194,14 @@ func TestPolicyParameters(t *testing.T) {
 	}
 	t.Run("each of several", func(t *testing.T) {
 		create(t, "configmaps", ns, "metadata: {name: more, labels: {limit: 'yes'}}\ndata: {most: '1'}")
-		bind(t, "validating", ns+"-each", ns, ns, deny+", paramRef: {selector: {matchLabels: {limit: 'yes'}}, parameterNotFoundAction: Deny}")
+		bind(t, "validating", ns+"-each", ns, ns, denies+", paramRef: {selector: {matchLabels: {limit: 'yes'}}, parameterNotFoundAction: Deny}")
 		ports(2).refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "at most 1 ports, by ConfigMap more")
 		admin.want(t, http.StatusOK, call{method: "DELETE", path: at("validatingadmissionpolicybindings", "", ns+"-each")}, nil)
 	})
 	t.Run("missing", func(t *testing.T) {
-		bind(t, "validating", ns+"-allow", ns, ns, deny+", paramRef: {name: none, parameterNotFoundAction: Allow}")
+		bind(t, "validating", ns+"-allow", ns, ns, denies+", paramRef: {name: none, parameterNotFoundAction: Allow}")
 		ports(9).status2xx(t)
-		bind(t, "validating", ns+"-deny", ns, ns, deny+", paramRef: {name: none, parameterNotFoundAction: Deny}")
+		bind(t, "validating", ns+"-deny", ns, ns, denies+", paramRef: {name: none, parameterNotFoundAction: Deny}")
 		ports(1).refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "failed to configure binding: no params found for policy binding with `Deny` parameterNotFoundAction")
 	})
 }
@@ -214,14 +214,14 @@ func TestPolicyCustomParameters(t *testing.T) {
 	policy(t, "validating", ns, forConfigMaps+`
   paramKind: {apiVersion: `+g+`/v1, kind: Gadget}
   validations: [{expression: "int(object.data.size) <= params.spec.size", messageExpression: "'more than ' + string(params.spec.size)"}]`)
-	bind(t, "validating", ns, ns, ns, deny+", paramRef: {name: limits, parameterNotFoundAction: Deny}")
-	post(t, admin, ns, "a", "size: '1'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "failed to configure policy: failed to find resource referenced by paramKind")
+	bind(t, "validating", ns, ns, ns, denies+", paramRef: {name: limits, parameterNotFoundAction: Deny}")
+	postConfigMap(t, admin, ns, "a", "size: '1'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "failed to configure policy: failed to find resource referenced by paramKind")
 	gvr := define(t, gadget)
 	if _, err := dyn.Resource(gvr).Namespace(ns).Create(t.Context(), gadgetNamed(gvr, "limits", map[string]any{}), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	post(t, admin, ns, "b", "size: '3'").status2xx(t)
-	post(t, admin, ns, "c", "size: '4'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "more than 3")
+	postConfigMap(t, admin, ns, "b", "size: '3'").status2xx(t)
+	postConfigMap(t, admin, ns, "c", "size: '4'").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "more than 3")
 }
 
 // A policy looks at custom resources as at any other, and at what defaulting made
@@ -235,7 +235,7 @@ func TestPolicyForCustomResources(t *testing.T) {
   - {expression: "request.operation == 'DELETE' || has(request.subResource) || object.spec.size == 3", messageExpression: "'size is ' + string(object.spec.size)"}
   - {expression: "request.operation != 'DELETE' || oldObject.spec.color != 'gold'", message: gold stays}
   - {expression: "!has(request.subResource) || object.spec.replicas < 5", message: too many}`)
-	bind(t, "validating", ns, ns, ns, deny)
+	bind(t, "validating", ns, ns, ns, denies)
 	client := dyn.Resource(gvr).Namespace(ns)
 	made, err := client.Create(t.Context(), gadgetNamed(gvr, "a", map[string]any{"color": "gold", "replicas": int64(1)}), metav1.CreateOptions{})
 	if err != nil {
@@ -258,7 +258,7 @@ func TestPolicyForCustomResources(t *testing.T) {
 // asked about.
 func TestPolicyMatching(t *testing.T) {
 	ns := namespace(t)
-	write := func(name string) answer { return post(t, admin, ns, name, "k: v") }
+	write := func(name string) answer { return postConfigMap(t, admin, ns, name, "k: v") }
 	t.Run("names and exclusions", func(t *testing.T) {
 		policy(t, "validating", ns+"-names", `
   matchConstraints:
@@ -266,7 +266,7 @@ func TestPolicyMatching(t *testing.T) {
     resourceRules: [{operations: [CREATE], apiGroups: [""], apiVersions: [v1], resources: [configmaps], resourceNames: [a, b]}]
     excludeResourceRules: [{operations: [CREATE], apiGroups: [""], apiVersions: [v1], resources: [configmaps], resourceNames: [b]}]
   validations: [{expression: "false"}]`)
-		bind(t, "validating", ns+"-names", ns+"-names", ns, deny)
+		bind(t, "validating", ns+"-names", ns+"-names", ns, denies)
 		write("a").refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "failed expression: false")
 		write("b").status2xx(t)
 		write("c").status2xx(t)
@@ -276,7 +276,7 @@ func TestPolicyMatching(t *testing.T) {
 		policy(t, "validating", ns+"-version", `
   matchConstraints: {resourceRules: [{operations: [CREATE], apiGroups: [autoscaling], apiVersions: [v2], resources: [horizontalpodautoscalers]}]}
   validations: [{expression: "size(object.spec.metrics) > 1", messageExpression: "string(object.apiVersion)"}]`)
-		bind(t, "validating", ns+"-version", ns+"-version", ns, deny)
+		bind(t, "validating", ns+"-version", ns+"-version", ns, denies)
 		hpa := `{"metadata": {"name": "h"}, "spec": {"maxReplicas": 2, "scaleTargetRef": {"kind": "A", "name": "b", "apiVersion": "c/v1"}, "targetCPUUtilizationPercentage": 50}}`
 		admin.do(t, call{method: "POST", path: under("autoscaling/v1", "horizontalpodautoscalers", ns), body: hpa}).
 			refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "denied request: autoscaling/v2")
@@ -285,7 +285,7 @@ func TestPolicyMatching(t *testing.T) {
 		policy(t, "validating", ns+"-connect", `
   matchConstraints: {resourceRules: [{operations: [CONNECT, CREATE, DELETE], apiGroups: [""], apiVersions: [v1], resources: [pods/exec, pods/eviction, pods]}]}
   validations: [{expression: "!has(request.subResource) && request.operation == 'CREATE'", messageExpression: "request.operation + ' ' + request.requestKind.kind + ' of ' + request.resource.resource + (has(request.subResource) ? '/' + request.subResource : '')"}]`)
-		bind(t, "validating", ns+"-connect", ns+"-connect", ns, deny)
+		bind(t, "validating", ns+"-connect", ns+"-connect", ns, denies)
 		create(t, "pods", ns, podOf("p"))
 		const invalid = metav1.StatusReasonInvalid
 		admin.do(t, call{method: "POST", path: at("pods", ns, "p", "exec") + "?command=x&stdout=true"}).refused(t, http.StatusUnprocessableEntity, invalid, "CONNECT PodExecOptions of pods/exec")
@@ -299,7 +299,7 @@ func TestPolicyMatching(t *testing.T) {
   matchConstraints: {resourceRules: [{operations: [CREATE], apiGroups: [authentication.k8s.io, authorization.k8s.io, admissionregistration.k8s.io], apiVersions: ["*"], resources: [selfsubjectreviews, selfsubjectaccessreviews, validatingadmissionpolicies]}]}
   validations: [{expression: "false"}]`)
 		dropped(t, admin, "validatingadmissionpolicybindings", ns+"-all")
-		create(t, "validatingadmissionpolicybindings", "", "metadata: {name: "+ns+"-all}\nspec: {policyName: "+ns+"-all, "+deny+"}")
+		create(t, "validatingadmissionpolicybindings", "", "metadata: {name: "+ns+"-all}\nspec: {policyName: "+ns+"-all, "+denies+"}")
 		admin.want(t, http.StatusCreated, call{method: "POST", path: at("selfsubjectreviews", ""), body: "{}"}, nil)
 		admin.want(t, http.StatusCreated, call{method: "POST", path: at("selfsubjectaccessreviews", ""), body: `{"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}}`}, nil)
 		policy(t, "validating", ns+"-other", forConfigMaps+`  validations: [{expression: "true"}]`)
@@ -392,7 +392,7 @@ func TestMutatingAdmissionPolicy(t *testing.T) {
 	policy(t, "mutating", ns+"-3", strings.Replace(forConfigMaps, "  match", "  reinvocationPolicy: Never\n  match", 1)+`
   mutations: [{patchType: JSONPatch, jsonPatch: {expression: "[JSONPatch{op: 'remove', path: '/data/none'}]"}}]`)
 	bind(t, "mutating", ns+"-3", ns+"-3", ns, "paramRef: null")
-	post(t, admin, ns, "a", "k: v").refused(t, http.StatusForbidden, metav1.StatusReasonInvalid, "JSON Patch: error in remove for path")
+	postConfigMap(t, admin, ns, "a", "k: v").refused(t, http.StatusForbidden, metav1.StatusReasonInvalid, "JSON Patch: error in remove for path")
 }
 
 // A policy that has seen the object before another changed it is asked again if
@@ -407,7 +407,7 @@ func TestMutatingPolicyIsInvokedAgain(t *testing.T) {
 	}
 	count("-1", "IfNeeded", "again")
 	count("-2", "Never", "once")
-	post(t, admin, ns, "a", "k: v").status2xx(t)
+	postConfigMap(t, admin, ns, "a", "k: v").status2xx(t)
 	made := get(t, "configmaps", ns, "a")
 	if field(made, "data", "again") != "2" || field(made, "data", "once") != "1" {
 		t.Errorf("data is %v", made.Object["data"])
@@ -497,7 +497,7 @@ func TestPolicyAuthorization(t *testing.T) {
 	}
 	policy(t, "validating", ns, strings.SplitN(spec, "spec:", 2)[1])
 	for verb, ref := range map[string]string{"get": "{name: a, namespace: x, parameterNotFoundAction: Deny}", "list": "{selector: {}, parameterNotFoundAction: Deny}"} {
-		p.do(t, call{method: "POST", path: at("validatingadmissionpolicybindings", ""), body: "metadata: {name: " + ns + "}\nspec: {policyName: " + ns + ", " + deny + ", paramRef: " + ref + "}"}).
+		p.do(t, call{method: "POST", path: at("validatingadmissionpolicybindings", ""), body: "metadata: {name: " + ns + "}\nspec: {policyName: " + ns + ", " + denies + ", paramRef: " + ref + "}"}).
 			refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, `does not have "`+verb+`" permission on the object referenced by paramRef`)
 	}
 }

@@ -29,21 +29,21 @@ type policies struct {
 
 // subject is a policy's kind of parameters or a binding's reference to some.
 type subject struct {
-	kind   *admissionregistrationv1.ParamKind
-	policy string // of a binding
-	ref    *admissionregistrationv1.ParamRef
+	Kind   *admissionregistrationv1.ParamKind
+	Policy string // of a binding
+	Ref    *admissionregistrationv1.ParamRef
 }
 
 func subjectOf(obj api.Object) subject {
 	switch o := obj.(type) {
 	case *admissionregistrationv1.ValidatingAdmissionPolicy:
-		return subject{kind: o.Spec.ParamKind}
+		return subject{Kind: o.Spec.ParamKind}
 	case *admissionregistrationv1.MutatingAdmissionPolicy:
-		return subject{kind: o.Spec.ParamKind}
+		return subject{Kind: o.Spec.ParamKind}
 	case *admissionregistrationv1.ValidatingAdmissionPolicyBinding:
-		return subject{policy: o.Spec.PolicyName, ref: o.Spec.ParamRef}
+		return subject{Policy: o.Spec.PolicyName, Ref: o.Spec.ParamRef}
 	case *admissionregistrationv1.MutatingAdmissionPolicyBinding:
-		return subject{policy: o.Spec.PolicyName, ref: o.Spec.ParamRef}
+		return subject{Policy: o.Spec.PolicyName, Ref: o.Spec.ParamRef}
 	}
 	return subject{}
 }
@@ -52,7 +52,7 @@ func subjectOf(obj api.Object) subject {
 // changed, the object is refused already, or the user may do everything.
 func unasked(info *request.Info, obj, old api.Object, found field.ErrorList) bool {
 	now := subjectOf(obj)
-	return len(found) > 0 || now.kind == nil && now.ref == nil ||
+	return len(found) > 0 || now.Kind == nil && now.Ref == nil ||
 		old != nil && equality.Semantic.DeepEqual(now, subjectOf(old)) ||
 		slices.Contains(info.User.GetGroups(), user.SystemPrivilegedGroup)
 }
@@ -77,7 +77,7 @@ func (p *policies) policy(ctx context.Context, info *request.Info, obj, old api.
 	if unasked(info, obj, old, found) {
 		return found
 	}
-	kind := subjectOf(obj).kind
+	kind := subjectOf(obj).Kind
 	a, _ := p.resource(kind)
 	a.User, a.Verb, a.Name, a.Namespace = info.User, "get", "*", "*"
 	why := fmt.Sprintf(`user %v must have "get" permission on all objects of the referenced paramKind (kind=%s, apiVersion=%s)`, info.User, kind.Kind, kind.APIVersion)
@@ -90,7 +90,7 @@ func (p *policies) binding(ctx context.Context, info *request.Info, obj, old api
 	}
 	s := subjectOf(obj)
 	verb := "get"
-	if s.ref.Name == "" {
+	if s.Ref.Name == "" {
 		verb = "list"
 	}
 	a := authorizer.AttributesRecord{ResourceRequest: true, APIGroup: "*", APIVersion: "*", Resource: "*"}
@@ -100,16 +100,16 @@ func (p *policies) binding(ctx context.Context, info *request.Info, obj, old api
 	if _, ok := obj.(*admissionregistrationv1.MutatingAdmissionPolicyBinding); ok {
 		plural = "mutatingadmissionpolicies"
 	}
-	policy := p.view.Get(p.registry.Must(admissionregistrationv1.GroupName, plural), api.Key{Name: s.policy})
+	policy := p.view.Get(p.registry.Must(admissionregistrationv1.GroupName, plural), api.Key{Name: s.Policy})
 	if policy == nil {
-		why = fmt.Sprintf("unable to get policy %s %s", s.policy, everything)
-	} else if kind := subjectOf(policy).kind; kind != nil {
+		why = fmt.Sprintf("unable to get policy %s %s", s.Policy, everything)
+	} else if kind := subjectOf(policy).Kind; kind != nil {
 		var unknown error
 		if a, unknown = p.resource(kind); unknown != nil {
 			why = fmt.Sprintf("%v %s", unknown, everything)
 		}
 	}
-	a.User, a.Verb, a.Name, a.Namespace = info.User, verb, s.ref.Name, s.ref.Namespace
+	a.User, a.Verb, a.Name, a.Namespace = info.User, verb, s.Ref.Name, s.Ref.Namespace
 	return p.ask(ctx, a, "paramRef", why)
 }
 
