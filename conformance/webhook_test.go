@@ -36,6 +36,31 @@ func TestWebhookCountsAtOnce(t *testing.T) {
 		unconfigure(t, validatingHooks, name)
 		admin.want(t, http.StatusOK, call{method: "DELETE", path: at("configmaps", ns, fmt.Sprint("b", i))}, nil)
 	}
+	metrics := string(admin.do(t, call{path: "/metrics"}).body)
+	const rejected = `apiserver_admission_webhook_rejection_count{error_type="no_error",name="no.example.com",operation="CREATE",rejection_code="400",type="validating"}`
+	if !strings.Contains(metrics, rejected) {
+		t.Errorf("no metric %s", rejected)
+	}
+}
+
+// Configurations are listed and deleted by their labels, of either kind.
+func TestWebhookConfigurationsAreACollection(t *testing.T) {
+	ns := namespace(t)
+	h := hooks(t, ns, map[string]opinion{"/no": deny("no")})
+	for _, resource := range []string{mutatingHooks, validatingHooks} {
+		for _, suffix := range []string{"-a", "-b"} {
+			name := configure(t, resource, suffix, h.webhook("/no", "/v1 configmaps CREATE"))
+			patch(t, resource, "", name, `{"metadata":{"labels":{"probe":"`+ns+`"}}}`)
+		}
+		selected := at(resource, "") + "?labelSelector=probe=" + ns
+		items, _, _ := nested[[]any](admin.want(t, http.StatusOK, call{path: selected}, nil).object(t).Object, "items")
+		if len(items) != 2 {
+			t.Errorf("%d %s are listed", len(items), resource)
+		}
+		post(t, ns, resource, "").refused(t, http.StatusBadRequest, "", "denied the request: no")
+		admin.want(t, http.StatusOK, call{method: "DELETE", path: selected}, nil)
+		post(t, ns, resource, "").status2xx(t)
+	}
 }
 
 // What a webhook is told: versions, names, old and new object, options, user.

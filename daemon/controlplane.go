@@ -37,6 +37,7 @@ import (
 	"hansa.dev/hansa/apiserver/request/alloc"
 	"hansa.dev/hansa/apiserver/request/rules"
 	"hansa.dev/hansa/client/direct"
+	"hansa.dev/hansa/internal/librarymetrics"
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
 	"hansa.dev/hansa/store"
@@ -75,7 +76,8 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	clk := clock.RealClock{}
 	i := c.instance()
 	p := &controlPlane{registry: kinds.New(), metrics: prometheus.NewRegistry()}
-	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		librarymetrics.Collector{"apiserver_admission_"})
 
 	auditLog, err := startAudit(l, c.Audit, p.metrics, log)
 	if err != nil {
