@@ -25,8 +25,6 @@ import (
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/api/openapi"
 	"hansa.dev/hansa/apiserver/aggregation"
-	"hansa.dev/hansa/apiserver/admission/policy"
-	"hansa.dev/hansa/apiserver/admission/webhook"
 	"hansa.dev/hansa/apiserver/auth"
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
@@ -103,8 +101,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	l.run("store", p.store.Run)
 
 	view := p.store.View()
-	resolver := newProxies(p)
-	defined, err := custom.NewServer(p.registry, p.store, view, resolver, clk, log)
+	defined, err := custom.NewServer(p.registry, p.store, view, newProxies(p), clk, log)
 	if err != nil {
 		return nil, err
 	}
@@ -131,12 +128,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	}
 	p.handler, err = request.New(request.Config{
 		Store: p.store, Registry: p.registry, Authorizer: authorizer,
-		Admission: admissionChain(p.registry, view, roles, authorizer, clk, webhook.Config{
-			Registry: p.registry, View: view, Store: p.store, Services: resolver, Authorizer: authorizer,
-		}, policy.Config{
-			Registry: p.registry, View: view, Namespaces: p.store, Authorizer: authorizer,
-			Merge: func() managedfields.TypeConverter { return p.handler.Converter() },
-		}),
+		Admission: admissionChain(p, roles, authorizer, clk),
 		Converter: func() managedfields.TypeConverter {
 			conv, err := openapi.TypeConverter(p.registry.Scheme())
 			if err != nil {

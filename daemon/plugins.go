@@ -6,6 +6,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/utils/clock"
 
@@ -29,11 +30,16 @@ import (
 	"hansa.dev/hansa/apiserver/auth/review"
 	"hansa.dev/hansa/apiserver/auth/token"
 	"hansa.dev/hansa/apiserver/request"
-	"hansa.dev/hansa/store"
 )
 
 // admissionChain is the plugins that are always on, in Kubernetes' order.
-func admissionChain(reg *api.Registry, view *store.View, roles *rbac.Index, z auth.Authorizer, clk clock.Clock, hooks webhook.Config, policies policy.Config) admission.Chain {
+func admissionChain(p *controlPlane, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) admission.Chain {
+	reg, view := p.registry, p.store.View()
+	hooks := webhook.Config{Registry: reg, View: view, Store: p.store, Services: newProxies(p), Authorizer: z}
+	policies := policy.Config{
+		Registry: reg, View: view, Namespaces: p.store, Authorizer: z,
+		Merge: func() managedfields.TypeConverter { return p.handler.Converter() },
+	}
 	return admission.Chain{
 		namespacelifecycle.New(reg, view),
 		limitranger.New(reg, view),

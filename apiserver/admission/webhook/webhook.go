@@ -15,7 +15,6 @@ package webhook
 import (
 	"context"
 	"fmt"
-	"iter"
 	"sync"
 	"sync/atomic"
 
@@ -36,23 +35,17 @@ import (
 
 // View is what the plugins need of the store's copy.
 type View interface {
-	Get(r *api.Resource, key api.Key) api.Object
-	List(r *api.Resource, namespace string) iter.Seq[api.Object]
+	upstream.View
 	// Subscribe calls f for every object, and for every change before its write
 	// is answered.
 	Subscribe(r *api.Resource, f func(old, new api.Object)) (cancel func())
-}
-
-// Store answers with the newest state.
-type Store interface {
-	Get(ctx context.Context, ref api.Ref, version string) (api.Object, error)
 }
 
 // Config is what both plugins are made of. All must be set.
 type Config struct {
 	Registry *api.Registry
 	View     View
-	Store    Store
+	Store    upstream.Store
 	// Services finds the addresses of services.
 	Services webhookutil.ServiceResolver
 	// Authorizer answers match conditions that ask it.
@@ -128,9 +121,10 @@ func (h *hooks) Asks(r *api.Resource) bool {
 
 // settle gives a plugin of the library what it needs.
 func (h *hooks) settle(p *generic.Webhook, f *factory) error {
-	f.namespaces = &namespaces{view: h.View, row: h.Registry.Must("", "namespaces"), store: h.Store}
+	lister, newest := upstream.Namespaces(h.Registry, h.View, h.Store)
+	f.namespaces = lister
 	p.SetExternalKubeInformerFactory(f)
-	p.SetExternalKubeClientSet(clients{namespaces: f.namespaces})
+	p.SetExternalKubeClientSet(newest)
 	p.SetServiceResolver(h.Services)
 	p.SetAuthenticationInfoResolverWrapper(limited)
 	p.SetUnconditionalAuthorizer(h.Authorizer)
