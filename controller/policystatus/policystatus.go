@@ -38,7 +38,7 @@ type Loop struct {
 
 // New makes the loop; it acts as the client's identity.
 func New(c client.Interface) *Loop {
-	types := known{registry: c.Registry(), documents: openapi.NewDefined(c.Registry())}
+	types := known{registry: c.Registry(), documents: openapi.NewDefined(c.Registry(), nil)}
 	return &Loop{
 		client:   c,
 		policies: c.Registry().Must(admissionregistrationv1.GroupName, "validatingadmissionpolicies"),
