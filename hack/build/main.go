@@ -9,6 +9,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -40,6 +41,9 @@ func main() {
 	}
 }
 
+// most is the size that the program may have, in bytes.
+const most = 100 << 20
+
 func run(ctx context.Context, carriedOnly bool, out string) error {
 	cache, err := carried().cached(ctx, ".cache/carried")
 	if err != nil {
@@ -58,6 +62,9 @@ func run(ctx context.Context, carriedOnly bool, out string) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", out, err)
 	}
+	if size > most {
+		return fmt.Errorf("%s has %.1f MiB, more than %d: `go build -ldflags=-dumpdep ./cmd/hansa 2>&1 | grep ReflectMethod` tells who keeps unused methods", out, float64(size)/(1<<20), most>>20)
+	}
 	logf("%s: %.1f MiB, linked in %s", out, float64(size)/(1<<20), time.Since(start).Round(100*time.Millisecond))
 	return nil
 }
@@ -67,18 +74,39 @@ func link(ctx context.Context, out string) error {
 	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
 		return err
 	}
+	modules, err := leanModules(filepath.Dir(out))
+	if err != nil {
+		return err
+	}
 	flags, err := versionFlags(ctx)
 	if err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
-		"-ldflags", "-s -w "+flags, "-o", out, "./cmd/hansa")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-modfile", modules,
+		"-tags", "grpcnotrace", "-ldflags", "-s -w "+flags, "-o", out, "./cmd/hansa")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("link ./cmd/hansa: %w", err)
 	}
 	return nil
+}
+
+// leanModules writes a go.mod into a folder, with ours and what bin/hansa has
+// instead of modules of which it has no use: see gocmp. grpcnotrace leaves out what
+// else would bring html/template.
+func leanModules(dir string) (string, error) {
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		return "", err
+	}
+	sum, err := os.ReadFile("go.sum")
+	if err != nil {
+		return "", err
+	}
+	mod = append(mod, "\nreplace github.com/google/go-cmp => ./hack/build/gocmp\n"...)
+	file := filepath.Join(dir, "go.mod")
+	return file, errors.Join(os.WriteFile(file, mod, 0o644), os.WriteFile(filepath.Join(dir, "go.sum"), sum, 0o644))
 }
 
 // versionFlags returns the linker flags that put the commit into

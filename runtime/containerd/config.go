@@ -6,7 +6,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"text/template"
+	"strconv"
+	"strings"
 )
 
 // PauseImage is the sandbox image: built from the carried pause program,
@@ -46,9 +47,9 @@ func (c Config) binary() string     { return filepath.Join(c.BinDir, "containerd
 // The shim's socket directory is short because a unix socket's path has at most
 // 108 bytes, 65 of which the shim itself uses. Plugins that look outside of our
 // directories (NRI, CDI, /etc/cni) are pointed away from them or disabled.
-var configTemplate = template.Must(template.New("config.toml").Parse(`version = 4
-root = {{printf "%q" .Root}}
-state = {{printf "%q" .State}}
+const configTemplate = `version = 4
+root = {Root}
+state = {State}
 imports = []
 oom_score = 0
 disabled_plugins = [
@@ -62,26 +63,26 @@ disabled_plugins = [
   level = "warn"
 
 [plugins."io.containerd.server.v1.grpc"]
-  address = {{printf "%q" .Socket}}
+  address = {Socket}
 [plugins."io.containerd.server.v1.ttrpc"]
-  address = {{printf "%q" .TTRPC}}
+  address = {TTRPC}
 [plugins."io.containerd.shim.v1.manager"]
-  socket_dir = {{printf "%q" .Shims}}
+  socket_dir = {Shims}
 [plugins."io.containerd.internal.v1.opt"]
-  path = {{printf "%q" .Opt}}
+  path = {Opt}
 
 [plugins."io.containerd.cri.v1.images"]
   snapshotter = "overlayfs"
   stats_collect_period = 60
   [plugins."io.containerd.cri.v1.images".pinned_images]
-    sandbox = {{printf "%q" .Pause}}
+    sandbox = {Pause}
   [plugins."io.containerd.cri.v1.images".registry]
-    config_path = {{printf "%q" .Registry}}
+    config_path = {Registry}
 [plugins."io.containerd.transfer.v1.local"]
-  config_path = {{printf "%q" .Registry}}
+  config_path = {Registry}
 
 [plugins."io.containerd.cri.v1.runtime"]
-  restrict_oom_score_adj = {{.RestrictOOM}}
+  restrict_oom_score_adj = {RestrictOOM}
   netns_mounts_under_state_dir = true
   enable_unprivileged_ports = false
   enable_unprivileged_icmp = false
@@ -92,12 +93,12 @@ disabled_plugins = [
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
       [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
-        BinaryName = {{printf "%q" .Runc}}
-        Root = {{printf "%q" .RuncRoot}}
+        BinaryName = {Runc}
+        Root = {RuncRoot}
         SystemdCgroup = false
   [plugins."io.containerd.cri.v1.runtime".cni]
-    bin_dirs = [{{printf "%q" .Bin}}]
-    conf_dir = {{printf "%q" .CNI}}
+    bin_dirs = [{Bin}]
+    conf_dir = {CNI}
     max_conf_num = 1
     use_internal_loopback = true
 
@@ -105,25 +106,22 @@ disabled_plugins = [
   disable_tcp_service = true
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
-`))
+`
 
-// render is the text of containerd's configuration file.
-func (c Config) render() ([]byte, error) {
-	var b bytes.Buffer
-	err := configTemplate.Execute(&b, struct {
-		Root, State, Socket, TTRPC, Shims, Opt, Pause, Registry, Runc, RuncRoot, Bin, CNI string
-		RestrictOOM                                                                       bool
-	}{
-		Root: c.rootDir(), State: c.stateDir(), Socket: c.Endpoint(),
-		TTRPC: c.Endpoint() + ".ttrpc", Shims: filepath.Join(c.RunDir, "s"),
-		Opt: filepath.Join(c.rootDir(), "opt"), Pause: PauseImage, Registry: c.RegistryDir,
-		Runc: filepath.Join(c.BinDir, "runc"), RuncRoot: filepath.Join(c.RunDir, "runc"),
-		Bin: c.BinDir, CNI: c.CNIDir, RestrictOOM: c.RestrictOOM,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("render configuration of containerd: %w", err)
+// render is the text of containerd's configuration file. It does without
+// text/template: a program that has that keeps all exported methods of all types.
+func (c Config) render() []byte {
+	values := []string{"{RestrictOOM}", strconv.FormatBool(c.RestrictOOM)}
+	for name, path := range map[string]string{
+		"Root": c.rootDir(), "State": c.stateDir(), "Socket": c.Endpoint(),
+		"TTRPC": c.Endpoint() + ".ttrpc", "Shims": filepath.Join(c.RunDir, "s"),
+		"Opt": filepath.Join(c.rootDir(), "opt"), "Pause": PauseImage, "Registry": c.RegistryDir,
+		"Runc": filepath.Join(c.BinDir, "runc"), "RuncRoot": filepath.Join(c.RunDir, "runc"),
+		"Bin": c.BinDir, "CNI": c.CNIDir,
+	} {
+		values = append(values, "{"+name+"}", strconv.Quote(path))
 	}
-	return b.Bytes(), nil
+	return []byte(strings.NewReplacer(values...).Replace(configTemplate))
 }
 
 // writeConfig makes the directories and the configuration file. It says whether
@@ -141,10 +139,7 @@ func (c Config) writeConfig() (changed bool, err error) {
 			return false, fmt.Errorf("prepare directories of containerd: %w", err)
 		}
 	}
-	text, err := c.render()
-	if err != nil {
-		return false, err
-	}
+	text := c.render()
 	if old, err := os.ReadFile(c.configFile()); err == nil && bytes.Equal(old, text) {
 		return false, nil
 	}
