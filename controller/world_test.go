@@ -103,7 +103,7 @@ func newWorldIn(t testing.TB, in tester) *world {
 			t.Fatal(err)
 		}
 		c.Allocators = map[schema.GroupResource]request.Allocator{{Resource: "services"}: services}
-		c.Admission = admission.Chain{namespacelifecycle.New(c.Registry, view), priority.New(c.Registry, view)}
+		c.Admission = admission.Chain{{Plugin: namespacelifecycle.New(c.Registry, view)}, {Plugin: priority.New(c.Registry, view)}}
 	})
 	w.api = direct.New(w.h, requesttest.Admin, "test")
 	for {

@@ -32,6 +32,7 @@ type Config struct {
 	RuntimeEndpoint  string   // empty: the carried containerd
 	LogLevel         slog.Level
 	Auth             Auth
+	AdmissionPlugins []string           // names of those that are on, in order
 	Audit            *Audit             // nil: nothing is noted
 	Encryption       *encryption.Config // nil: values are stored as they are
 	EncryptionFile   string             // read again whenever it changes; "": never

@@ -128,7 +128,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	}
 	p.handler, err = request.New(request.Config{
 		Store: p.store, Registry: p.registry, Authorizer: authorizer,
-		Admission: admissionChain(p, roles, authorizer, clk),
+		Admission: admissionChain(c.AdmissionPlugins, p, roles, authorizer, clk),
 		Converter: func() managedfields.TypeConverter {
 			conv, err := openapi.TypeConverter(p.registry.Scheme())
 			if err != nil {

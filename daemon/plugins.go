@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"context"
+	"maps"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -32,31 +33,32 @@ import (
 	"hansa.dev/hansa/apiserver/request"
 )
 
-// admissionChain is the plugins that are always on, in Kubernetes' order.
-func admissionChain(p *controlPlane, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) admission.Chain {
+// admissionChain is the plugins with these names, in their order. Roles and
+// bindings are guarded whatever the names: in Kubernetes that is no plugin.
+func admissionChain(names []string, p *controlPlane, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) admission.Chain {
 	reg, view := p.registry, p.store.View()
 	hooks := webhook.Config{Registry: reg, View: view, Store: p.store, Services: newProxies(p), Authorizer: z}
 	policies := policy.Config{
 		Registry: reg, View: view, Namespaces: p.store, Authorizer: z,
 		Merge: func() managedfields.TypeConverter { return p.handler.Converter() },
 	}
-	return admission.Chain{
-		namespacelifecycle.New(reg, view),
-		limitranger.New(reg, view),
-		serviceaccount.New(reg, view, clk, rand.String),
-		noderestriction.New(reg, view, z),
-		nodetaint.New(reg),
-		priority.New(reg, view),
-		tolerations.New(reg),
-		runtimeclass.New(reg, view),
-		defaultclass.New(reg, view),
-		certificates.New(z),
-		escalation.New(roles, z),
-		policy.NewMutating(policies),
-		webhook.NewMutating(hooks),
-		policy.NewValidating(policies),
-		webhook.NewValidating(hooks),
+	plugins := map[string]any{
+		"NamespaceLifecycle":         namespacelifecycle.New(reg, view),
+		"LimitRanger":                limitranger.New(reg, view),
+		"ServiceAccount":             serviceaccount.New(reg, view, clk, rand.String),
+		"NodeRestriction":            noderestriction.New(reg, view, z),
+		"TaintNodesByCondition":      nodetaint.New(reg),
+		"Priority":                   priority.New(reg, view),
+		"DefaultTolerationSeconds":   tolerations.New(reg),
+		"RuntimeClass":               runtimeclass.New(reg, view),
+		"MutatingAdmissionPolicy":    policy.NewMutating(policies),
+		"MutatingAdmissionWebhook":   webhook.NewMutating(hooks),
+		"ValidatingAdmissionPolicy":  policy.NewValidating(policies),
+		"ValidatingAdmissionWebhook": webhook.NewValidating(hooks),
 	}
+	maps.Copy(plugins, defaultclass.Plugins(reg, view))
+	maps.Copy(plugins, certificates.Plugins(z))
+	return append(admission.Chain{{Name: "RBAC", Plugin: escalation.New(roles, z)}}, admission.Pick(names, plugins)...)
 }
 
 // hooks are the creates that store nothing: reviews, and tokens.

@@ -73,8 +73,15 @@ type Validator interface {
 	Validate(ctx context.Context, a *Attributes) error
 }
 
-// Chain is the ordered list of plugins; each is a Mutator, a Validator or both.
-type Chain []any
+// Named is a plugin, which is a Mutator, a Validator or both, under the name that
+// Kubernetes has for it.
+type Named struct {
+	Name   string
+	Plugin any
+}
+
+// Chain is the ordered list of plugins.
+type Chain []Named
 
 // External is a plugin that asks servers of others, which may take long.
 type External interface {
@@ -86,7 +93,7 @@ type External interface {
 // Asks says whether a plugin may ask others about writes to a resource.
 func (c Chain) Asks(r *api.Resource) bool {
 	for _, p := range c {
-		if e, ok := p.(External); ok && e.Asks(r) {
+		if e, ok := p.Plugin.(External); ok && e.Asks(r) {
 			return true
 		}
 	}
@@ -105,7 +112,7 @@ func (c Chain) Admit(ctx context.Context, a *Attributes) error {
 
 func (c Chain) admit(ctx context.Context, a *Attributes) error {
 	for _, p := range c {
-		if m, ok := p.(Mutator); ok {
+		if m, ok := p.Plugin.(Mutator); ok {
 			if err := m.Admit(ctx, a); err != nil {
 				return err
 			}
@@ -117,7 +124,7 @@ func (c Chain) admit(ctx context.Context, a *Attributes) error {
 // Validate calls every Validator in order; the first refusal ends it.
 func (c Chain) Validate(ctx context.Context, a *Attributes) error {
 	for _, p := range c {
-		if v, ok := p.(Validator); ok {
+		if v, ok := p.Plugin.(Validator); ok {
 			if err := v.Validate(ctx, a); err != nil {
 				return err
 			}

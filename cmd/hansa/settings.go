@@ -24,6 +24,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/daemon"
 	"hansa.dev/hansa/store/encryption"
@@ -56,6 +57,8 @@ type settings struct {
 	auth             authFlags
 	auditPolicy      string
 	audit            daemon.Audit
+	enablePlugins    []string
+	disablePlugins   []string
 	featureGates     []string
 	fairness         bool
 	maxRequests      int
@@ -91,6 +94,8 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.IntVar(&s.audit.MaxSize, "audit-log-maxsize", 100, "megabytes at which the audit log is set aside; 0 is never")
 	f.IntVar(&s.audit.MaxBackups, "audit-log-maxbackup", 100, "audit logs set aside that are kept; 0 is all")
 	f.IntVar(&s.audit.MaxAge, "audit-log-maxage", 366, "days for which audit logs set aside are kept; 0 is for ever")
+	f.StringSliceVar(&s.enablePlugins, "enable-admission-plugins", nil, "admission plugins to have beside those that are on by default; may be repeated, their order does not matter")
+	f.StringSliceVar(&s.disablePlugins, "disable-admission-plugins", nil, "admission plugins to do without although they are on by default; may be repeated")
 	f.StringSliceVar(&s.featureGates, "feature-gates", nil, "features to switch, NAME=true|false; may be repeated")
 	f.BoolVar(&s.fairness, "enable-priority-and-fairness", true, "let requests take turns by FlowSchema and PriorityLevelConfiguration")
 	f.IntVar(&s.maxRequests, "max-requests-inflight", byProcessors, "requests that read served at once, 0 for any number; with priority and fairness this and --max-mutating-requests-inflight are added up to what all levels share; -1 is 20 a processor with priority and fairness, at least 40 and at most 400, and without it 400")
@@ -319,6 +324,9 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	}
 	if flag, why := s.limits(&c, runtime.GOMAXPROCS(0)); why != "" {
 		return bad(flag, "%s", why)
+	}
+	if c.AdmissionPlugins, err = admission.Select(s.enablePlugins, s.disablePlugins); err != nil {
+		return daemon.Config{}, usageError{err}
 	}
 	for _, g := range s.featureGates {
 		name, _, _ := strings.Cut(g, "=")

@@ -176,6 +176,8 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 		{"--audit-log-path=-", "--audit-log-path: without --audit-policy-file nothing would be noted"},
 		{"--audit-policy-file=x", "--audit-policy-file: without --audit-log-path nothing would be noted"},
 		{"--audit-log-maxage=-1", "--audit-log-maxage: -1 is less than nothing"},
+		{"--enable-admission-plugins=Priority,Nope", "enable-admission-plugins plugin \"Nope\" is unknown"},
+		{"--disable-admission-plugins=Nope", "disable-admission-plugins plugin \"Nope\" is unknown"},
 		{"--log-level=loud", "--log-level: \"loud\" is not"},
 	} {
 		_, err := parse("--config", write(t, ""), c.args)

@@ -3,6 +3,8 @@ package admissiontest
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"testing"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -44,9 +46,13 @@ func Post(reg *api.Registry, u user.Info, parent api.Object, subresource string,
 	return a
 }
 
-// Run runs a plugin as the request layer does: first Admit, then Validate.
+// Run runs a plugin, or a chain of them, as the request layer does: first Admit,
+// then Validate.
 func Run(ctx context.Context, plugin any, a *admission.Attributes) error {
-	chain := admission.Chain{plugin}
+	chain, ok := plugin.(admission.Chain)
+	if !ok {
+		chain = admission.Chain{{Plugin: plugin}}
+	}
 	if err := chain.Admit(ctx, a); err != nil {
 		return err
 	}
@@ -68,4 +74,10 @@ func Expect(t *testing.T, name string, plugin any, a *admission.Attributes, code
 	if !ok || status.Status().Code != code || err.Error() != want {
 		t.Errorf("%s: %v\nwant %d %s", name, err, code, want)
 	}
+}
+
+// Chain is plugins that are kept by name, in no order: for those that look at
+// different writes.
+func Chain(plugins map[string]any) admission.Chain {
+	return admission.Pick(slices.Sorted(maps.Keys(plugins)), plugins)
 }

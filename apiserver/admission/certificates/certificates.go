@@ -1,9 +1,6 @@
-// Package certificates guards what is done in the name of signers. It is four
-// plugins of Kubernetes in one: CertificateApproval and CertificateSigning (who
-// approves and who signs must be allowed to for the signer),
-// CertificateSubjectRestriction (no client certificate for system:masters) and
-// ClusterTrustBundleAttest (who publishes the anchors of a signer must be
-// allowed to attest for it).
+// Package certificates guards what is done in the name of signers, by four
+// plugins: who approves, who signs and who publishes the anchors of a signer must
+// be allowed to for that signer, and no client certificate is for system:masters.
 package certificates
 
 import (
@@ -24,36 +21,45 @@ import (
 	"hansa.dev/hansa/apiserver/auth/signer"
 )
 
-// Plugin is a validator.
-type Plugin struct {
+// validator is one plugin.
+type validator func(ctx context.Context, a *admission.Attributes) error
+
+// Validate implements admission.Validator.
+func (v validator) Validate(ctx context.Context, a *admission.Attributes) error { return v(ctx, a) }
+
+// Plugins are the four by their names. z decides about signers.
+func Plugins(z authorizer.UnconditionalAuthorizer) map[string]any {
+	p := signers{z}
+	return map[string]any{
+		"CertificateApproval":           on(admission.Update, "certificatesigningrequests", "approval", p.approve),
+		"CertificateSigning":            on(admission.Update, "certificatesigningrequests", "status", p.sign),
+		"CertificateSubjectRestriction": on(admission.Create, "certificatesigningrequests", "", restrictSubject),
+		"ClusterTrustBundleAttest": validator(func(ctx context.Context, a *admission.Attributes) error {
+			if a.Resource.Group != certificatesv1.GroupName || a.Resource.Plural != "clustertrustbundles" || a.Operation == admission.Delete {
+				return nil
+			}
+			return p.attest(ctx, a)
+		}),
+	}
+}
+
+// on is a check of one operation.
+func on(op admission.Operation, plural, subresource string, check validator) validator {
+	return func(ctx context.Context, a *admission.Attributes) error {
+		if a.Resource.Group != certificatesv1.GroupName || a.Resource.Plural != plural || a.Subresource != subresource || a.Operation != op {
+			return nil
+		}
+		return check(ctx, a)
+	}
+}
+
+// signers asks who may act for a signer.
+type signers struct {
 	authorizer authorizer.UnconditionalAuthorizer
 }
 
-// New is the plugin. z decides about signers.
-func New(z authorizer.UnconditionalAuthorizer) *Plugin { return &Plugin{z} }
-
-// Validate implements admission.Validator.
-func (p *Plugin) Validate(ctx context.Context, a *admission.Attributes) error {
-	if a.Resource.Group != certificatesv1.GroupName {
-		return nil
-	}
-	switch {
-	case a.Resource.Plural == "clustertrustbundles" && a.Operation != admission.Delete:
-		return p.attest(ctx, a)
-	case a.Resource.Plural != "certificatesigningrequests":
-		return nil
-	case a.Operation == admission.Create && a.Subresource == "":
-		return restrictSubject(a)
-	case a.Operation == admission.Update && a.Subresource == "approval":
-		return p.approve(ctx, a)
-	case a.Operation == admission.Update && a.Subresource == "status":
-		return p.sign(ctx, a)
-	}
-	return nil
-}
-
 // approve goes by the stored signer: a request cannot move to another.
-func (p *Plugin) approve(ctx context.Context, a *admission.Attributes) error {
+func (p signers) approve(ctx context.Context, a *admission.Attributes) error {
 	old, ok := a.Old.(*certificatesv1.CertificateSigningRequest)
 	if !ok {
 		return refusal.Forbidden(a, "expected type CertificateSigningRequest, got: %T", a.Old)
@@ -64,7 +70,7 @@ func (p *Plugin) approve(ctx context.Context, a *admission.Attributes) error {
 	return nil
 }
 
-func (p *Plugin) sign(ctx context.Context, a *admission.Attributes) error {
+func (p signers) sign(ctx context.Context, a *admission.Attributes) error {
 	old, ok := a.Old.(*certificatesv1.CertificateSigningRequest)
 	if !ok {
 		return refusal.Forbidden(a, "expected type CertificateSigningRequest, got: %T", a.Old)
@@ -82,7 +88,7 @@ func (p *Plugin) sign(ctx context.Context, a *admission.Attributes) error {
 	return nil
 }
 
-func restrictSubject(a *admission.Attributes) error {
+func restrictSubject(_ context.Context, a *admission.Attributes) error {
 	obj, ok := a.Object.(*certificatesv1.CertificateSigningRequest)
 	if !ok {
 		return refusal.Forbidden(a, "expected type CertificateSigningRequest, got: %T", a.Object)
@@ -110,7 +116,7 @@ func Parse(data []byte) (*x509.CertificateRequest, error) {
 }
 
 // attest goes by the new bundle: validation keeps the signer as it is.
-func (p *Plugin) attest(ctx context.Context, a *admission.Attributes) error {
+func (p signers) attest(ctx context.Context, a *admission.Attributes) error {
 	obj, ok := a.Object.(*certificatesv1.ClusterTrustBundle)
 	if !ok {
 		return refusal.Forbidden(a, "expected type ClusterTrustBundle, got: %T", a.Object)

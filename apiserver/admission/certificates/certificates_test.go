@@ -50,12 +50,12 @@ func TestPlugin(t *testing.T) {
 	by := func(verb, name string) user.Info {
 		return &user.DefaultInfo{Name: verb + " " + name}
 	}
-	p := certificates.New(authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
+	p := admissiontest.Chain(certificates.Plugins(authorizer.AuthorizerFunc(func(_ context.Context, a authorizer.Attributes) (authorizer.Decision, string, error) {
 		if a.GetAPIGroup() == "certificates.k8s.io" && a.GetResource() == "signers" && a.GetNamespace() == "" && a.GetUser().GetName() == a.GetVerb()+" "+a.GetName() {
 			return authorizer.DecisionAllow, "", nil
 		}
 		return authorizer.DecisionNoOpinion, "", nil
-	}))
+	})))
 	write := func(u user.Info, sub string, obj, old *csr) *admission.Attributes {
 		a := admissiontest.Update(reg, u, obj, old)
 		a.Subresource = sub

@@ -1,7 +1,7 @@
 // Package defaultclass gives claims and ingresses that name no class the default
 // one: of the classes that are marked so the youngest. It also keeps claims from
-// growing whose class does not let them. It is three plugins of Kubernetes in
-// one: DefaultStorageClass, DefaultIngressClass and PersistentVolumeClaimResize.
+// growing whose class does not let them. It is three plugins: DefaultStorageClass,
+// DefaultIngressClass and PersistentVolumeClaimResize.
 package defaultclass
 
 import (
@@ -24,20 +24,29 @@ type View interface {
 	List(r *api.Resource, namespace string) iter.Seq[api.Object]
 }
 
-// Plugin is both a mutator and a validator.
-type Plugin struct {
-	view                                              View
-	claims, ingresses, storageClasses, ingressClasses *api.Resource
+// Storage is the plugin DefaultStorageClass.
+type Storage struct{ classes }
+
+// Ingress is the plugin DefaultIngressClass.
+type Ingress struct{ classes }
+
+// Resize is the plugin PersistentVolumeClaimResize.
+type Resize struct{ classes }
+
+// classes are those of one kind of object.
+type classes struct {
+	view          View
+	objects, kind *api.Resource
 }
 
-// New is the plugin over a view.
-func New(reg *api.Registry, view View) *Plugin {
-	return &Plugin{
-		view:           view,
-		claims:         reg.Must("", "persistentvolumeclaims"),
-		ingresses:      reg.Must(networkingv1.GroupName, "ingresses"),
-		storageClasses: reg.Must(storagev1.GroupName, "storageclasses"),
-		ingressClasses: reg.Must(networkingv1.GroupName, "ingressclasses"),
+// Plugins are the three over a view, by their names.
+func Plugins(reg *api.Registry, view View) map[string]any {
+	storage := classes{view, reg.Must("", "persistentvolumeclaims"), reg.Must(storagev1.GroupName, "storageclasses")}
+	ingress := classes{view, reg.Must(networkingv1.GroupName, "ingresses"), reg.Must(networkingv1.GroupName, "ingressclasses")}
+	return map[string]any{
+		"DefaultStorageClass":         Storage{storage},
+		"DefaultIngressClass":         Ingress{ingress},
+		"PersistentVolumeClaimResize": Resize{storage},
 	}
 }
 
@@ -48,28 +57,39 @@ const (
 	ingressClass       = "kubernetes.io/ingress.class"
 )
 
+// concerns says whether a write makes an object that may lack a class.
+func (c classes) concerns(a *admission.Attributes) bool {
+	return a.Resource == c.objects && a.Operation == admission.Create && a.Subresource == ""
+}
+
 // Admit implements admission.Mutator.
-func (p *Plugin) Admit(_ context.Context, a *admission.Attributes) error {
-	if a.Operation != admission.Create || a.Subresource != "" {
+func (p Storage) Admit(_ context.Context, a *admission.Attributes) error {
+	obj, ok := a.Object.(*corev1.PersistentVolumeClaim)
+	if !ok || !p.concerns(a) || obj.Spec.StorageClassName != nil {
 		return nil
 	}
-	switch obj := a.Object.(type) {
-	case *corev1.PersistentVolumeClaim:
-		if _, named := obj.Annotations[corev1.BetaStorageClassAnnotation]; !named && obj.Spec.StorageClassName == nil {
-			obj.Spec.StorageClassName = p.youngest(p.storageClasses, defaultStorage, defaultStorageBeta)
-		}
-	case *networkingv1.Ingress:
-		if _, named := obj.Annotations[ingressClass]; !named && obj.Spec.IngressClassName == nil {
-			obj.Spec.IngressClassName = p.youngest(p.ingressClasses, networkingv1.AnnotationIsDefaultIngressClass)
-		}
+	if _, named := obj.Annotations[corev1.BetaStorageClassAnnotation]; !named {
+		obj.Spec.StorageClassName = p.youngest(defaultStorage, defaultStorageBeta)
+	}
+	return nil
+}
+
+// Admit implements admission.Mutator.
+func (p Ingress) Admit(_ context.Context, a *admission.Attributes) error {
+	obj, ok := a.Object.(*networkingv1.Ingress)
+	if !ok || !p.concerns(a) || obj.Spec.IngressClassName != nil {
+		return nil
+	}
+	if _, named := obj.Annotations[ingressClass]; !named {
+		obj.Spec.IngressClassName = p.youngest(networkingv1.AnnotationIsDefaultIngressClass)
 	}
 	return nil
 }
 
 // youngest is the name of the class marked by one of the annotations, or nil.
-func (p *Plugin) youngest(classes *api.Resource, marks ...string) *string {
+func (c classes) youngest(marks ...string) *string {
 	var chosen api.Object
-	for class := range p.view.List(classes, "") {
+	for class := range c.view.List(c.kind, "") {
 		marked := false
 		for _, mark := range marks {
 			marked = marked || class.GetAnnotations()[mark] == "true"
@@ -92,8 +112,8 @@ func (p *Plugin) youngest(classes *api.Resource, marks ...string) *string {
 }
 
 // Validate implements admission.Validator.
-func (p *Plugin) Validate(_ context.Context, a *admission.Attributes) error {
-	if a.Resource != p.claims || a.Operation != admission.Update || a.Subresource != "" {
+func (p Resize) Validate(_ context.Context, a *admission.Attributes) error {
+	if a.Resource != p.objects || a.Operation != admission.Update || a.Subresource != "" {
 		return nil
 	}
 	obj, ok := a.Object.(*corev1.PersistentVolumeClaim)
@@ -105,7 +125,7 @@ func (p *Plugin) Validate(_ context.Context, a *admission.Attributes) error {
 		return refusal.Forbidden(a, "Only bound persistent volume claims can be expanded")
 	}
 	if name := classOf(obj); name != "" && name == classOf(old) {
-		class, _ := p.view.Get(p.storageClasses, api.Key{Name: name}).(*storagev1.StorageClass)
+		class, _ := p.view.Get(p.kind, api.Key{Name: name}).(*storagev1.StorageClass)
 		if class != nil && ptr.Deref(class.AllowVolumeExpansion, false) {
 			return nil
 		}

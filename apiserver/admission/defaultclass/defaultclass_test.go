@@ -38,7 +38,7 @@ func claim(class *string) *corev1.PersistentVolumeClaim {
 // Kubernetes' pages "Default StorageClass" and "Default Ingress class".
 func TestDefaults(t *testing.T) {
 	view := authtest.New(t, storage("unmarked", 1, ""))
-	p := defaultclass.New(view.Registry, view)
+	p := admissiontest.Chain(defaultclass.Plugins(view.Registry, view))
 	given := func(c *corev1.PersistentVolumeClaim) string {
 		t.Helper()
 		admissiontest.Expect(t, "claim", p, admissiontest.Create(view.Registry, nil, c), 0, "")
@@ -86,7 +86,7 @@ func TestGrowth(t *testing.T) {
 	grows := storage("grows", 1, "")
 	grows.AllowVolumeExpansion = ptr.To(true)
 	view := authtest.New(t, grows, storage("fixed", 1, ""))
-	p := defaultclass.New(view.Registry, view)
+	p := admissiontest.Chain(defaultclass.Plugins(view.Registry, view))
 	of := func(class, size string, phase corev1.PersistentVolumeClaimPhase) *corev1.PersistentVolumeClaim {
 		c := claim(&class)
 		c.Spec.Resources.Requests = corev1.ResourceList{"storage": resource.MustParse(size)}
