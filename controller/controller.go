@@ -44,3 +44,9 @@ type Source struct {
 	// object's own key.
 	Keys func(old, new api.Object) []api.Key
 }
+
+// Woken is a loop with keys that something else than an object wakes.
+type Woken interface {
+	// Listen calls wake, which does not block, until cancel is called.
+	Listen(wake func(api.Key)) (cancel func())
+}

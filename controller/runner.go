@@ -38,6 +38,9 @@ func (r *Runner) Run(ctx context.Context) error {
 	queue.metrics = r.Metrics.of(r.Queue, queue)
 	heard := &listener{view: r.View, queue: queue}
 	defer heard.close()
+	if w, ok := r.Loop.(Woken); ok {
+		defer w.Listen(queue.Add)()
+	}
 	var changed <-chan struct{}
 	if r.Registry != nil {
 		changed = r.Registry.Changed()

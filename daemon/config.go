@@ -33,6 +33,7 @@ type Config struct {
 	LogLevel         slog.Level
 	Auth             Auth
 	AdmissionPlugins []string           // names of those that are on, in order
+	AdmissionFiles   map[string][]byte  // configurations of plugins by their names
 	Audit            *Audit             // nil: nothing is noted
 	Encryption       *encryption.Config // nil: values are stored as they are
 	EncryptionFile   string             // read again whenever it changes; "": never

@@ -35,6 +35,7 @@ import (
 	"hansa.dev/hansa/apiserver/request/alloc"
 	"hansa.dev/hansa/apiserver/request/rules"
 	"hansa.dev/hansa/client/direct"
+	"hansa.dev/hansa/internal/charges"
 	"hansa.dev/hansa/internal/librarymetrics"
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
@@ -56,6 +57,7 @@ type controlPlane struct {
 	tokens    *token.Tokens
 	authorize auth.Authorizer
 	aggregate *aggregation.Server
+	charges   *charges.Book // what quotas are charged for writes under way
 }
 
 // address is the address and port at which this machine reaches the API.
@@ -73,7 +75,7 @@ func (c Config) address() string {
 func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
 	clk := clock.RealClock{}
 	i := c.instance()
-	p := &controlPlane{registry: kinds.New(), metrics: prometheus.NewRegistry()}
+	p := &controlPlane{registry: kinds.New(), metrics: prometheus.NewRegistry(), charges: charges.NewBook()}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		librarymetrics.Collector{"apiserver_admission_"})
 
@@ -126,16 +128,14 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	if err != nil {
 		return nil, err
 	}
+	chain, err := admissionChain(c, p, roles, authorizer, clk)
+	if err != nil {
+		return nil, err
+	}
 	p.handler, err = request.New(request.Config{
 		Store: p.store, Registry: p.registry, Authorizer: authorizer,
-		Admission: admissionChain(c.AdmissionPlugins, p, roles, authorizer, clk),
-		Converter: func() managedfields.TypeConverter {
-			conv, err := openapi.TypeConverter(p.registry.Scheme())
-			if err != nil {
-				panic(fmt.Sprintf("the embedded merge schemas are broken: %v", err))
-			}
-			return conv
-		},
+		Admission:  chain,
+		Converter:  func() managedfields.TypeConverter { return converter(p.registry) },
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
 		Hooks:      hooks(reviewer, p.tokens),
 		Rules:      allRules(rules.New(p.registry, view, authorizer, clk), custom.Rules()),
@@ -170,6 +170,15 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 		return p.server.Serve(ctx, listener, apihttp.TLS{GetCertificate: cert}, stopGrace)
 	})
 	return p, nil
+}
+
+// converter has the merge schemas of the built-in kinds.
+func converter(reg *api.Registry) managedfields.TypeConverter {
+	conv, err := openapi.TypeConverter(reg.Scheme())
+	if err != nil {
+		panic(fmt.Sprintf("the embedded merge schemas are broken: %v", err))
+	}
+	return conv
 }
 
 func documents(reg *api.Registry, others *aggregation.Server) *apihttp.OpenAPI {

@@ -35,6 +35,7 @@ import (
 	"hansa.dev/hansa/controller/policystatus"
 	"hansa.dev/hansa/controller/replicaset"
 	"hansa.dev/hansa/controller/resourceclaim"
+	"hansa.dev/hansa/controller/resourcequota"
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/servicecidr"
@@ -50,7 +51,7 @@ const loopPart = "loop "
 
 // ofEveryKind are the loops that look at objects of all kinds, of those too that are
 // defined meanwhile.
-var ofEveryKind = []string{definition.Name, "generic-garbage-collector", "namespace-controller"}
+var ofEveryKind = []string{definition.Name, "generic-garbage-collector", "namespace-controller", "resourcequota-controller"}
 
 // startLoops runs every control loop as its own identity. services is the default
 // range of service addresses.
@@ -113,6 +114,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("resource-claim-controller", "resource_claim", 5, func(c door, r told) loop { return resourceclaim.New(c, r) })
 	run("generic-garbage-collector", "garbage_collector_attempt_to_delete", 5, func(c door, r told) loop { return garbage.New(c, r) })
 	run("namespace-controller", "namespace", 5, func(c door, _ told) loop { return namespace.New(c, p.remoteContents()) })
+	run("resourcequota-controller", "resourcequota_primary", 5, func(c door, _ told) loop { return resourcequota.New(c, p.charges) })
 	run("storage-version-migrator-controller", "storage-version-migrator-controller", 1, func(c door, _ told) loop { return migration.New(c) })
 	run("validatingadmissionpolicy-status-controller", policystatus.Manager, 1, func(c door, _ told) loop { return policystatus.New(c) })
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })

@@ -6,6 +6,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -20,8 +21,11 @@ import (
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
 	"hansa.dev/hansa/apiserver/admission/noderestriction"
 	"hansa.dev/hansa/apiserver/admission/nodetaint"
+	"hansa.dev/hansa/apiserver/admission/optional"
+	"hansa.dev/hansa/apiserver/admission/podsecurity"
 	"hansa.dev/hansa/apiserver/admission/policy"
 	"hansa.dev/hansa/apiserver/admission/priority"
+	"hansa.dev/hansa/apiserver/admission/resourcequota"
 	"hansa.dev/hansa/apiserver/admission/runtimeclass"
 	"hansa.dev/hansa/apiserver/admission/serviceaccount"
 	"hansa.dev/hansa/apiserver/admission/tolerations"
@@ -33,21 +37,41 @@ import (
 	"hansa.dev/hansa/apiserver/request"
 )
 
-// admissionChain is the plugins with these names, in their order. Roles and
-// bindings are guarded whatever the names: in Kubernetes that is no plugin.
-func admissionChain(names []string, p *controlPlane, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) admission.Chain {
-	reg, view := p.registry, p.store.View()
+// admissionChain is the plugins that are on, in their order. Roles and bindings are
+// guarded whatever is on: in Kubernetes that is no plugin.
+func admissionChain(c Config, p *controlPlane, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) (admission.Chain, error) {
+	reg, view, files := p.registry, p.store.View(), c.AdmissionFiles
+	security, err := podsecurity.New(reg, view, files["PodSecurity"], p.metrics)
+	if err != nil {
+		return nil, err
+	}
+	limited, err := resourcequota.Parse(files["ResourceQuota"])
+	if err != nil {
+		return nil, err
+	}
+	plugins, err := optional.Plugins(optional.Config{
+		Registry: reg, View: view, Authorizer: z, Clock: clk, On: c.AdmissionPlugins, Files: files,
+		CreateNamespace: func(ctx context.Context, name string) error {
+			ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+			_, err := p.asServer("kube-apiserver").Create(ctx, reg.Must("", "namespaces"), ns, metav1.CreateOptions{})
+			return err
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
 	hooks := webhook.Config{Registry: reg, View: view, Store: p.store, Services: newProxies(p), Authorizer: z}
 	policies := policy.Config{
 		Registry: reg, View: view, Namespaces: p.store, Authorizer: z,
 		Merge: func() managedfields.TypeConverter { return p.handler.Converter() },
 	}
-	plugins := map[string]any{
+	maps.Copy(plugins, map[string]any{
 		"NamespaceLifecycle":         namespacelifecycle.New(reg, view),
 		"LimitRanger":                limitranger.New(reg, view),
 		"ServiceAccount":             serviceaccount.New(reg, view, clk, rand.String),
 		"NodeRestriction":            noderestriction.New(reg, view, z),
 		"TaintNodesByCondition":      nodetaint.New(reg),
+		"PodSecurity":                security,
 		"Priority":                   priority.New(reg, view),
 		"DefaultTolerationSeconds":   tolerations.New(reg),
 		"RuntimeClass":               runtimeclass.New(reg, view),
@@ -55,10 +79,11 @@ func admissionChain(names []string, p *controlPlane, roles *rbac.Index, z auth.A
 		"MutatingAdmissionWebhook":   webhook.NewMutating(hooks),
 		"ValidatingAdmissionPolicy":  policy.NewValidating(policies),
 		"ValidatingAdmissionWebhook": webhook.NewValidating(hooks),
-	}
+		"ResourceQuota":              resourcequota.New(reg, view, p.store, p.charges, clk, limited),
+	})
 	maps.Copy(plugins, defaultclass.Plugins(reg, view))
 	maps.Copy(plugins, certificates.Plugins(z))
-	return append(admission.Chain{{Name: "RBAC", Plugin: escalation.New(roles, z)}}, admission.Pick(names, plugins)...)
+	return append(admission.Chain{{Name: "RBAC", Plugin: escalation.New(roles, z)}}, admission.Pick(c.AdmissionPlugins, plugins)...), nil
 }
 
 // hooks are the creates that store nothing: reviews, and tokens.

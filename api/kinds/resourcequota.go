@@ -41,7 +41,6 @@ func resourceQuota() *api.Resource {
 			return errs
 		}),
 		Warnings:                 warns(warnQuota),
-		Inert:                    "nothing is counted against it",
 		ResetFields:              resets(gv, "status"),
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

@@ -127,12 +127,12 @@ var otherStandardResources = []corev1.ResourceName{
 }
 
 func isCounted(name corev1.ResourceName) bool {
-	return slices.Contains(countedResources, name) || isExtendedResource(name)
+	return slices.Contains(countedResources, name) || IsExtendedResource(name)
 }
 
-// isExtendedResource: a resource that someone else defines, in a domain of
+// IsExtendedResource: a resource that someone else defines, in a domain of
 // theirs. Its name must leave room for the quota's prefix.
-func isExtendedResource(name corev1.ResourceName) bool {
+func IsExtendedResource(name corev1.ResourceName) bool {
 	if IsNativeResource(name) || strings.HasPrefix(string(name), corev1.DefaultResourceRequestsPrefix) {
 		return false
 	}
@@ -168,7 +168,7 @@ func containerResource(c *checker, at *field.Path, name corev1.ResourceName) {
 		if !standard {
 			c.invalid(at, name, "must be a standard resource for containers")
 		}
-	case !IsNativeResource(name) && !isExtendedResource(name):
+	case !IsNativeResource(name) && !IsExtendedResource(name):
 		c.invalid(at, name, "doesn't follow extended resource name standard")
 	}
 }

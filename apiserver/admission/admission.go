@@ -60,6 +60,23 @@ type Attributes struct {
 	Reinvoke, Reinvoked bool
 	// Library is what package upstream keeps from one plugin to the next.
 	Library any
+
+	ends []func(error)
+}
+
+// OnEnd has f called when it is known what became of the create or update of an
+// object that a Validator has admitted: stored, and seen by every reader, or else
+// the error why not. Other operations have no end.
+func (a *Attributes) OnEnd(f func(err error)) { a.ends = append(a.ends, f) }
+
+// End calls what OnEnd gave, once. Whoever has such a write validated calls it,
+// also after a refusal.
+func (a *Attributes) End(err error) {
+	ends := a.ends
+	a.ends = nil
+	for _, f := range ends {
+		f(err)
+	}
 }
 
 // Mutator may change Attributes.Object. An error is the API status error that
@@ -71,6 +88,12 @@ type Mutator interface {
 // Validator may refuse; it changes nothing.
 type Validator interface {
 	Validate(ctx context.Context, a *Attributes) error
+}
+
+// Waiter is a plugin that may have to wait for others before it decides.
+type Waiter interface {
+	// Waits says whether it may have to at this write.
+	Waits(a *Attributes) bool
 }
 
 // Named is a plugin, which is a Mutator, a Validator or both, under the name that
@@ -131,6 +154,17 @@ func (c Chain) Validate(ctx context.Context, a *Attributes) error {
 		}
 	}
 	return nil
+}
+
+// Waits says whether some plugin may have to wait at this write: who has several
+// lets them wait together.
+func (c Chain) Waits(a *Attributes) bool {
+	for _, p := range c {
+		if w, ok := p.Plugin.(Waiter); ok && w.Waits(a) {
+			return true
+		}
+	}
+	return false
 }
 
 // OnlyCollectorFields is true for an update that changes nothing but what the

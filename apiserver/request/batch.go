@@ -22,18 +22,18 @@ type Batch struct {
 	answers []func(store.Result)
 	// alone are what cannot share a transaction, or has to be tried again.
 	alone []func()
-	asked []asked
+	// slow are those that may have to wait, for others who are asked or for their
+	// turn at a quota. They do so together: what hangs holds up nothing else.
+	slow []slow
 }
 
-// asked is a write about which somebody else is asked. All of a batch are done
-// at once: one server that hangs holds up only those that wait for it.
-type asked struct {
+type slow struct {
 	do     func() (runtime.Object, error)
 	answer func(runtime.Object, error)
 }
 
-// maxAsked is how many of them are under way at once.
-const maxAsked = 16
+// together is how many of a batch may wait at once.
+const together = 64
 
 // NewBatch begins a batch.
 func (h *Handler) NewBatch(ctx context.Context) *Batch { return &Batch{h: h, ctx: ctx} }
@@ -42,7 +42,7 @@ func (h *Handler) NewBatch(ctx context.Context) *Batch { return &Batch{h: h, ctx
 // Commit.
 func (b *Batch) Create(info *Info, body Body, opts *metav1.CreateOptions, answer func(runtime.Object, error)) {
 	if b.h.Admission.Asks(info.row()) {
-		b.asked = append(b.asked, asked{func() (runtime.Object, error) {
+		b.slow = append(b.slow, slow{func() (runtime.Object, error) {
 			return b.h.Create(info.Audit.Context(b.ctx), info, body, opts)
 		}, answer})
 		return
@@ -54,6 +54,10 @@ func (b *Batch) Create(info *Info, body Body, opts *metav1.CreateOptions, answer
 	}
 	fresh := obj
 	again := func() { answer(c.store(b.ctx, obj)) }
+	if b.h.Admission.Waits(c.attributes(obj)) {
+		b.slow = append(b.slow, slow{func() (runtime.Object, error) { return c.store(b.ctx, obj) }, answer})
+		return
+	}
 	if c.dryRun || b.h.allocates(info.row()) {
 		b.alone = append(b.alone, again)
 		return
@@ -64,10 +68,12 @@ func (b *Batch) Create(info *Info, body Body, opts *metav1.CreateOptions, answer
 	}
 	b.h.fillSystemFields(fresh)
 	if _, err := c.finish(b.ctx, fresh); err != nil {
+		c.end(err)
 		answer(nil, err)
 		return
 	}
 	b.add(store.Write{Ref: api.RefTo(info.row(), fresh), Create: fresh, Options: b.h.writeOptions(info.row())}, func(r store.Result) {
+		c.end(r.Err)
 		if generated && apierrors.IsAlreadyExists(r.Err) {
 			b.alone = append(b.alone, again)
 			return
@@ -79,7 +85,7 @@ func (b *Batch) Create(info *Info, body Body, opts *metav1.CreateOptions, answer
 // Update adds an update.
 func (b *Batch) Update(info *Info, body Body, opts *metav1.UpdateOptions, answer func(runtime.Object, error)) {
 	if b.h.Admission.Asks(info.row()) {
-		b.asked = append(b.asked, asked{func() (runtime.Object, error) {
+		b.slow = append(b.slow, slow{func() (runtime.Object, error) {
 			obj, _, err := b.h.Update(info.Audit.Context(b.ctx), info, body, opts)
 			return obj, err
 		}, answer})
@@ -104,9 +110,12 @@ func (b *Batch) Update(info *Info, body Body, opts *metav1.UpdateOptions, answer
 	default:
 		b.add(store.Write{
 			Ref:     info.ref(),
-			Change:  func(cur api.Object) (store.Outcome, error) { return c.outcome(b.ctx, cur) },
+			Change:  func(cur api.Object) (store.Outcome, error) { return c.attempt(b.ctx, cur) },
 			Options: b.h.writeOptions(info.row()),
-		}, func(r store.Result) { shown(r.Object, r.Err) })
+		}, func(r store.Result) {
+			c.ended(r.Err)
+			shown(r.Object, r.Err)
+		})
 	}
 }
 
@@ -114,7 +123,7 @@ func (b *Batch) Update(info *Info, body Body, opts *metav1.UpdateOptions, answer
 // binding.
 func (b *Batch) Post(info *Info, body Body, answer func(runtime.Object, error)) {
 	if b.h.Admission.Asks(info.row()) {
-		b.asked = append(b.asked, asked{func() (runtime.Object, error) {
+		b.slow = append(b.slow, slow{func() (runtime.Object, error) {
 			return b.h.Create(info.Audit.Context(b.ctx), info, body, &metav1.CreateOptions{})
 		}, answer})
 		return
@@ -147,10 +156,10 @@ func (b *Batch) Commit() {
 		obj runtime.Object
 		err error
 	}
-	results := make([]result, len(b.asked))
-	under := make(chan struct{}, maxAsked)
+	results := make([]result, len(b.slow))
+	under := make(chan struct{}, together)
 	var done sync.WaitGroup
-	for i, a := range b.asked {
+	for i, a := range b.slow {
 		done.Go(func() {
 			under <- struct{}{}
 			results[i].obj, results[i].err = a.do()
@@ -164,8 +173,8 @@ func (b *Batch) Commit() {
 		do()
 	}
 	done.Wait()
-	for i, a := range b.asked {
+	for i, a := range b.slow {
 		a.answer(results[i].obj, results[i].err)
 	}
-	b.writes, b.answers, b.alone, b.asked = nil, nil, nil, nil
+	b.writes, b.answers, b.alone, b.slow = nil, nil, nil, nil
 }

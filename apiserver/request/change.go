@@ -38,8 +38,9 @@ type change struct {
 	mayCreate bool
 
 	created  bool
-	written  api.Object // by the last attempt, if it wrote
-	warnings []string   // of the last attempt
+	written  api.Object  // by the last attempt, if it wrote
+	end      func(error) // tells the plugins what became of the last attempt
+	warnings []string    // of the last attempt
 }
 
 // run writes the change and answers with the stored object, frozen.
@@ -48,17 +49,32 @@ func (c *change) run(ctx context.Context) (api.Object, error) {
 		return nil, err
 	}
 	attempt := func(cur api.Object) (store.Outcome, error) {
-		c.created, c.written, c.warnings = false, nil, nil
-		out, err := c.outcome(ctx, cur)
+		out, err := c.attempt(ctx, cur)
 		c.written = out.Object
 		return out, err
 	}
 	obj, err := c.write(ctx, attempt)
+	c.ended(err)
 	recognize(obj, c.written)
 	for _, w := range c.warnings {
 		c.info.warn(w)
 	}
 	return obj, err
+}
+
+// attempt is one try against the present object; the store may ask for several.
+func (c *change) attempt(ctx context.Context, cur api.Object) (store.Outcome, error) {
+	c.ended(errSuperseded)
+	c.created, c.written, c.warnings = false, nil, nil
+	return c.outcome(ctx, cur)
+}
+
+// ended tells the plugins what became of the last attempt.
+func (c *change) ended(err error) {
+	if c.end != nil {
+		c.end(err)
+		c.end = nil
+	}
 }
 
 func (c *change) write(ctx context.Context, attempt func(cur api.Object) (store.Outcome, error)) (api.Object, error) {
@@ -145,6 +161,7 @@ func (c *change) create(ctx context.Context, obj api.Object) (store.Outcome, err
 	}
 	wipeSystemFields(obj)
 	h.fillSystemFields(obj)
+	c.end = n.end
 	sides, err := n.finish(ctx, obj)
 	if err != nil {
 		return store.Outcome{}, err
@@ -186,6 +203,7 @@ func (c *change) update(ctx context.Context, obj, cur, stored api.Object) (store
 	if row.Canonicalize != nil {
 		row.Canonicalize(obj)
 	}
+	c.end = attrs.End
 	if err := c.admitResult(ctx, attrs, obj); err != nil {
 		return store.Outcome{}, err
 	}

@@ -74,6 +74,17 @@ type creation struct {
 	options runtime.Object // of the request
 	dryRun  bool
 	manager string
+	// admitted is the last attempt that came to validating admission.
+	admitted *admission.Attributes
+}
+
+// end tells the plugins what became of the last attempt; err is why it is not
+// stored.
+func (c *creation) end(err error) {
+	if c.admitted != nil {
+		c.admitted.End(err)
+		c.admitted = nil
+	}
 }
 
 // admit does what comes before the object has its identity.
@@ -160,8 +171,9 @@ func (c *creation) name(obj api.Object) (next api.Object) {
 	return next
 }
 
-func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, error) {
+func (c *creation) attempt(ctx context.Context, obj api.Object) (stored api.Object, err error) {
 	h, row := c.h, c.info.row()
+	defer func() { c.end(err) }()
 	h.fillSystemFields(obj)
 	switch {
 	case c.dryRun:
@@ -180,7 +192,7 @@ func (c *creation) attempt(ctx context.Context, obj api.Object) (api.Object, err
 		return nil, err
 	}
 	ref := api.RefTo(row, obj)
-	stored, err := h.Store.Create(ctx, row, obj, h.writeOptions(row))
+	stored, err = h.Store.Create(ctx, row, obj, h.writeOptions(row))
 	recognize(stored, obj)
 	return c.stored(ctx, ref, stored, err)
 }
@@ -249,7 +261,9 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	if row.Canonicalize != nil {
 		row.Canonicalize(obj)
 	}
-	if err := c.h.Admission.Validate(ctx, c.attributes(obj)); err != nil {
+	c.end(errSuperseded)
+	c.admitted = c.attributes(obj)
+	if err := c.h.Admission.Validate(ctx, c.admitted); err != nil {
 		return nil, err
 	}
 	if row.Seal != nil {
@@ -264,6 +278,9 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	}
 	return sides, checkPathName(obj.GetName())
 }
+
+// errSuperseded ends an attempt that is followed by another.
+var errSuperseded = errors.New("another attempt follows")
 
 // exists is the refusal to create what is there, which tells when it is about
 // to go.

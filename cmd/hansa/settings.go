@@ -59,6 +59,7 @@ type settings struct {
 	audit            daemon.Audit
 	enablePlugins    []string
 	disablePlugins   []string
+	admissionConfig  string
 	featureGates     []string
 	fairness         bool
 	maxRequests      int
@@ -96,6 +97,7 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.IntVar(&s.audit.MaxAge, "audit-log-maxage", 366, "days for which audit logs set aside are kept; 0 is for ever")
 	f.StringSliceVar(&s.enablePlugins, "enable-admission-plugins", nil, "admission plugins to have beside those that are on by default; may be repeated, their order does not matter")
 	f.StringSliceVar(&s.disablePlugins, "disable-admission-plugins", nil, "admission plugins to do without although they are on by default; may be repeated")
+	f.StringVar(&s.admissionConfig, "admission-control-config-file", "", "file that configures admission plugins (AdmissionConfiguration)")
 	f.StringSliceVar(&s.featureGates, "feature-gates", nil, "features to switch, NAME=true|false; may be repeated")
 	f.BoolVar(&s.fairness, "enable-priority-and-fairness", true, "let requests take turns by FlowSchema and PriorityLevelConfiguration")
 	f.IntVar(&s.maxRequests, "max-requests-inflight", byProcessors, "requests that read served at once, 0 for any number; with priority and fairness this and --max-mutating-requests-inflight are added up to what all levels share; -1 is 20 a processor with priority and fairness, at least 40 and at most 400, and without it 400")
@@ -325,9 +327,6 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	if flag, why := s.limits(&c, runtime.GOMAXPROCS(0)); why != "" {
 		return bad(flag, "%s", why)
 	}
-	if c.AdmissionPlugins, err = admission.Select(s.enablePlugins, s.disablePlugins); err != nil {
-		return daemon.Config{}, usageError{err}
-	}
 	for _, g := range s.featureGates {
 		name, _, _ := strings.Cut(g, "=")
 		return bad("feature-gates", "%q is not a feature of this version", name)
@@ -351,7 +350,7 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 
 // readFiles reads the files that settings name.
 func (s *settings) readFiles(c *daemon.Config) (err error) {
-	if err := s.readEncryption(c); err != nil {
+	if err := errors.Join(s.readAdmission(c), s.readEncryption(c)); err != nil {
 		return err
 	}
 	if c.Auth, err = s.auth.value(); err != nil {
@@ -362,6 +361,17 @@ func (s *settings) readFiles(c *daemon.Config) (err error) {
 	}
 	c.Audit, err = s.readAudit()
 	return err
+}
+
+// readAdmission reads which plugins are on, and their configurations.
+func (s *settings) readAdmission(c *daemon.Config) (err error) {
+	if c.AdmissionPlugins, err = admission.Select(s.enablePlugins, s.disablePlugins); err != nil || s.admissionConfig == "" {
+		return err
+	}
+	if c.AdmissionFiles, err = admission.ReadConfiguration(s.admissionConfig); err != nil {
+		return fmt.Errorf("--admission-control-config-file: %w", err)
+	}
+	return nil
 }
 
 // readEncryption reads how values are stored, if that is said.

@@ -178,6 +178,7 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 		{"--audit-log-maxage=-1", "--audit-log-maxage: -1 is less than nothing"},
 		{"--enable-admission-plugins=Priority,Nope", "enable-admission-plugins plugin \"Nope\" is unknown"},
 		{"--disable-admission-plugins=Nope", "disable-admission-plugins plugin \"Nope\" is unknown"},
+		{"--admission-control-config-file=/no/such/file", "--admission-control-config-file: open /no/such/file: "},
 		{"--log-level=loud", "--log-level: \"loud\" is not"},
 	} {
 		_, err := parse("--config", write(t, ""), c.args)

@@ -3,9 +3,11 @@ package refusal
 
 import (
 	"fmt"
+	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hansa.dev/hansa/apiserver/admission"
 )
@@ -14,6 +16,14 @@ import (
 // it. It wraps nothing: its text is for the client.
 func Forbidden(a *admission.Attributes, format string, args ...any) *apierrors.StatusError {
 	return apierrors.NewForbidden(a.Resource.GroupResource(), name(a), fmt.Errorf(format, args...))
+}
+
+// Unknown is an error of no particular reason, status 500: Kubernetes has it where
+// a plugin refuses in plain words.
+func Unknown(format string, args ...any) *apierrors.StatusError {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonUnknown, Message: fmt.Sprintf(format, args...),
+	}}
 }
 
 func name(a *admission.Attributes) string {
