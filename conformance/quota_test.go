@@ -286,6 +286,7 @@ func TestQuotaChanges(t *testing.T) {
 // defined.
 func TestQuotaOfCustomResources(t *testing.T) {
 	ns := namespace(t)
+	create(t, "resourcequotas", ns, `{"metadata": {"name": "q"}, "spec": {"hard": {"count/counteds.quota.example.com": "1"}}}`)
 	definitions := under("apiextensions.k8s.io/v1", "customresourcedefinitions", "")
 	admin.want(t, http.StatusCreated, call{method: "POST", path: definitions, body: `{"metadata": {"name": "counteds.quota.example.com"}, "spec": {"group": "quota.example.com", "scope": "Namespaced",
 		"names": {"plural": "counteds", "singular": "counted", "kind": "Counted", "listKind": "CountedList"},
@@ -297,7 +298,7 @@ func TestQuotaOfCustomResources(t *testing.T) {
 	})
 	path := under("quota.example.com/v1", "counteds", ns)
 	eventually(t, "the kind is served", func() bool { return admin.do(t, call{method: "GET", path: path}).code == http.StatusOK })
-	limit(t, ns, "q", `{"hard": {"count/counteds.quota.example.com": "1"}}`)
+	used(t, ns, "q", "count/counteds.quota.example.com=0")
 	object := func(name string) string {
 		return fmt.Sprintf(`{"apiVersion": "quota.example.com/v1", "kind": "Counted", "metadata": {"name": %q}}`, name)
 	}

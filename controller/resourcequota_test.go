@@ -49,7 +49,7 @@ func (w *world) uses(name, want string) {
 func TestResourceQuotas(t *testing.T) {
 	w := newWorld(t)
 	book := charges.NewBook()
-	w.run(func(c client.Interface, _ events.Recorder) controller.Loop { return resourcequota.New(c, book) })
+	d := w.run(func(c client.Interface, _ events.Recorder) controller.Loop { return resourcequota.New(c, book) })
 	create(w, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "a"}})
 	q := create(w, &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "q"}, Spec: corev1.ResourceQuotaSpec{Hard: amountsOf("secrets=5 pods=2 cpu=3 count/widgets.example.com=1")}})
 	w.settle()
@@ -57,6 +57,9 @@ func TestResourceQuotas(t *testing.T) {
 	w.uses("q", "cpu=0 pods=0 secrets=1")
 	if got := w.quota("q").Status.Hard; len(got) != 4 {
 		t.Errorf("the limits are %v", got)
+	}
+	if got := d.loop.(controller.Waiter).Waiting(); len(got) != 1 {
+		t.Errorf("quotas that wait for kinds are %v", got)
 	}
 	pod := func(name string) *corev1.Pod {
 		p := aPod(name, template(nil, "x"))

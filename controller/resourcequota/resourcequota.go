@@ -91,6 +91,22 @@ func (l *Loop) Listen(wake func(api.Key)) (cancel func()) {
 	})
 }
 
+// Waiting are the quotas that limit what nobody could count so far: objects of
+// kinds that were not served.
+func (l *Loop) Waiting() []api.Key {
+	var keys []api.Key
+	for obj := range l.client.View().List(l.quotas, "") {
+		q := obj.(*corev1.ResourceQuota)
+		for name := range q.Spec.Hard {
+			if _, counted := q.Status.Used[name]; !counted {
+				keys = append(keys, api.Key{Namespace: q.Namespace, Name: q.Name})
+				break
+			}
+		}
+	}
+	return keys
+}
+
 // Step counts what is used of one quota.
 func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
 	q, pending := l.read(key)

@@ -234,7 +234,10 @@ func (p *Plugin) charge(space *charges.Space, q *corev1.ResourceQuota, turn []*w
 		case refused[i] != nil:
 			w.err = refused[i]
 			continue
-		case len(amounts[i]) == 0:
+		case err != nil && w.matches(q, w.obj):
+			w.err = refusal.Forbidden(w.a, "cannot charge quota %s: %v; try again", q.Name, err)
+		}
+		if len(amounts[i]) == 0 {
 			continue
 		}
 		// Also when it is not known whether the quota was written.
@@ -246,9 +249,6 @@ func (p *Plugin) charge(space *charges.Space, q *corev1.ResourceQuota, turn []*w
 			space.Add(w.charge)
 		}
 		w.charge.Amounts[q.UID] = amounts[i]
-		if err != nil {
-			w.err = refusal.Forbidden(w.a, "cannot charge quota %s: %v; try again", q.Name, err)
-		}
 	}
 }
 
@@ -257,15 +257,8 @@ func (w *write) fits(q *corev1.ResourceQuota) (corev1.ResourceList, error) {
 	if !w.matches(q, w.obj) {
 		return nil, nil
 	}
-	limited := w.kind.Among(q.Status.Hard)
-	if err := w.kind.Lacks(w.obj, limited); err != nil {
-		return nil, refusal.Forbidden(w.a, "failed quota: %s: %v", q.Name, err)
-	}
-	for _, name := range limited {
-		if _, known := q.Status.Used[name]; !known {
-			slices.Sort(limited)
-			return nil, refusal.Forbidden(w.a, "status unknown for quota: %s, resources: %s", q.Name, join(limited))
-		}
+	if err := w.ready(q); err != nil {
+		return nil, err
 	}
 	requested := quota.Mask(w.grows(w.old(q)), q.Status.Hard)
 	if w.a.Subresource == "status" {
@@ -284,6 +277,21 @@ func (w *write) fits(q *corev1.ResourceQuota) (corev1.ResourceList, error) {
 			amountsOf(exceeded), amountsOf(quota.Mask(q.Status.Used, exceeded)), amountsOf(quota.Mask(q.Status.Hard, exceeded)))
 	}
 	return requested, nil
+}
+
+// ready says why a write cannot be held to a quota that it counts in.
+func (w *write) ready(q *corev1.ResourceQuota) error {
+	limited := w.kind.Among(q.Status.Hard)
+	if err := w.kind.Lacks(w.obj, limited); err != nil {
+		return refusal.Forbidden(w.a, "failed quota: %s: %v", q.Name, err)
+	}
+	for _, name := range limited {
+		if _, known := q.Status.Used[name]; !known {
+			slices.Sort(limited)
+			return refusal.Forbidden(w.a, "status unknown for quota: %s, resources: %s", q.Name, join(limited))
+		}
+	}
+	return nil
 }
 
 // matches says whether an object counts in a quota at all.
@@ -312,6 +320,16 @@ func (w *write) grows(old api.Object) corev1.ResourceList {
 
 // against answers with what a write counts in each quota, in their order.
 func (w *write) against(quotas []*corev1.ResourceQuota) ([]corev1.ResourceList, error) {
+	for _, q := range quotas {
+		if w.matches(q, w.obj) {
+			if err := w.ready(q); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err := w.covered(quotas); err != nil {
+		return nil, err
+	}
 	amounts := make([]corev1.ResourceList, len(quotas))
 	for i, q := range quotas {
 		var err error
@@ -319,7 +337,7 @@ func (w *write) against(quotas []*corev1.ResourceQuota) ([]corev1.ResourceList, 
 			return nil, err
 		}
 	}
-	return amounts, w.covered(quotas)
+	return amounts, nil
 }
 
 // amountsOf writes a list as refusals have it.

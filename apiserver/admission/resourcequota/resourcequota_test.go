@@ -1,6 +1,8 @@
 package resourcequota_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -25,8 +27,9 @@ import (
 // world is the API with quotas and without the loop.
 type world struct {
 	*testing.T
-	h    *request.Handler
-	book *charges.Book
+	broken error // what the store says to writes of quotas
+	h      *request.Handler
+	book   *charges.Book
 	// recount are the namespaces that the loop would count anew.
 	mu      sync.Mutex
 	recount []string
@@ -35,7 +38,7 @@ type world struct {
 func newWorld(t *testing.T, limited []resourcequota.Limited) *world {
 	w := &world{T: t, book: charges.NewBook()}
 	w.h = requesttest.Handler(t, func(c *request.Config) {
-		p := resourcequota.New(c.Registry, c.Store.View(), c.Store, w.book, clock.RealClock{}, limited)
+		p := resourcequota.New(c.Registry, c.Store.View(), w, w.book, clock.RealClock{}, limited)
 		c.Admission = admission.Chain{{Name: "ResourceQuota", Plugin: p}}
 	})
 	t.Cleanup(w.book.Listen(func(namespace string) {
@@ -44,6 +47,14 @@ func newWorld(t *testing.T, limited []resourcequota.Limited) *world {
 		w.recount = append(w.recount, namespace)
 	}))
 	return w
+}
+
+// Update is the store's, unless it is broken.
+func (w *world) Update(ctx context.Context, ref api.Ref, o store.WriteOptions, change func(cur api.Object) (store.Outcome, error)) (api.Object, error) {
+	if w.broken != nil {
+		return nil, w.broken
+	}
+	return w.h.Store.Update(ctx, ref, o, change)
 }
 
 // put stores a quota with its status, as the loop would.
@@ -125,8 +136,14 @@ func TestFailures(t *testing.T) {
 	if err := w.create("configmaps", requesttest.ConfigMap("dry"), metav1.DryRunAll); err != nil || w.used("a", "configmaps") != 2 {
 		t.Errorf("a dry run gives %v, used are %d", err, w.used("a", "configmaps"))
 	}
+	w.broken = errors.New("no disk")
+	err := w.create("configmaps", requesttest.ConfigMap("unlucky"))
+	if want := `configmaps "unlucky" is forbidden: cannot charge quota a: no disk; try again`; err == nil || err.Error() != want {
+		t.Errorf("%v\nwant %s", err, want)
+	}
+	w.broken = nil
 	w.put("b", func(q *corev1.ResourceQuota) { q.UID = "b" }, amounts("count/configmaps", 0), amounts("count/configmaps", 0))
-	err := w.create("configmaps", requesttest.ConfigMap("more"))
+	err = w.create("configmaps", requesttest.ConfigMap("more"))
 	if want := `configmaps "more" is forbidden: exceeded quota: b, requested: count/configmaps=1, used: count/configmaps=0, limited: count/configmaps=0`; err == nil || err.Error() != want {
 		t.Errorf("%v\nwant %s", err, want)
 	}
