@@ -286,28 +286,21 @@ func TestQuotaChanges(t *testing.T) {
 // defined.
 func TestQuotaOfCustomResources(t *testing.T) {
 	ns := namespace(t)
-	create(t, "resourcequotas", ns, `{"metadata": {"name": "q"}, "spec": {"hard": {"count/counteds.quota.example.com": "1"}}}`)
-	definitions := under("apiextensions.k8s.io/v1", "customresourcedefinitions", "")
-	admin.want(t, http.StatusCreated, call{method: "POST", path: definitions, body: `{"metadata": {"name": "counteds.quota.example.com"}, "spec": {"group": "quota.example.com", "scope": "Namespaced",
-		"names": {"plural": "counteds", "singular": "counted", "kind": "Counted", "listKind": "CountedList"},
-		"versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object"}}}]}}`}, nil)
-	t.Cleanup(func() {
-		if resp, err := admin.open(background, call{method: "DELETE", path: definitions + "/counteds.quota.example.com"}); err == nil {
-			resp.Body.Close()
-		}
-	})
-	path := under("quota.example.com/v1", "counteds", ns)
-	eventually(t, "the kind is served", func() bool { return admin.do(t, call{method: "GET", path: path}).code == http.StatusOK })
-	used(t, ns, "q", "count/counteds.quota.example.com=0")
+	group := group(t)
+	count := "count/gadgets." + group
+	create(t, "resourcequotas", ns, fmt.Sprintf(`{"metadata": {"name": "q"}, "spec": {"hard": {%q: "1"}}}`, count))
+	gadgets := define(t, gadget)
+	used(t, ns, "q", count+"=0")
+	path := under(gadgets.GroupVersion().String(), gadgets.Resource, ns)
 	object := func(name string) string {
-		return fmt.Sprintf(`{"apiVersion": "quota.example.com/v1", "kind": "Counted", "metadata": {"name": %q}}`, name)
+		return fmt.Sprintf(`{"apiVersion": %q, "kind": "Gadget", "metadata": {"name": %q}}`, gadgets.GroupVersion(), name)
 	}
 	admin.want(t, http.StatusCreated, call{method: "POST", path: path, body: object("a")}, nil)
-	used(t, ns, "q", "count/counteds.quota.example.com=1")
+	used(t, ns, "q", count+"=1")
 	admin.do(t, call{method: "POST", path: path, body: object("b")}).refused(t, http.StatusForbidden, metav1.StatusReasonForbidden,
-		`counteds.quota.example.com "b" is forbidden: exceeded quota: q, requested: count/counteds.quota.example.com=1, used: count/counteds.quota.example.com=1, limited: count/counteds.quota.example.com=1`)
+		fmt.Sprintf(`gadgets.%[2]s "b" is forbidden: exceeded quota: q, requested: %[1]s=1, used: %[1]s=1, limited: %[1]s=1`, count, group))
 	remove(t, path+"/a")
-	used(t, ns, "q", "count/counteds.quota.example.com=0")
+	used(t, ns, "q", count+"=0")
 }
 
 // "ReplicationController", "ReplicaSet": who cannot make all pods because of a

@@ -50,6 +50,7 @@ var changing = []struct {
 	{regexp.MustCompile(`(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d \+0000`), "TIME"},
 	{regexp.MustCompile(`<unknown>`), "AGE"},
 	// Fairness says so when it comes to it.
+	{regexp.MustCompile(`Request string: (count/widgets.example.com: 0/5)?\n`), "Request string: COUNTED\n"}, // so does the loop
 	{regexp.MustCompile(`MissingPL string: (\?|False)`), "MissingPL string: STATUS"},
 }
 
