@@ -33,7 +33,7 @@ func newWorld(t testing.TB) *world {
 			Registry: c.Registry, View: c.Store.View(), Namespaces: c.Store, Merge: requesttest.Converter,
 			Authorizer: requesttest.AdminOnly,
 		}
-		c.Admission = admission.Chain{policy.NewMutating(config), policy.NewValidating(config)}
+		c.Admission = admission.Chain{{Plugin: policy.NewMutating(config)}, {Plugin: policy.NewValidating(config)}}
 	})}
 }
 

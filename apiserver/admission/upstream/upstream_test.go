@@ -224,7 +224,7 @@ func TestReinvocationAndWarnings(t *testing.T) {
 	a := attributes(reg.ByGVR(corev1.SchemeGroupVersion.WithResource("configmaps")), &corev1.ConfigMap{}, nil)
 	var warned []string
 	a.Warn = func(text string) { warned = append(warned, text) }
-	if err := (admission.Chain{mutator{x, p}}).Admit(t.Context(), a); err != nil {
+	if err := (admission.Chain{{Plugin: mutator{x, p}}}).Admit(t.Context(), a); err != nil {
 		t.Fatal(err)
 	}
 	if fmt.Sprint(calls, warned) != "[false true] [call 1 call 2]" {
@@ -232,7 +232,7 @@ func TestReinvocationAndWarnings(t *testing.T) {
 	}
 	refused := errors.New("no")
 	fails := plugin(func(context.Context, library.Attributes, library.ObjectInterfaces) error { return refused })
-	if err := (admission.Chain{mutator{x, fails}}).Admit(t.Context(), a); !errors.Is(err, refused) {
+	if err := (admission.Chain{{Plugin: mutator{x, fails}}}).Admit(t.Context(), a); !errors.Is(err, refused) {
 		t.Errorf("a refusal became %v", err)
 	}
 }

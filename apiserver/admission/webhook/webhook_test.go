@@ -46,7 +46,7 @@ func config(s *store.Store) webhook.Config {
 // handler serves a cluster with both plugins.
 func handler(t testing.TB, change func(*request.Config)) *request.Handler {
 	return requesttest.Handler(t, func(c *request.Config) {
-		c.Admission = admission.Chain{webhook.NewMutating(config(c.Store)), webhook.NewValidating(config(c.Store))}
+		c.Admission = admission.Chain{{Plugin: webhook.NewMutating(config(c.Store))}, {Plugin: webhook.NewValidating(config(c.Store))}}
 		if change != nil {
 			change(c)
 		}
