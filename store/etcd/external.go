@@ -31,6 +31,7 @@ type External struct {
 	client *clientv3.Client
 	quota  int64
 	newest sharedRead
+	once   sync.Once
 }
 
 // Connect makes a client and checks that the cluster answers.
@@ -107,8 +108,9 @@ func (e *External) Status(ctx context.Context) (store.Status, error) {
 }
 
 // Close implements store.Engine.
-func (e *External) Close() error {
-	if err := e.client.Close(); err != nil {
+func (e *External) Close() (err error) {
+	e.once.Do(func() { err = e.client.Close() })
+	if err != nil {
 		return fmt.Errorf("disconnect from etcd: %w", err)
 	}
 	return nil

@@ -29,7 +29,7 @@ const DefaultPrefix = "/registry"
 // prefix begins with a slash and does not end with one. The caller goes on to
 // use the engine given as before.
 func Prefixed(e store.Engine, prefix string) store.Engine {
-	if prefix == DefaultPrefix {
+	if prefix == "" || prefix == DefaultPrefix {
 		return e
 	}
 	return prefixed{e, prefix}
