@@ -17,44 +17,52 @@ import (
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 )
 
-// keys sign with the first and verify with all. It is never written to.
+// keys sign with the first signer and verify with all of them and with the public
+// keys given beside them. It is never written to.
 type keys struct {
 	signer     jose.Signer
 	public     []jose.JSONWebKey
 	algorithms []jose.SignatureAlgorithm
 }
 
-func newKeys(signers []crypto.Signer) (*keys, error) {
+func newKeys(signers []crypto.Signer, others []crypto.PublicKey) (*keys, error) {
 	if len(signers) == 0 {
 		return nil, errors.New("service-account tokens need a key")
 	}
 	k := &keys{}
+	public := make([]crypto.PublicKey, len(signers), len(signers)+len(others))
 	for i, signer := range signers {
-		algorithm, err := algorithmOf(signer)
+		public[i] = signer.Public()
+	}
+	for i, key := range append(public, others...) {
+		algorithm, err := algorithmOf(key)
 		if err != nil {
 			return nil, fmt.Errorf("service-account key %d: %w", i, err)
 		}
-		id, err := keyID(signer.Public())
+		id, err := keyID(key)
 		if err != nil {
 			return nil, fmt.Errorf("service-account key %d: %w", i, err)
 		}
-		k.public = append(k.public, jose.JSONWebKey{Key: signer.Public(), KeyID: id, Algorithm: string(algorithm), Use: "sig"})
-		k.algorithms = append(k.algorithms, algorithm)
 		if i == 0 {
-			private := jose.JSONWebKey{Key: signer, KeyID: id, Algorithm: string(algorithm), Use: "sig"}
+			private := jose.JSONWebKey{Key: signers[0], KeyID: id, Algorithm: string(algorithm), Use: "sig"}
 			if k.signer, err = jose.NewSigner(jose.SigningKey{Algorithm: algorithm, Key: private}, nil); err != nil {
 				return nil, fmt.Errorf("service-account key %d: %w", i, err)
 			}
 		}
+		if slices.ContainsFunc(k.public, func(had jose.JSONWebKey) bool { return had.KeyID == id }) {
+			continue // the same key, given as the other half of a signer
+		}
+		k.public = append(k.public, jose.JSONWebKey{Key: key, KeyID: id, Algorithm: string(algorithm), Use: "sig"})
+		k.algorithms = append(k.algorithms, algorithm)
 	}
 	return k, nil
 }
 
-func algorithmOf(signer crypto.Signer) (jose.SignatureAlgorithm, error) {
-	switch key := signer.(type) {
-	case *rsa.PrivateKey:
+func algorithmOf(public crypto.PublicKey) (jose.SignatureAlgorithm, error) {
+	switch key := public.(type) {
+	case *rsa.PublicKey:
 		return jose.RS256, nil
-	case *ecdsa.PrivateKey:
+	case *ecdsa.PublicKey:
 		switch key.Curve.Params().BitSize {
 		case 256:
 			return jose.ES256, nil
@@ -65,7 +73,7 @@ func algorithmOf(signer crypto.Signer) (jose.SignatureAlgorithm, error) {
 		}
 		return "", fmt.Errorf("curve %s cannot be used", key.Curve.Params().Name)
 	}
-	return "", fmt.Errorf("%T cannot be used; RSA and ECDSA can", signer)
+	return "", fmt.Errorf("%T cannot be used; RSA and ECDSA can", public)
 }
 
 // keyID derives, as Kubernetes does, a name from a public key that does not

@@ -41,11 +41,16 @@ const DefaultIssuer = "https://kubernetes.default.svc.cluster.local"
 type Options struct {
 	// Issuer is DefaultIssuer when empty.
 	Issuer string
+	// OtherIssuers are those whose tokens are taken as well, while a cluster moves
+	// from one issuer to another.
+	OtherIssuers []string
 	// Audiences are the API server's own: those of tokens that ask for none,
-	// and those that it accepts. The issuer alone when empty.
+	// and those that it accepts. The issuers when empty.
 	Audiences []string
 	// Keys: the first signs, all verify. There must be one.
 	Keys []crypto.Signer
+	// Verify are keys that verify as well.
+	Verify []crypto.PublicKey
 	// MaxLifetime shortens tokens that ask for more. 0: no limit of ours.
 	MaxLifetime time.Duration
 	// Clock and NewID (for the claim "jti") are the real ones when nil.
@@ -79,7 +84,7 @@ func New(o Options, reg *api.Registry, view View) (*Tokens, error) {
 		o.Issuer = DefaultIssuer
 	}
 	if len(o.Audiences) == 0 {
-		o.Audiences = []string{o.Issuer}
+		o.Audiences = append([]string{o.Issuer}, o.OtherIssuers...)
 	}
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
@@ -87,7 +92,7 @@ func New(o Options, reg *api.Registry, view View) (*Tokens, error) {
 	if o.NewID == nil {
 		o.NewID = func() string { return string(uuid.NewUUID()) }
 	}
-	k, err := newKeys(o.Keys)
+	k, err := newKeys(o.Keys, o.Verify)
 	if err != nil {
 		return nil, err
 	}
@@ -169,7 +174,7 @@ func (t *Tokens) verify(token string) (*claims, error) {
 		return known, nil
 	}
 	issuer := unverifiedIssuer(token)
-	if issuer != t.o.Issuer && issuer != legacyIssuer {
+	if issuer != t.o.Issuer && issuer != legacyIssuer && !slices.Contains(t.o.OtherIssuers, issuer) {
 		return nil, nil
 	}
 	c, err := t.keys.verify(token)

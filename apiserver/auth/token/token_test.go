@@ -387,6 +387,32 @@ func TestKeyRotation(t *testing.T) {
 	}
 }
 
+// Public keys verify as well, those of a signer once; and tokens of a former issuer
+// stay good.
+func TestGivenKeysAndIssuers(t *testing.T) {
+	old, current := ecKey(t), ecKey(t)
+	before := setup(t, token.Options{Issuer: "https://old", Keys: []crypto.Signer{old}}, account())
+	text := before.issue(t, authenticationv1.TokenRequestSpec{}).Status.Token
+	after := setup(t, token.Options{
+		Issuer: "https://new", OtherIssuers: []string{"https://old"}, Keys: []crypto.Signer{current},
+		Verify: []crypto.PublicKey{current.Public(), old.Public()},
+	}, account())
+	if _, ok, err := after.AuthenticateToken(t.Context(), text); !ok {
+		t.Errorf("the old token: %v", err)
+	}
+	strict := setup(t, token.Options{Issuer: "https://new", Keys: []crypto.Signer{current}, Verify: []crypto.PublicKey{old.Public()}}, account())
+	if _, ok, err := strict.AuthenticateToken(t.Context(), text); ok || err != nil {
+		t.Errorf("the token of a stranger: %v, %v", ok, err)
+	}
+	data, err := after.JWKS()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(data), `"kid"`); n != 2 {
+		t.Errorf("%d keys: %s", n, data)
+	}
+}
+
 func TestNewRefusesKeys(t *testing.T) {
 	view := authtest.New(t)
 	if _, err := token.New(token.Options{}, view.Registry, view); err == nil {
