@@ -11,6 +11,7 @@ package codec
 import (
 	"fmt"
 
+	internalversionscheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/cbor"
@@ -41,23 +42,30 @@ type Codec struct {
 	scheme   *runtime.Scheme
 	lenient  map[MediaType]runtime.Serializer
 	strict   map[MediaType]runtime.Serializer
+	options  map[MediaType]runtime.Serializer // see DecodeOptions
 	cache    *cache
 }
 
 // New makes a codec whose cache keeps at most cacheBytes of encodings.
 func New(registry *api.Registry, cacheBytes int) *Codec {
 	s := registry.Scheme()
-	text := func(yaml, strict bool) runtime.Serializer {
-		return json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: yaml, Strict: strict})
-	}
-	binary := func(strict bool) runtime.Serializer { return cbor.NewSerializer(s, s, cbor.Strict(strict)) }
-	proto := protobuf.NewSerializer(s, s)
 	return &Codec{
 		registry: registry,
 		scheme:   s,
-		lenient:  map[MediaType]runtime.Serializer{JSON: text(false, false), YAML: text(true, false), Protobuf: proto, CBOR: binary(false)},
-		strict:   map[MediaType]runtime.Serializer{JSON: text(false, true), YAML: text(true, true), Protobuf: proto, CBOR: binary(true)},
+		lenient:  serializers(s, false),
+		strict:   serializers(s, true),
+		options:  serializers(internalversionscheme.Scheme, false),
 		cache:    newCache(cacheBytes),
+	}
+}
+
+// serializers are those of a scheme for every media type.
+func serializers(s *runtime.Scheme, strict bool) map[MediaType]runtime.Serializer {
+	text := func(yaml bool) runtime.Serializer {
+		return json.NewSerializerWithOptions(json.DefaultMetaFactory, s, s, json.SerializerOptions{Yaml: yaml, Strict: strict})
+	}
+	return map[MediaType]runtime.Serializer{
+		JSON: text(false), YAML: text(true), Protobuf: protobuf.NewSerializer(s, s), CBOR: cbor.NewSerializer(s, s, cbor.Strict(strict)),
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -319,5 +320,22 @@ func TestCacheIsBoundedAndRemembers(t *testing.T) {
 	}
 	if again := body(hot); &again[0] == &first[0] || string(again) != string(first) {
 		t.Errorf("a cache that forgot answers %s", again)
+	}
+}
+
+// Clients write the options of a delete as of the group that they delete in, of
+// whatever group that is (meta.k8s.io: DeleteOptions are the same in all).
+func TestOptionsOfAnyGroup(t *testing.T) {
+	c := codec.New(kinds.New(), 0)
+	for _, group := range []string{"v1", "meta.k8s.io/v1", "apps/v1", "example.com/v7"} {
+		var got metav1.DeleteOptions
+		err := c.DecodeOptions([]byte(`{"kind": "DeleteOptions", "apiVersion": "`+group+`", "gracePeriodSeconds": 7}`), codec.JSON, &got)
+		if err != nil || got.GracePeriodSeconds == nil || *got.GracePeriodSeconds != 7 {
+			t.Errorf("%s: %+v, %v", group, got, err)
+		}
+	}
+	err := c.DecodeOptions([]byte(`{"kind": "Pod", "apiVersion": "v1"}`), codec.JSON, &metav1.DeleteOptions{})
+	if !apierrors.IsBadRequest(err) {
+		t.Errorf("a pod for options: %v", err)
 	}
 }

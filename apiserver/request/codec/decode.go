@@ -209,10 +209,11 @@ func StrictError(problems []error, form Form, data []byte) error {
 }
 
 // DecodeOptions reads the options of a delete, which clients send as a body in
-// the version of any group or of none.
+// the version of any group or of none: also of one that is defined by others, as
+// the clients of operators do.
 func (c *Codec) DecodeOptions(data []byte, media MediaType, into *metav1.DeleteOptions) error {
 	expected := metav1.Unversioned.WithKind("DeleteOptions")
-	obj, got, err := c.lenient[media].Decode(data, &expected, into)
+	obj, got, err := c.options[media].Decode(data, &expected, into)
 	switch {
 	case err != nil:
 		return apierrors.NewBadRequest(err.Error())
