@@ -37,6 +37,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h[auditHeader] = []string{id}
 	h["Cache-Control"] = []string{"no-cache, private"}
 
+	s.underWay.Add(1)
+	defer s.underWay.Add(-1)
 	rw := &response{ResponseWriter: w}
 	defer s.finish(rw, r)
 	t := parsePath(r.URL.Path)

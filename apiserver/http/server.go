@@ -70,6 +70,9 @@ const (
 	requestTimeout = 60 * time.Second
 	// lastWords is the time after that in which a client must have taken in why.
 	lastWords = 5 * time.Second
+	// lastLook is how long nothing may be under way before a server that stops
+	// hangs up.
+	lastLook = 25 * time.Millisecond
 	// maxHeader bounds the request line and headers.
 	maxHeader = 1 << 20
 )
@@ -84,6 +87,7 @@ type Server struct {
 	discovering sync.Mutex // held by whoever builds another
 	metrics     *metrics
 	stopping    atomic.Bool
+	underWay    atomic.Int64 // requests
 	// ending is closed when long-running requests have to go.
 	ending chan struct{}
 }
@@ -144,12 +148,34 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t TLS, grace time.Du
 	s.Stop()
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), grace)
 	defer cancel()
+	go s.answered(end, cancel)
 	err := server.Shutdown(end)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if end.Err() != nil {
 		err = server.Close()
 	}
 	<-failed
 	return err
+}
+
+// answered calls done once nothing has been under way for lastLook. The library
+// would wait a second more for each connection of HTTP/2, for a client to read
+// that it is over.
+func (s *Server) answered(ctx context.Context, done context.CancelFunc) {
+	tick := s.Config.Clock.NewTicker(lastLook)
+	defer tick.Stop()
+	for quiet := false; ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C():
+		}
+		idle := s.underWay.Load() == 0
+		if idle && quiet {
+			done()
+			return
+		}
+		quiet = idle
+	}
 }
 
 // Stop makes the server unready and ends its long-running requests. It may be

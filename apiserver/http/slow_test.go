@@ -31,6 +31,7 @@ type wire struct {
 	t        *testing.T
 	conns    chan net.Conn
 	requests *request.Handler
+	took     time.Duration // to stop
 }
 
 func (w *wire) Accept() (net.Conn, error) {
@@ -42,12 +43,14 @@ func (w *wire) Accept() (net.Conn, error) {
 func (w *wire) Close() error   { return nil }
 func (w *wire) Addr() net.Addr { return &net.TCPAddr{} }
 
-func onWire(t *testing.T, limiter fairness.Limiter, f func(*testing.T, *wire)) {
+// onWire answers with how long the server took to stop after f.
+func onWire(t *testing.T, limiter fairness.Limiter, f func(*testing.T, *wire)) time.Duration {
+	var w *wire
 	other := httptest.NewTLSServer(nil)
 	cert := other.TLS.Certificates[0]
 	other.Close()
 	synctest.Test(t, func(t *testing.T) {
-		w := &wire{t: t, conns: make(chan net.Conn)}
+		w = &wire{t: t, conns: make(chan net.Conn)}
 		w.requests = requesttest.Handler(t, func(c *request.Config) { c.Authorizer = withHealth })
 		s, err := apihttp.New(apihttp.Config{Requests: w.requests, Authenticator: byToken, Limiter: limiter})
 		if err != nil {
@@ -61,9 +64,35 @@ func onWire(t *testing.T, limiter fairness.Limiter, f func(*testing.T, *wire)) {
 		})
 		f(t, w)
 		close(w.conns)
+		began := time.Now()
 		stop()
 		ended.Wait()
+		w.took = time.Since(began)
+		<-time.After(time.Second) // of the bubble, for the library to end what has hung up
 	})
+	return w.took
+}
+
+// A server that stops does not wait for clients that only keep their connection:
+// the library would, a second for each of HTTP/2.
+func TestStopHangsUp(t *testing.T) {
+	took := onWire(t, nil, func(t *testing.T, w *wire) {
+		client := &http.Client{Transport: &http.Transport{
+			DialContext:     func(context.Context, string, string) (net.Conn, error) { return w.dial(), nil },
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true,
+		}}
+		resp, err := client.Get("https://server/healthz")
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 {
+			t.Errorf("the connection is of %s", resp.Proto)
+		}
+	})
+	if took > 100*time.Millisecond {
+		t.Errorf("stopping took %s", took)
+	}
 }
 
 // dial gives a connection without anything said on it.
