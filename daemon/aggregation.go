@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -25,7 +26,7 @@ import (
 func startAggregation(l *lifecycle, p *controlPlane, log *slog.Logger) *aggregation.Server {
 	s := aggregation.New(aggregation.Config{
 		Registry: p.registry, View: p.store.View(), Resolve: newProxies(p).extension,
-		TLS: p.authority.FrontProxyClientTLS, Clock: clock.RealClock{}, Log: log,
+		TLS: p.keys.proxyTLS(), Clock: clock.RealClock{}, Log: log,
 	})
 	s.Sync(l.ctx) // what was there before is passed on from the first request
 	l.run("aggregation", s.Run)
@@ -55,17 +56,31 @@ func (x *proxies) extension(namespace, name string, port int32) (string, error) 
 	return hosts[rand.IntN(len(hosts))], nil
 }
 
+// proxyTLS shows a certificate to the servers behind this one, if it has one.
+func (k keys) proxyTLS() func() *tls.Config {
+	if k.proxy == nil {
+		return func() *tls.Config { return &tls.Config{MinVersion: tls.VersionTLS12} }
+	}
+	return k.proxy.client
+}
+
 // frontProxies are whom this server believes about who asks: who has a certificate
-// of the front proxies' authority and this server's own name as one.
+// of the front proxies' authority and this server's own name as one. Nil: nobody.
 func (p *controlPlane) frontProxies(clk clock.PassiveClock) *authn.FrontProxies {
-	return authn.NewFrontProxies(p.authority.FrontProxy.Pool(), []string{pki.FrontProxyName}, authn.DefaultProxyHeaders(), clk)
+	if p.keys.proxy == nil {
+		return nil
+	}
+	return authn.NewFrontProxies(p.keys.proxy.roots, []string{pki.FrontProxyName}, authn.DefaultProxyHeaders(), clk)
 }
 
 // authenticationInfo is what servers behind this one have to know of it.
 func (p *controlPlane) authenticationInfo() authentication.Info {
+	if p.keys.proxy == nil {
+		return authentication.Info{ClientCA: p.keys.clientCA}
+	}
 	headers := authn.DefaultProxyHeaders()
 	return authentication.Info{
-		ClientCA: p.authority.API.PEM(), ProxyCA: p.authority.FrontProxy.PEM(), ProxyNames: []string{pki.FrontProxyName},
+		ClientCA: p.keys.clientCA, ProxyCA: p.keys.proxy.pem, ProxyNames: []string{pki.FrontProxyName},
 		UserHeaders: headers.User, UIDHeaders: headers.UID, GroupHeaders: headers.Group, ExtraPrefixes: headers.ExtraPrefix,
 	}
 }

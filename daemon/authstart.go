@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"os"
@@ -148,11 +149,14 @@ const answerLimit = time.Minute
 // startCertificates believes the cluster's own authority, and those of a file.
 func startCertificates(l *lifecycle, c Config, read *access, p *controlPlane, log *slog.Logger) (*authn.Certificates, error) {
 	trusted := func(further []*x509.Certificate) *x509.CertPool {
-		pool := p.authority.API.Pool().Clone()
+		pool := p.keys.clients.Clone()
 		for _, cert := range further {
 			pool.AddCert(cert)
 		}
 		return pool
+	}
+	for _, cert := range read.clientCAs {
+		p.keys.clientCA = append(p.keys.clientCA, pem.EncodeToMemory(&pem.Block{Type: certutil.CertificateBlockType, Bytes: cert.Raw})...)
 	}
 	z := authn.NewCertificates(trusted(read.clientCAs), clock.RealClock{})
 	if c.Auth.ClientCAFile == "" {

@@ -23,9 +23,9 @@ import (
 	"hansa.dev/hansa/network/pod"
 )
 
-// ensureObjects makes the objects that every cluster has: namespaces, roles,
-// priority classes, the range of service addresses, and the services of API and DNS. It returns when all are
-// there.
+// ensureObjects makes the objects that every API server makes: namespaces, roles,
+// priority classes, the range of service addresses, and the service by which the
+// API is reached. It returns when all are there.
 func ensureObjects(ctx context.Context, c client.Interface, cfg Config, port int32, now time.Time) error {
 	for {
 		writes, err := bootstrap.Plan(c.Registry(), c.View())
@@ -46,15 +46,24 @@ func ensureObjects(ctx context.Context, c client.Interface, cfg Config, port int
 	if err := ensureService(ctx, c, bootstrap.KubernetesService(cfg.ServiceCIDR.Addr().Next(), port)); err != nil {
 		return err
 	}
-	endpoints, slice := bootstrap.KubernetesEndpoints(port, cfg.AdvertiseAddress)
+	if cfg.NoEndpoints {
+		return nil
+	}
+	var servers []netip.Addr
+	if cfg.AdvertiseAddress.IsValid() {
+		servers = append(servers, cfg.AdvertiseAddress)
+	}
+	endpoints, slice := bootstrap.KubernetesEndpoints(port, servers...)
 	if err := ensure(ctx, c, c.Registry().Must("", "endpoints"), endpoints, func(have, want api.Object) bool {
 		return equality.Semantic.DeepEqual(have.(*corev1.Endpoints).Subsets, want.(*corev1.Endpoints).Subsets)
 	}); err != nil {
 		return err
 	}
-	if err := ensure(ctx, c, c.Registry().Must("discovery.k8s.io", "endpointslices"), slice, sameEndpoints); err != nil {
-		return err
-	}
+	return ensure(ctx, c, c.Registry().Must("discovery.k8s.io", "endpointslices"), slice, sameEndpoints)
+}
+
+// ensureDNS makes the service of DNS, which this node answers.
+func ensureDNS(ctx context.Context, c client.Interface, cfg Config) error {
 	if err := ensureService(ctx, c, dnsService(cfg)); err != nil {
 		return err
 	}

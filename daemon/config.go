@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/apiserver/request/alloc"
 	"hansa.dev/hansa/store/encryption"
 )
 
@@ -29,7 +31,14 @@ type Config struct {
 	ServiceCIDR      netip.Prefix
 	ClusterDomain    string
 	EtcdEndpoints    []string // empty: embedded
-	RuntimeEndpoint  string   // empty: the carried containerd
+	EtcdFiles        EtcdFiles
+	EtcdPrefix       string // of objects in an etcd elsewhere
+	Tokens           Tokens
+	NodePorts        alloc.PortRange // zero: Kubernetes' own
+	ExternalName     string          // by which others reach the API; "": the advertised address
+	ForbidPrivileged bool            // refuse privileged containers
+	NoEndpoints      bool            // leave those of the service "kubernetes" to somebody else
+	RuntimeEndpoint  string          // empty: the carried containerd
 	LogLevel         slog.Level
 	Auth             Auth
 	AdmissionPlugins []string           // names of those that are on, in order
@@ -48,6 +57,18 @@ type Config struct {
 	// wrote to an object that all share. For tests: it costs an encoding of every
 	// object written.
 	DetectMutations bool
+}
+
+// EtcdFiles are what is shown to an etcd elsewhere, and whom to believe there.
+// All empty: certificates of the cluster's own authority for etcd.
+type EtcdFiles struct{ CA, Cert, Key string }
+
+// Tokens says what is special about the tokens of service accounts.
+type Tokens struct {
+	Issuer       string   // "": the API's name in the cluster's domain
+	OtherIssuers []string // whose tokens are taken as well
+	MaxLifetime  time.Duration
+	JWKSURI      string // where their keys are; "": on this server
 }
 
 // instance names everything on the host that belongs to one data directory.

@@ -42,7 +42,7 @@ func connectors(p *controlPlane) map[string]apihttp.Connector {
 }
 
 func newProxies(p *controlPlane) *proxies {
-	toNodes := p.authority.KubeletClientTLS()
+	toNodes := p.keys.nodes.Clone()
 	toNodes.NextProtos = []string{"http/1.1"} // exec and the like upgrade
 	return &proxies{
 		view: p.store.View(),

@@ -2,11 +2,16 @@ package daemon
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"net"
+	"net/http"
 	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -48,7 +53,8 @@ const stopGrace = 5 * time.Second
 
 // controlPlane is the API and what stands below it.
 type controlPlane struct {
-	authority *pki.Authority
+	keys      keys
+	authority *pki.Authority // nil when the API runs alone
 	registry  *api.Registry
 	store     *store.Store
 	handler   *request.Handler
@@ -58,6 +64,7 @@ type controlPlane struct {
 	authorize auth.Authorizer
 	aggregate *aggregation.Server
 	charges   *charges.Book // what quotas are charged for writes under way
+	begun     atomic.Bool   // see begin
 }
 
 // address is the address and port at which this machine reaches the API.
@@ -72,10 +79,9 @@ func (c Config) address() string {
 
 // startControlPlane starts the store and the API on listener; what has to be
 // stopped is left with l.
-func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
+func startControlPlane(ctx context.Context, l *lifecycle, c Config, k keys, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
 	clk := clock.RealClock{}
-	i := c.instance()
-	p := &controlPlane{registry: kinds.New(), metrics: prometheus.NewRegistry(), charges: charges.NewBook()}
+	p := &controlPlane{keys: k, registry: kinds.New(), metrics: prometheus.NewRegistry(), charges: charges.NewBook()}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		librarymetrics.Collector{"apiserver_admission_"})
 
@@ -83,10 +89,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	if err != nil {
 		return nil, err
 	}
-	if p.authority, err = pki.Open(i.path("pki"), pki.Options{Clock: clk, Logger: log}); err != nil {
-		return nil, err
-	}
-	engine, err := openEngine(ctx, c, p.authority, log)
+	engine, err := openEngine(ctx, c, k, log)
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +127,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	p.authorize = authorizer
 	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: p.tokens.Audiences(), Clock: clk}
 
-	services, err := alloc.New(p.store, p.registry, alloc.Config{Families: []corev1.IPFamily{kinds.IPFamilyOf(c.ServiceCIDR.Addr())}, Ports: alloc.DefaultPorts, Clock: clk})
+	services, err := alloc.New(p.store, p.registry, alloc.Config{Families: []corev1.IPFamily{kinds.IPFamilyOf(c.ServiceCIDR.Addr())}, Ports: c.NodePorts, Clock: clk})
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +138,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	p.handler, err = request.New(request.Config{
 		Store: p.store, Registry: p.registry, Authorizer: authorizer,
 		Admission:  chain,
-		Converter:  func() managedfields.TypeConverter { return converter(p.registry) },
+		Converter:  func() managedfields.TypeConverter { return typeConverter(p.registry) },
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
 		Hooks:      hooks(reviewer, p.tokens),
 		Rules:      allRules(rules.New(p.registry, view, authorizer, clk), custom.Rules()),
@@ -147,7 +150,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	if err != nil {
 		return nil, err
 	}
-	paths, err := openIDPaths(p.tokens, c.AdvertiseAddress, listener.Addr().(*net.TCPAddr).Port)
+	paths, err := openIDPaths(p.tokens, c.jwksURI(listener))
 	if err != nil {
 		return nil, err
 	}
@@ -157,28 +160,41 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, listener net
 	}
 	p.server, err = apihttp.New(apihttp.Config{
 		Requests: p.handler, Authenticator: authenticator, Version: version.Get(), Address: c.address(),
-		Connectors: connectors(p), Paths: paths, Limiter: limiter,
+		Connectors: connectors(p), Paths: paths, Limiter: limiter, Checks: []apihttp.Check{p.beginning()},
 		Aggregation: p.aggregate, OpenAPI: documents(p.registry, p.aggregate),
 		Metrics: p.metrics, Clock: clk, Logger: log,
 	})
 	if err != nil {
 		return nil, err
 	}
-	names := pki.APIServerNames(c.ClusterDomain, c.ServiceCIDR.Addr().Next(), c.NodeName, c.NodeIP.String(), c.AdvertiseAddress.String())
-	cert := p.authority.ServerTLS(names).GetCertificate
 	l.run("api", func(ctx context.Context) error {
-		return p.server.Serve(ctx, listener, apihttp.TLS{GetCertificate: cert}, stopGrace)
+		return p.server.Serve(ctx, listener, apihttp.TLS{GetCertificate: k.serving}, stopGrace)
 	})
 	return p, nil
 }
 
-// converter has the merge schemas of the built-in kinds.
-func converter(reg *api.Registry) managedfields.TypeConverter {
-	conv, err := openapi.TypeConverter(reg.Scheme())
-	if err != nil {
-		panic(fmt.Sprintf("the embedded merge schemas are broken: %v", err))
+// begin makes the objects that every API server makes. Health waits for it.
+func (p *controlPlane) begin(ctx context.Context, c Config, listener net.Listener) error {
+	port := int32(listener.Addr().(*net.TCPAddr).Port)
+	if err := ensureObjects(ctx, p.asServer("kube-apiserver"), c, port, time.Now()); err != nil {
+		return err
 	}
-	return conv
+	if err := ensureFairness(ctx, p.asServer(fairnessProducer)); err != nil {
+		return err
+	}
+	p.begun.Store(true)
+	return nil
+}
+
+// beginning is the condition of health that begin has ended. It has the name of
+// the longest of the steps that Kubernetes has for it.
+func (p *controlPlane) beginning() apihttp.Check {
+	return apihttp.Check{Name: "poststarthook/rbac/bootstrap-roles", Check: func(*http.Request) error {
+		if !p.begun.Load() {
+			return errors.New("not finished")
+		}
+		return nil
+	}}
 }
 
 func documents(reg *api.Registry, others *aggregation.Server) *apihttp.OpenAPI {
@@ -187,6 +203,15 @@ func documents(reg *api.Registry, others *aggregation.Server) *apihttp.OpenAPI {
 		return specs.List, specs.Ended
 	})
 	return &apihttp.OpenAPI{V2JSON: d.V2JSON, V2Proto: d.V2Proto, V3: d.V3}
+}
+
+// typeConverter knows the merge schemas of all kinds.
+func typeConverter(reg *api.Registry) managedfields.TypeConverter {
+	conv, err := openapi.TypeConverter(reg.Scheme())
+	if err != nil {
+		panic(fmt.Sprintf("the embedded merge schemas are broken: %v", err))
+	}
+	return conv
 }
 
 // allRules puts rules of several packages together.
@@ -198,13 +223,42 @@ func allRules(sets ...map[string]request.Rule) map[string]request.Rule {
 	return all
 }
 
-func (c Config) issuer() string { return "https://kubernetes.default.svc." + c.ClusterDomain }
+func (c Config) issuer() string {
+	if c.Tokens.Issuer != "" {
+		return c.Tokens.Issuer
+	}
+	return "https://kubernetes.default.svc." + c.ClusterDomain
+}
 
-func openEngine(ctx context.Context, c Config, a *pki.Authority, log *slog.Logger) (store.Engine, error) {
+// jwksURI is where others find the keys of tokens.
+func (c Config) jwksURI(listener net.Listener) string {
+	if c.Tokens.JWKSURI != "" {
+		return c.Tokens.JWKSURI
+	}
+	_, port, _ := net.SplitHostPort(listener.Addr().String()) //nolint:errcheck // it is one of TCP
+	host := c.ExternalName
+	if host == "" && c.AdvertiseAddress.IsValid() {
+		host = c.AdvertiseAddress.String()
+	}
+	if host == "" {
+		host, _, _ = net.SplitHostPort(c.address()) //nolint:errcheck // checked by the command line
+	}
+	return "https://" + net.JoinHostPort(host, port) + jwksPath
+}
+
+func openEngine(ctx context.Context, c Config, k keys, log *slog.Logger) (store.Engine, error) {
 	if len(c.EtcdEndpoints) == 0 {
 		return etcd.Start(ctx, etcd.Options{Dir: c.instance().path("etcd"), Logger: log})
 	}
-	return etcd.Connect(ctx, etcd.ExternalOptions{Endpoints: c.EtcdEndpoints, TLS: a.EtcdClientTLS()})
+	o := etcd.ExternalOptions{Endpoints: c.EtcdEndpoints}
+	if slices.ContainsFunc(o.Endpoints, func(e string) bool { return strings.HasPrefix(e, "https:") }) {
+		o.TLS = k.etcd // the client would use it on unix sockets as well
+	}
+	e, err := etcd.Connect(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return etcd.Prefixed(e, c.EtcdPrefix), nil
 }
 
 // as is a client of the same process with an identity of its own.
@@ -216,7 +270,8 @@ func (p *controlPlane) as(name, manager string, groups ...string) *direct.Client
 func (p *controlPlane) newTokens(c Config, log *slog.Logger) (*token.Tokens, error) {
 	used := func(ctx context.Context, s *corev1.Secret, day string) { p.markUsed(ctx, s, day, log) }
 	return token.New(token.Options{
-		Issuer: c.issuer(), Audiences: c.Auth.Audiences, Keys: p.authority.TokenKeys(), Clock: clock.RealClock{}, Used: used,
+		Issuer: c.issuer(), OtherIssuers: c.Tokens.OtherIssuers, Audiences: c.Auth.Audiences, MaxLifetime: c.Tokens.MaxLifetime,
+		Keys: p.keys.signers, Verify: p.keys.verifiers, Clock: clock.RealClock{}, Used: used,
 	}, p.registry, p.store.View())
 }
 

@@ -46,55 +46,81 @@ import (
 	"hansa.dev/hansa/scheduler"
 )
 
-// loopPart begins the names of the parts that are loops.
-const loopPart = "loop "
+// loopPart begins the names of the parts that are loops of
+// kube-controller-manager, serverPart of those that are a part of kube-apiserver.
+const (
+	loopPart   = "loop "
+	serverPart = "API loop "
+)
 
 // ofEveryKind are the loops that look at objects of all kinds, of those too that are
 // defined meanwhile.
 var ofEveryKind = []string{definition.Name, "generic-garbage-collector", "namespace-controller", "resourcequota-controller"}
 
-// startLoops runs every control loop as its own identity. services is the default
-// range of service addresses.
-func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.Logger) {
+type (
+	door = client.Interface
+	told = events.Recorder
+	loop = controller.Loop
+)
+
+// loops starts the loops of one process.
+type loops struct {
+	l       *lifecycle
+	p       *controlPlane
+	metrics *controller.Metrics
+	log     *slog.Logger
+	part    string // begins the names of their parts
+}
+
+func newLoops(l *lifecycle, p *controlPlane, log *slog.Logger) *loops {
+	return &loops{l, p, controller.NewMetrics(p.metrics), log, ""}
+}
+
+// runAs runs a loop as some client; queue is the name of its queue in upstream's
+// metrics.
+func (s *loops) runAs(c door, name, queue string, workers int, build func(door, told) loop) {
 	clk := clock.RealClock{}
-	metrics := controller.NewMetrics(p.metrics)
-	// queue is the name of the loop's queue in upstream's metrics.
-	runAs := func(c client.Interface, name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
-		recorder := events.New(c, clk, name, "", log)
-		l.run(name+" events", recorder.Run)
-		runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: log, Workers: workers, Metrics: metrics, Queue: queue}
-		if slices.Contains(ofEveryKind, name) {
-			runner.Registry = p.registry
-		}
-		l.run(loopPart+name, runner.Run)
+	recorder := events.New(c, clk, name, "", s.log)
+	s.l.run(name+" events", recorder.Run)
+	runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: s.log, Workers: workers, Metrics: s.metrics, Queue: queue}
+	if slices.Contains(ofEveryKind, name) {
+		runner.Registry = s.p.registry
 	}
-	run := func(name, queue string, workers int, build func(client.Interface, events.Recorder) controller.Loop) {
-		runAs(p.asLoop(name), name, queue, workers, build)
+	s.l.run(s.part+name, runner.Run)
+}
+
+// startServer runs the loops that are parts of kube-apiserver. services is the
+// default range of service addresses.
+func (s *loops) startServer(services netip.Prefix) {
+	s.part = serverPart
+	ours := s.p.asServer(fairnessProducer)
+	keeper := &controller.Runner{Loop: fairnessObjects{ours}, View: ours.View(), Clock: clock.RealClock{}, Log: s.log, Metrics: s.metrics, Queue: "priority_and_fairness_config_producer"}
+	s.l.run(fairnessProducer, keeper.Run)
+	server := s.p.asServer("kube-apiserver")
+	s.runAs(server, servicecidr.DefaultName, "default_service_cidr", 1, func(c door, r told) loop { return servicecidr.NewDefault(c, r, services.String()) })
+	s.runAs(server, ipaddress.Name, "services", 5, func(c door, r told) loop { return ipaddress.New(c, r) })
+	s.runAs(server, definition.Name, "crd_naming_condition_controller", 1, func(c door, _ told) loop { return definition.New(c) })
+	s.runAs(server, apiservice.RegistrationName, "autoregister", 1, func(c door, _ told) loop { return apiservice.NewRegistration(c) })
+	s.runAs(server, apiservice.AvailabilityName, "RemoteAvailabilityController", 5, func(c door, _ told) loop {
+		return apiservice.NewAvailability(c, s.p.metrics, s.p.aggregate.Probe)
+	})
+	s.runAs(server, authentication.Name, "cluster_authentication_trust_controller", 1, func(c door, _ told) loop {
+		return authentication.New(c, s.p.authenticationInfo())
+	})
+}
+
+// startManager runs the loops that are parts of kube-controller-manager, each as
+// its own identity.
+func (s *loops) startManager() {
+	s.part = loopPart
+	p := s.p
+	run := func(name, queue string, workers int, build func(door, told) loop) {
+		s.runAs(p.asLoop(name), name, queue, workers, build)
 	}
-	type (
-		door = client.Interface
-		told = events.Recorder
-		loop = controller.Loop
-	)
-	startScheduler(l, p, log)
-	ours := p.asServer(fairnessProducer)
-	keeper := &controller.Runner{Loop: fairnessObjects{ours}, View: ours.View(), Clock: clk, Log: log, Metrics: metrics, Queue: "priority_and_fairness_config_producer"}
-	l.run(fairnessProducer, keeper.Run)
-	server := p.asServer("kube-apiserver")
-	runAs(server, servicecidr.DefaultName, "default_service_cidr", 1, func(c door, r told) loop { return servicecidr.NewDefault(c, r, services.String()) })
-	runAs(server, ipaddress.Name, "services", 5, func(c door, r told) loop { return ipaddress.New(c, r) })
-	runAs(server, definition.Name, "crd_naming_condition_controller", 1, func(c door, _ told) loop { return definition.New(c) })
-	runAs(server, apiservice.RegistrationName, "autoregister", 1, func(c door, _ told) loop { return apiservice.NewRegistration(c) })
-	runAs(server, apiservice.AvailabilityName, "RemoteAvailabilityController", 5, func(c door, _ told) loop {
-		return apiservice.NewAvailability(c, p.metrics, p.aggregate.Probe)
-	})
-	runAs(server, authentication.Name, "cluster_authentication_trust_controller", 1, func(c door, _ told) loop {
-		return authentication.New(c, p.authenticationInfo())
-	})
 	run("service-cidrs-controller", "ipaddresses", 5, func(c door, r told) loop { return servicecidr.New(c, r) })
 	run("clusterrole-aggregation-controller", "ClusterRoleAggregator", 1, func(c door, _ told) loop { return clusterrole.New(c) })
 	run("service-account-controller", "serviceaccount", 1, func(c door, _ told) loop { return serviceaccount.New(c) })
-	runAs(p.as(user.KubeControllerManager, "kube-controller-manager"), "tokens-controller", "serviceaccount_tokens_service", 5, func(c door, _ told) loop {
+	s.runAs(p.as(user.KubeControllerManager, "kube-controller-manager"), "tokens-controller", "serviceaccount_tokens_service", 5, func(c door, _ told) loop {
 		return tokens.New(c, p.authority.API.PEM(), p.tokens.Legacy)
 	})
 	run("root-ca-cert-publisher", "root_ca_cert_publisher", 1, func(c door, _ told) loop { return rootca.New(c, p.authority.API.PEM()) })
@@ -119,7 +145,7 @@ func startLoops(l *lifecycle, p *controlPlane, services netip.Prefix, log *slog.
 	run("validatingadmissionpolicy-status-controller", policystatus.Manager, 1, func(c door, _ told) loop { return policystatus.New(c) })
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })
 	// Kubernetes has no role for this one: it is a part of the node controller.
-	runAs(p.asLoop("node-controller"), "taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
+	s.runAs(p.asLoop("node-controller"), "taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
 	run("pod-garbage-collector", "orphaned_pods_nodes", 1, func(c door, _ told) loop { return podgc.New(c) })
 }
 

@@ -2,10 +2,7 @@ package daemon
 
 import (
 	"fmt"
-	"net"
 	"net/http"
-	"net/netip"
-	"strconv"
 
 	"hansa.dev/hansa/apiserver/auth/token"
 )
@@ -17,9 +14,8 @@ const jwksPath = "/openid/v1/jwks"
 // openIDPaths tell who signs the tokens of service accounts, and with which
 // keys, so that others can verify them (OpenID Connect Discovery 1.0). Keys do
 // not change while the process lives.
-func openIDPaths(tokens *token.Tokens, address netip.Addr, port int) (map[string]http.Handler, error) {
-	host := net.JoinHostPort(address.String(), strconv.Itoa(port))
-	provider, err := tokens.Discovery("https://" + host + jwksPath)
+func openIDPaths(tokens *token.Tokens, jwksURI string) (map[string]http.Handler, error) {
+	provider, err := tokens.Discovery(jwksURI)
 	if err != nil {
 		return nil, fmt.Errorf("describe the issuer of tokens: %w", err)
 	}

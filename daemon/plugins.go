@@ -25,6 +25,7 @@ import (
 	"hansa.dev/hansa/apiserver/admission/podsecurity"
 	"hansa.dev/hansa/apiserver/admission/policy"
 	"hansa.dev/hansa/apiserver/admission/priority"
+	"hansa.dev/hansa/apiserver/admission/privileged"
 	"hansa.dev/hansa/apiserver/admission/resourcequota"
 	"hansa.dev/hansa/apiserver/admission/runtimeclass"
 	"hansa.dev/hansa/apiserver/admission/serviceaccount"
@@ -38,7 +39,8 @@ import (
 )
 
 // admissionChain is the plugins that are on, in their order. Roles and bindings are
-// guarded whatever is on: in Kubernetes that is no plugin.
+// guarded, and privileged containers refused, whatever is on: in Kubernetes those are
+// no plugins.
 func admissionChain(c Config, p *controlPlane, roles *rbac.Index, z auth.Authorizer, clk clock.Clock) (admission.Chain, error) {
 	reg, view, files := p.registry, p.store.View(), c.AdmissionFiles
 	security, err := podsecurity.New(reg, view, files["PodSecurity"], p.metrics)
@@ -83,7 +85,11 @@ func admissionChain(c Config, p *controlPlane, roles *rbac.Index, z auth.Authori
 	})
 	maps.Copy(plugins, defaultclass.Plugins(reg, view))
 	maps.Copy(plugins, certificates.Plugins(z))
-	return append(admission.Chain{{Name: "RBAC", Plugin: escalation.New(roles, z)}}, admission.Pick(c.AdmissionPlugins, plugins)...), nil
+	chain := admission.Chain{{Name: "RBAC", Plugin: escalation.New(roles, z)}}
+	if c.ForbidPrivileged {
+		chain = append(chain, admission.Named{Name: "AllowPrivileged", Plugin: privileged.Plugin{}})
+	}
+	return append(chain, admission.Pick(c.AdmissionPlugins, plugins)...), nil
 }
 
 // hooks are the creates that store nothing: reviews, and tokens.

@@ -123,12 +123,13 @@ func freeNodePort() (net.Listener, error) {
 	return l, nil
 }
 
-// freePort says in one sentence that the API's port is taken.
-func freePort(listen string) (net.Listener, error) {
+// freePort listens for the API, and says in one sentence if its port is taken; flag is
+// the one that gives another.
+func freePort(listen, flag string) (net.Listener, error) {
 	l, err := net.Listen("tcp", listen)
 	if errors.Is(err, unix.EADDRINUSE) {
 		_, port, _ := net.SplitHostPort(listen) //nolint:errcheck // checked by the command line
-		return nil, fmt.Errorf("port %s is in use by another program: choose another address with --listen", port)
+		return nil, fmt.Errorf("port %s is in use by another program: choose another address with --%s", port, flag)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", listen, err)

@@ -49,7 +49,7 @@ func TestBusyPort(t *testing.T) {
 	}
 	defer l.Close()
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	if _, err := freePort(l.Addr().String()); err == nil || !strings.Contains(err.Error(), "port "+port+" is in use") {
+	if _, err := freePort(l.Addr().String(), "listen"); err == nil || !strings.Contains(err.Error(), "port "+port+" is in use") {
 		t.Errorf("busy port: %v", err)
 	}
 }

@@ -56,7 +56,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		err = errors.Join(err, l.stop())
 	}()
 
-	listener, err := freePort(c.Listen)
+	listener, err := freePort(c.Listen, "listen")
 	if err != nil {
 		forgetUnused(i)
 		return err
@@ -125,10 +125,19 @@ func forgetUnused(i instance) {
 // startPlane starts everything that is not of the node: the API, the objects
 // that every cluster has, the administrator's kubeconfig, the loops.
 func startPlane(l *lifecycle, c Config, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
-	p, err := startControlPlane(l.ctx, l, c, listener, log)
+	authority, err := pki.Open(c.instance().path("pki"), pki.Options{Clock: clock.RealClock{}, Logger: log})
 	if err != nil {
 		return nil, err
 	}
+	k, err := ownKeys(c, authority)
+	if err != nil {
+		return nil, err
+	}
+	p, err := startControlPlane(l.ctx, l, c, k, listener, log)
+	if err != nil {
+		return nil, err
+	}
+	p.authority = authority
 	kubeconfig, url := c.instance().kubeconfig(), "https://"+c.address()
 	renew, err := p.authority.WriteAdminKubeconfig(kubeconfig, url)
 	if err != nil {
@@ -138,14 +147,16 @@ func startPlane(l *lifecycle, c Config, listener net.Listener, log *slog.Logger)
 		p.authority.KeepAdminKubeconfig(ctx, kubeconfig, url, renew)
 		return ctx.Err()
 	})
-	port := listener.Addr().(*net.TCPAddr).Port
-	if err := ensureObjects(l.ctx, p.asServer("kube-apiserver"), c, int32(port), time.Now()); err != nil {
+	if err := p.begin(l.ctx, c, listener); err != nil {
 		return nil, err
 	}
-	if err := ensureFairness(l.ctx, p.asServer(fairnessProducer)); err != nil {
+	if err := ensureDNS(l.ctx, p.asServer("kube-apiserver"), c); err != nil {
 		return nil, err
 	}
-	startLoops(l, p, c.ServiceCIDR, log)
+	startScheduler(l, p, log)
+	s := newLoops(l, p, log)
+	s.startServer(c.ServiceCIDR)
+	s.startManager()
 	return p, nil
 }
 

@@ -26,7 +26,7 @@ func main() {
 	// A second Ctrl-C does not wait for anything. A second SIGTERM does: it may
 	// come from another `hansa down`.
 	context.AfterFunc(ctx, func() { signal.Reset(unix.SIGINT) })
-	os.Exit(run(ctx, os.Args[1:]))
+	os.Exit(run(ctx, byName(os.Args)))
 }
 
 // run is one command from its arguments to its exit status: 0, 2 for wrong

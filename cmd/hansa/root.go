@@ -30,17 +30,21 @@ func newRoot() *cobra.Command {
 
 		SuggestionsMinimumDistance: 2,
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		var unknown *pflag.NotExistError
-		if errors.As(err, &unknown) {
-			if near := flagsLike(cmd, unknown.GetSpecifiedName()); len(near) > 0 {
-				return usageError{fmt.Errorf("%w; did you mean --%s?", err, strings.Join(near, " or --"))}
-			}
-		}
-		return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
-	})
-	root.AddCommand(newUp(), newDown(), newImage(), newKubectl(), newStatus(), newVersion())
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(newUp(), newDown(), newImage(), newKubectl(), newStatus(), newAPIServer(), newEnvtest(), newEtcd(), newVersion())
 	return root
+}
+
+// flagError is wrong usage of a flag; one that is not known is answered with
+// those that were perhaps meant.
+func flagError(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		if near := flagsLike(cmd, unknown.GetSpecifiedName()); len(near) > 0 {
+			return usageError{fmt.Errorf("%w; did you mean --%s?", err, strings.Join(near, " or --"))}
+		}
+	}
+	return usageError{fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())}
 }
 
 // flagsLike are a command's flags with names near to one that it does not have,

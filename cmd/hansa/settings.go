@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -51,6 +50,8 @@ type settings struct {
 	serviceCIDR      string
 	clusterDomain    string
 	etcdEndpoints    []string
+	etcd             daemon.EtcdFiles
+	etcdPrefix       string
 	runtimeEndpoint  string
 	encryption       string
 	reloadEncryption bool
@@ -86,7 +87,15 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.serviceCIDR, "service-cidr", "10.43.0.0/16", "addresses of services")
 	f.StringVar(&s.clusterDomain, "cluster-domain", "cluster.local", "DNS domain of the cluster")
 	f.StringSliceVar(&s.etcdEndpoints, "etcd-endpoints", nil, "an etcd cluster to use instead of the embedded one")
+	s.etcdFlags(f)
 	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
+	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
+	s.apiFlags(f)
+}
+
+// apiFlags are those about the API alone, which kube-apiserver has by the same
+// names.
+func (s *settings) apiFlags(f *pflag.FlagSet) {
 	f.StringVar(&s.encryption, "encryption-provider-config", "", "file that says how which resources are stored encrypted (EncryptionConfiguration)")
 	f.BoolVar(&s.reloadEncryption, "encryption-provider-config-automatic-reload", false, "go on with that file whenever it changes, without a restart")
 	s.auth.add(f)
@@ -102,7 +111,6 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.BoolVar(&s.fairness, "enable-priority-and-fairness", true, "let requests take turns by FlowSchema and PriorityLevelConfiguration")
 	f.IntVar(&s.maxRequests, "max-requests-inflight", byProcessors, "requests that read served at once, 0 for any number; with priority and fairness this and --max-mutating-requests-inflight are added up to what all levels share; -1 is 20 a processor with priority and fairness, at least 40 and at most 400, and without it 400")
 	f.IntVar(&s.maxMutating, "max-mutating-requests-inflight", byProcessors, "requests that write served at once, see --max-requests-inflight; -1 is half of what it is for that one")
-	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
 }
 
 // load fills in, for each flag that the command line left alone, the value from
@@ -324,23 +332,12 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	if c.NodeTaints, err = parseTaints(s.nodeTaints); err != nil {
 		return bad("node-taint", "%v", err)
 	}
-	if flag, why := s.limits(&c, runtime.GOMAXPROCS(0)); why != "" {
-		return bad(flag, "%s", why)
+	if err := s.apiConfig(&c); err != nil {
+		return daemon.Config{}, err
 	}
-	for _, g := range s.featureGates {
-		name, _, _ := strings.Cut(g, "=")
-		return bad("feature-gates", "%q is not a feature of this version", name)
+	if err := s.etcdConfig(&c, "etcd-endpoints", s.etcdEndpoints); err != nil {
+		return daemon.Config{}, err
 	}
-	if err := s.readFiles(&c); err != nil {
-		return daemon.Config{}, usageError{err}
-	}
-	c.DetectMutations = os.Getenv(detectVariable) == "1"
-	for _, e := range s.etcdEndpoints {
-		if u, err := url.Parse(e); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			return bad("etcd-endpoints", "%q is not a URL such as https://192.0.2.1:2379", e)
-		}
-	}
-	c.EtcdEndpoints = s.etcdEndpoints
 	c.RuntimeEndpoint = s.runtimeEndpoint
 	if err := c.LogLevel.UnmarshalText([]byte(s.logLevel)); err != nil || c.LogLevel > slog.LevelError {
 		return bad("log-level", "%q is not debug, info, warn or error", s.logLevel)
@@ -348,19 +345,38 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	return c, nil
 }
 
-// readFiles reads the files that settings name.
-func (s *settings) readFiles(c *daemon.Config) (err error) {
-	if err := errors.Join(s.readAdmission(c), s.readEncryption(c)); err != nil {
-		return err
+// badFlag is wrong usage of a flag.
+func badFlag(flag, format string, args ...any) error {
+	return usageError{fmt.Errorf("--%s: %s", flag, fmt.Sprintf(format, args...))}
+}
+
+// apiConfig checks the settings of apiFlags.
+func (s *settings) apiConfig(c *daemon.Config) error {
+	if flag, why := s.limits(c, runtime.GOMAXPROCS(0)); why != "" {
+		return badFlag(flag, "%s", why)
 	}
-	if c.Auth, err = s.auth.value(); err != nil {
-		return err
+	var err error
+	if err := s.readAdmission(c); err != nil {
+		return usageError{err}
 	}
-	if err := c.CheckAuth(); err != nil {
-		return err
+	for _, g := range s.featureGates {
+		name, _, _ := strings.Cut(g, "=")
+		return badFlag("feature-gates", "%q is not a feature of this version", name)
 	}
-	c.Audit, err = s.readAudit()
-	return err
+	if err := s.readEncryption(c); err != nil {
+		return usageError{err}
+	}
+	if c.Auth, err = s.auth.value(); err == nil {
+		err = c.CheckAuth()
+	}
+	if err != nil {
+		return usageError{err}
+	}
+	if c.Audit, err = s.readAudit(); err != nil {
+		return usageError{err}
+	}
+	c.DetectMutations = os.Getenv(detectVariable) == "1"
+	return nil
 }
 
 // readAdmission reads which plugins are on, and their configurations.

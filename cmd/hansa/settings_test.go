@@ -155,6 +155,8 @@ func TestWrongSettingsNameTheirFlag(t *testing.T) {
 		{"--node-ip=127.0.0.1", "--node-ip: 127.0.0.1 is not an IPv4 address at which others"},
 		{"--advertise-address=0.0.0.0", "--advertise-address: 0.0.0.0 is not"},
 		{"--etcd-endpoints=127.0.0.1:2379", "--etcd-endpoints: \"127.0.0.1:2379\" is not a URL"},
+		{"--etcd-cafile=/ca", "--etcd-cafile: there is no --etcd-endpoints that it could be for"},
+		{"--etcd-prefix=/x", "--etcd-prefix: there is no --etcd-endpoints that it could be for"},
 		{"--node-name=" + strings.Repeat("n", 64), "--node-name: "},
 		{"--node-taint=a:NoSchedule,a=b:NoSchedule", "--node-taint: a:NoSchedule is given twice"},
 		{"--cluster-cidr=10.42.0.1/16", "--cluster-cidr: "},

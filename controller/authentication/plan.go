@@ -47,11 +47,17 @@ func plan(have map[string]string, info Info, now time.Time) (map[string]string, 
 		data = map[string]string{}
 	}
 	for key, ours := range map[string][]byte{clientCA: info.ClientCA, proxyCA: info.ProxyCA} {
+		if len(ours) == 0 {
+			continue // this server has none
+		}
 		bundle, err := joined([]byte(have[key]), ours, now)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", key, err)
 		}
 		data[key] = bundle
+	}
+	if len(info.ProxyCA) == 0 {
+		return data, nil
 	}
 	for key, ours := range info.lists() {
 		var list []string
