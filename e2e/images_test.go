@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +32,8 @@ func buildImages() error {
 	}
 	var files string
 	for name, spec := range map[string]ocibuild.Spec{
-		shell: ocibuild.Catalogue()[shell],
+		shell:             ocibuild.Catalogue()[shell],
+		ocibuild.Operator: ocibuild.Catalogue()[ocibuild.Operator],
 		testimage: {
 			Programs: map[string]ocibuild.Program{"/testimage": {Package: "./e2e/testimage"}},
 			Dirs:     ocibuild.Catalogue()[shell].Dirs,
@@ -44,7 +46,11 @@ func buildImages() error {
 		}
 		files += string(filepath.ListSeparator) + file
 	}
-	return os.Setenv(imagesVariable, files[1:])
+	manifests, err := operatorManifests()
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Setenv(imagesVariable, files[1:]), os.Setenv(operatorVariable, manifests))
 }
 
 // placeImages puts the files of the images into the folder that becomes a

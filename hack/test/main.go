@@ -31,6 +31,8 @@ type stage struct {
 	command []string
 	// dir is where the tests run, the root of a module.
 	dir string
+	// assets lays out what envtest runs, and tells the tests where.
+	assets bool
 	// args are those of `go test`.
 	args []string
 	// packages are patterns of `go list`; those in or under a folder of except
@@ -49,11 +51,12 @@ var stages = []stage{
 	// What was built is no input that go test knows of, so nothing is cached.
 	{name: "runtime", needs: "runtime/cri", packages: []string{"./runtime/cri"}, args: []string{"-count=1", "-timeout=10m"}},
 	{name: "conformance", needs: "conformance", packages: []string{"./conformance/..."}, args: []string{"-count=1", "-timeout=20m"}},
+	{name: "operator", needs: "examples/operator", dir: "examples/operator", packages: []string{"./..."}, args: []string{"-count=1", "-timeout=5m"}, assets: true},
 	{name: "e2e", needs: "e2e", packages: []string{"./e2e/..."}, args: []string{"-count=1", "-timeout=25m"}},
 }
 
 // afterBuild are the stages that test bin/hansa and the programs it carries.
-var afterBuild = []string{"runtime", "conformance", "e2e"}
+var afterBuild = []string{"runtime", "conformance", "operator", "e2e"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -144,6 +147,11 @@ func (s stage) run(ctx context.Context) (tally, error) {
 	cmd := exec.CommandContext(ctx, "go", slices.Concat([]string{"test", "-json"}, s.args, packages)...)
 	cmd.Dir = s.dir
 	cmd.Stderr = os.Stderr
+	if s.assets {
+		if cmd.Env, err = envtest(ctx); err != nil {
+			return tally{}, err
+		}
+	}
 	events, err := cmd.StdoutPipe()
 	if err != nil {
 		return tally{}, err
@@ -168,6 +176,20 @@ func (s stage) run(ctx context.Context) (tally, error) {
 		return counted, fmt.Errorf("skipped, and nothing may skip: %s", strings.Join(counted.skipped, ", "))
 	}
 	return counted, nil
+}
+
+// envtest lays out the programs that envtest runs, and gives the environment in
+// which it finds them.
+func envtest(ctx context.Context) ([]string, error) {
+	dir, err := filepath.Abs(filepath.Join(".cache", "envtest"))
+	if err != nil {
+		return nil, err
+	}
+	if out, err := exec.CommandContext(ctx, "bin/hansa", "envtest", dir).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("lay out envtest: %w: %s", err, out)
+	}
+	// As images and bin/hansa are built, so that nothing is compiled twice.
+	return append(os.Environ(), "KUBEBUILDER_ASSETS="+dir, "CGO_ENABLED=0"), nil
 }
 
 // list resolves the stage's patterns to packages.

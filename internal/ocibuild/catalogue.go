@@ -11,6 +11,8 @@ import (
 const (
 	Web     = "hansa.local/web:1"
 	Busybox = "hansa.local/busybox:1"
+	// Operator is examples/operator, which also is what it deploys.
+	Operator = "hansa.local/operator:1"
 )
 
 // Backend names the backend of examples/web in a version, 1 to Backends.
@@ -22,7 +24,7 @@ const Backends = 4
 
 // Catalogue returns the spec of each image by its name.
 func Catalogue() map[string]Spec {
-	c := map[string]Spec{Web: web(), Busybox: busybox()}
+	c := map[string]Spec{Web: web(), Busybox: busybox(), Operator: operator()}
 	for v := 1; v <= Backends; v++ {
 		c[Backend(v)] = backend(v)
 	}
@@ -109,5 +111,14 @@ func busybox() Spec {
 			Cmd: []string{"sh"},
 			Env: []string{"PATH=/bin:/sbin:/usr/bin:/usr/sbin"},
 		},
+	}
+}
+
+// operator is examples/operator, a module of its own.
+func operator() Spec {
+	return Spec{
+		Programs: map[string]Program{"/operator": {Dir: "examples/operator", Package: "."}},
+		Dirs:     map[string]fs.FileMode{"/tmp": fs.ModeSticky | 0o777},
+		Config:   v1.Config{Entrypoint: []string{"/operator"}, User: "65532:65532"},
 	}
 }

@@ -65,6 +65,7 @@ type Spec struct {
 
 // Program is a Go program to be built.
 type Program struct {
+	Dir     string // of the program's own module, from the root of this one; "" for this one
 	Package string // import path or ./folder from the module's root
 	LDFlags string // beside -s -w
 }

@@ -244,7 +244,7 @@ func TestCatalogue(t *testing.T) {
 			t.Errorf("%s has no command", name)
 		}
 	}
-	if len(seen) != Backends+2 {
+	if len(seen) != Backends+3 {
 		t.Errorf("%d images", len(seen))
 	}
 }

@@ -23,7 +23,7 @@ func (b *Builder) programs(ctx context.Context, spec Spec, dir string) (map[stri
 		p := spec.Programs[path]
 		file := filepath.Join(dir, fmt.Sprint(i))
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w "+p.LDFlags, "-o", file, p.Package)
-		cmd.Dir = b.Root
+		cmd.Dir = filepath.Join(b.Root, p.Dir)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if err := run(cmd); err != nil {
 			return nil, fmt.Errorf("build %s: %w", p.Package, err)
