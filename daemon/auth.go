@@ -38,6 +38,9 @@ type Auth struct {
 	Audiences []string
 	// Anonymous is --anonymous-auth, nil when it is not given.
 	Anonymous *bool
+	// AnonymousByDefault allows everybody to ask for anything where neither the flag
+	// nor a file says something else, as kube-apiserver does; else it is health alone.
+	AnonymousByDefault bool
 	// OIDC are the --oidc-* flags, nil when none is given. Its CA is empty:
 	// OIDCCAFile says where that is.
 	OIDC           *jwt.Flags
@@ -165,17 +168,21 @@ func (a Auth) readIssuers(out *access, issuer string) error {
 }
 
 func (a Auth) readAnonymous(out *access) error {
+	given := a.Anonymous
+	if given == nil && a.AnonymousByDefault {
+		given = &a.AnonymousByDefault
+	}
 	switch {
 	case out.authentication.Anonymous != nil && a.Anonymous != nil:
 		return field.Forbidden(field.NewPath("anonymous"), "--anonymous-auth flag cannot be set when anonymous field is configured in authentication configuration file")
 	case out.authentication.Anonymous != nil:
 		out.anonymous = *out.authentication.Anonymous
-	case a.Anonymous == nil:
+	case given == nil:
 		out.anonymous = authn.DefaultAnonymous()
-	case *a.Anonymous && slices.Contains(a.Authorization.Modes, authz.AlwaysAllow):
+	case *given && slices.Contains(a.Authorization.Modes, authz.AlwaysAllow):
 		out.doubt = "AnonymousAuth is not allowed with the AlwaysAllow authorizer. Resetting AnonymousAuth to false. You should use a different authorizer"
 	default:
-		out.anonymous.Enabled = *a.Anonymous
+		out.anonymous.Enabled = *given
 	}
 	return nil
 }

@@ -42,6 +42,24 @@ func TestAnonymousWithAlwaysAllow(t *testing.T) {
 	}
 }
 
+// kube-apiserver lets anybody ask where nothing says otherwise; a file may.
+func TestAnonymousByDefault(t *testing.T) {
+	for text, want := range map[string]bool{"": true, "anonymous: {enabled: true}\n": true, "anonymous: {enabled: false}\n": false} {
+		file := filepath.Join(t.TempDir(), "authentication.yaml")
+		text = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n" + text
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		read, err := Auth{AnonymousByDefault: true, AuthenticationFile: file}.read("https://own")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := read.anonymous; a.Enabled != want || len(a.Conditions) > 0 {
+			t.Errorf("%s: %+v", text, a)
+		}
+	}
+}
+
 // A file that was refused is not tried again until it changes, unless it may not
 // have been its fault.
 func TestReloading(t *testing.T) {

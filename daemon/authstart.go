@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
@@ -156,7 +157,7 @@ func startCertificates(l *lifecycle, c Config, read *access, p *controlPlane, lo
 		return pool
 	}
 	for _, cert := range read.clientCAs {
-		p.keys.clientCA = append(p.keys.clientCA, pem.EncodeToMemory(&pem.Block{Type: certutil.CertificateBlockType, Bytes: cert.Raw})...)
+		p.keys.clientCA = append(slices.Clip(p.keys.clientCA), pem.EncodeToMemory(&pem.Block{Type: certutil.CertificateBlockType, Bytes: cert.Raw})...)
 	}
 	z := authn.NewCertificates(trusted(read.clientCAs), clock.RealClock{})
 	if c.Auth.ClientCAFile == "" {

@@ -146,13 +146,12 @@ func (s *apiserverFlags) daemonConfig() (daemon.Config, error) {
 // kubeDefaults sets Kubernetes' own defaults of what decides who is let in and who
 // may do what, where `hansa up` has others.
 func (s *apiserverFlags) kubeDefaults(f *pflag.FlagSet) {
-	for flag, value := range map[string]string{"anonymous-auth": "true", "authorization-mode": authz.AlwaysAllow} {
-		if f.Changed(flag) || flag == "authorization-mode" && s.auth.given("authorization-config") {
-			continue
-		}
-		if err := f.Set(flag, value); err != nil {
-			panic(err) // the flag is not what it was
-		}
+	s.auth.open = true
+	if f.Changed("authorization-mode") || s.auth.given("authorization-config") {
+		return
+	}
+	if err := f.Set("authorization-mode", authz.AlwaysAllow); err != nil {
+		panic(err) // the flag is not what it was
 	}
 }
 

@@ -45,7 +45,7 @@ func TestAPIServerDefaults(t *testing.T) {
 	if diff := cmp.Diff([]string{"0.0.0.0:6443", "10.0.0.0/24", "/registry", "https://a", "WARN", alloc.DefaultPorts.String()}, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
-	if !c.ForbidPrivileged || c.NoEndpoints || c.Auth.Anonymous == nil || !*c.Auth.Anonymous || !slices.Equal(c.Auth.Authorization.Modes, []string{authz.AlwaysAllow}) {
+	if !c.ForbidPrivileged || c.NoEndpoints || c.Auth.Anonymous != nil || !c.Auth.AnonymousByDefault || !slices.Equal(c.Auth.Authorization.Modes, []string{authz.AlwaysAllow}) {
 		t.Errorf("config = %+v", c)
 	}
 }

@@ -20,6 +20,7 @@ type authFlags struct {
 	oidc           jwt.Flags
 	requiredClaims []string
 	anonymous      bool
+	open           bool // anonymous requests are allowed where nothing says otherwise
 	authorization  authz.Flags
 }
 
@@ -80,6 +81,7 @@ func (a *authFlags) value() (daemon.Auth, error) {
 		}
 		out.OIDC = &oidc
 	}
+	out.AnonymousByDefault = a.open
 	if a.given("anonymous-auth") {
 		out.Anonymous = &a.anonymous
 	}
