@@ -231,3 +231,51 @@ func TestWebhookThatFails(t *testing.T) {
 		})
 	}
 }
+
+// FuzzConversion has a webhook answer anything: who asks in another version gets an
+// object of that version or a 500, and what is stored stays as it is.
+func FuzzConversion(f *testing.F) {
+	for _, seed := range []string{
+		"", "null", "[]", `{"response":null}`,
+		`{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"UID","result":{"status":"Success"},"convertedObjects":[{"apiVersion":"example.com/v2","kind":"Widget","metadata":{"name":"a","namespace":"default","uid":"OBJECT"},"spec":{"host":"h","port":1}}]}}`,
+		`{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"UID","result":{"status":"Success"},"convertedObjects":[null]}}`,
+		`{"apiVersion":"apiextensions.k8s.io/v1","kind":"ConversionReview","response":{"uid":"UID","result":{"status":"Failure"}}}`,
+		`{"apiVersion":"v1","kind":"Status","response":{"uid":"UID","convertedObjects":[{"metadata":{"labels":{"a":1}}}]}}`,
+	} {
+		f.Add(seed)
+	}
+	var answer, object string
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var review apiextensionsv1.ConversionReview
+		if json.NewDecoder(r.Body).Decode(&review) != nil {
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = strings.NewReplacer("UID", string(review.Request.UID), "OBJECT", object).WriteString(w, answer)
+	}))
+	f.Cleanup(server.Close)
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+	w := newWorld(f, twoVersions("v1", fmt.Sprintf("{strategy: Webhook, webhook: {conversionReviewVersions: [v1], clientConfig: {url: %q, caBundle: %s}}}",
+		server.URL, base64.StdEncoding.EncodeToString(ca))))
+	made := w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"a"},"spec":{"hostPort":"x:2"}}`)
+	object, _ = made.object()["metadata"].(map[string]any)["uid"].(string)
+	before := string(w.want(200, "GET", widgets+"/a", "").body)
+	f.Fuzz(func(t *testing.T, text string) {
+		w.t, answer = t, text
+		for _, path := range []string{widgetsV2 + "/a", widgetsV2} {
+			got := w.do("GET", path, "")
+			switch got.code {
+			case 500:
+			case 200:
+				if !json.Valid(got.body) || !strings.Contains(string(got.body), `"example.com/v2"`) {
+					t.Fatalf("%s answers %s", path, got.body)
+				}
+			default:
+				t.Fatalf("%s answers %d %s", path, got.code, got.body)
+			}
+		}
+		if after := string(w.want(200, "GET", widgets+"/a", "").body); after != before {
+			t.Fatalf("stored is %s, was %s", after, before)
+		}
+	})
+}
