@@ -164,7 +164,7 @@ func TestDiscoveryForms(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, lists, err := client.ServerGroupsAndResources()
-	if err != nil || len(lists) != 22 {
+	if err != nil || len(lists) != 23 {
 		t.Errorf("client-go discovers %d group-versions: %v", len(lists), err)
 	}
 	info, err := client.ServerVersion()

@@ -150,6 +150,6 @@ func TestEncryptionAtRest(t *testing.T) {
 		t.Errorf("the secret reads %+v", got)
 	}
 	stop()
-	refusedRun(t, c.run(t, "up", c.encrypted(t, "secretbox/one")), 1, `.*/registry/secrets/default/hidden: decrypt it: .*--encryption-provider-config must have the key.*`)
-	refusedRun(t, c.run(t, "up"), 1, `.*/registry/secrets/default/hidden: .*encrypted.*--encryption-provider-config.*`)
+	refusedRun(t, c.run(t, "up", c.encrypted(t, "secretbox/one")), 1, `.*/registry/secrets/default/(hidden|plain): decrypt it: .*--encryption-provider-config must have the key.*`)
+	refusedRun(t, c.run(t, "up"), 1, `.*/registry/secrets/default/(hidden|plain): .*encrypted.*--encryption-provider-config.*`)
 }

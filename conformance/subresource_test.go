@@ -208,7 +208,8 @@ func TestEphemeralContainers(t *testing.T) {
 // "Resize CPU and Memory Resources assigned to Containers": resources change by
 // the resize door only, which changes nothing else.
 func TestResize(t *testing.T) {
-	ns, node := namespace(t), ghost(t)
+	ns, node := namespace(t), namespaceName(t)
+	create(t, "nodes", "", "metadata: {name: "+node+"}\nspec: {unschedulable: true}\nstatus: {allocatable: {cpu: 1, memory: 1Gi, pods: 1}}")
 	create(t, "pods", ns, "metadata: {name: p}\nspec: {nodeName: "+node+", containers: [{name: c, image: i, resources: {requests: {cpu: 100m, memory: 10Mi}}}]}")
 	path := at("pods", ns, "p", "resize")
 	admin.do(t, patchCall("pods", ns, "p", strategicPatch, `{"spec":{"containers":[{"name":"c","resources":{"requests":{"cpu":"200m"}}}]}}`)).
