@@ -241,8 +241,8 @@ func TestMatchPolicy(t *testing.T) {
 	unconfigure(t, validatingHooks, exact)
 }
 
-// A dry run asks only webhooks that say they have no side effects then; others
-// fail it.
+// A dry run asks webhooks, which have no side effects then (v1 knows no others), and
+// tells them so.
 func TestSideEffects(t *testing.T) {
 	ns := namespace(t)
 	h := hooks(t, ns, nil)
