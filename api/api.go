@@ -265,7 +265,9 @@ type Subresource struct {
 	// any update of the object is, unless the subresource has PrepareUpdate or
 	// ValidateUpdate of its own. Errors are API status errors.
 	Get func(Object) (runtime.Object, error)
-	Put func(obj Object, body runtime.Object, now time.Time) error
+	// Base is the body that an update starts from. Nil: that of Get.
+	Base func(Object) (runtime.Object, error)
+	Put  func(obj Object, body runtime.Object, now time.Time) error
 	// Replicas is where the number of replicas is that a Scale shows. Nil:
 	// spec.replicas.
 	Replicas []string
@@ -273,6 +275,14 @@ type Subresource struct {
 	// Connect marks one that is served by a handler of the server, found by
 	// the subresource's name (log, exec, attach, portforward, proxy, token).
 	Connect bool
+}
+
+// Before is the body of an object that is to be updated.
+func (s *Subresource) Before(obj Object) (runtime.Object, error) {
+	if s.Base != nil {
+		return s.Base(obj)
+	}
+	return s.Get(obj)
 }
 
 // Index is a secondary index of the memory copy: the values under which an

@@ -183,6 +183,14 @@ func TestScale(t *testing.T) {
 	if text(t, o["spec"]) != `{"replicas":4,"size":3}` {
 		t.Errorf("scaled to %s", text(t, o["spec"]))
 	}
+	// A patch may set replicas that are not there yet, and must.
+	w.want(201, "POST", widgets, `{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"b"}}`)
+	w.want(500, "GET", widgets+"/b/scale", "")
+	w.want(400, "PATCH", widgets+"/b/scale", `{}`, "application/merge-patch+json")
+	w.want(200, "PATCH", widgets+"/b/scale", `{"spec":{"replicas":4}}`, "application/merge-patch+json")
+	if s := w.want(200, "GET", widgets+"/b/scale", "").object(); text(t, s["spec"]) != `{"replicas":4}` {
+		t.Errorf("scaled to %s", text(t, s["spec"]))
+	}
 }
 
 func TestShown(t *testing.T) {

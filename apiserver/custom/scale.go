@@ -30,12 +30,28 @@ func (v *version) scaleSubresource() *api.Subresource {
 		New:      func() runtime.Object { return &autoscalingv1.Scale{} },
 		Table:    scaleTable(),
 		Get:      v.getScale,
+		Base:     v.baseScale,
 		Put:      v.putScale,
 		Replicas: steps(v.scale().SpecReplicasPath),
 	}
 }
 
+// noReplicas stands for a field that is not there, in the scale that a patch
+// starts from: a patch may set it for the first time.
+const noReplicas = math.MinInt32
+
 func (v *version) getScale(stored api.Object) (runtime.Object, error) {
+	scale, err := v.baseScale(stored)
+	if err != nil {
+		return nil, err
+	}
+	if scale.(*autoscalingv1.Scale).Spec.Replicas == noReplicas {
+		return nil, apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", v.scale().SpecReplicasPath))
+	}
+	return scale, nil
+}
+
+func (v *version) baseScale(stored api.Object) (runtime.Object, error) {
 	o, err := v.view(stored)
 	if err != nil {
 		return nil, err
@@ -46,7 +62,7 @@ func (v *version) getScale(stored api.Object) (runtime.Object, error) {
 		return nil, apierrors.NewInternalError(err)
 	}
 	if !found {
-		return nil, apierrors.NewInternalError(fmt.Errorf("the spec replicas field %q does not exist", paths.SpecReplicasPath))
+		replicas = noReplicas
 	}
 	current, _, err := unstructured.NestedInt64(tree, steps(paths.StatusReplicasPath)...)
 	if err != nil {
@@ -78,6 +94,9 @@ func (v *version) putScale(obj api.Object, body runtime.Object, _ time.Time) err
 	scale, ok := body.(*autoscalingv1.Scale)
 	if !ok {
 		return apierrors.NewBadRequest(fmt.Sprintf("wrong object passed to Scale update: %T", body))
+	}
+	if scale.Spec.Replicas == noReplicas {
+		return apierrors.NewBadRequest(fmt.Sprintf("the spec replicas field %q cannot be empty", v.scale().SpecReplicasPath))
 	}
 	o := obj.(*Object)
 	if err := unstructured.SetNestedField(o.open(), int64(scale.Spec.Replicas), steps(v.scale().SpecReplicasPath)...); err != nil {

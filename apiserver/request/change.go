@@ -236,7 +236,7 @@ func (c *change) admit(ctx context.Context, obj, cur api.Object) (*admission.Att
 	if len(c.h.Admission) == 0 {
 		return attrs, nil
 	}
-	was, err := sub.Get(cur)
+	was, err := sub.Before(cur)
 	if err != nil {
 		return nil, err
 	}

@@ -158,7 +158,7 @@ func (p *patch) next(cur api.Object) (api.Object, error) {
 
 // nextOfBody patches the body that a subresource shows (scale) and puts it back.
 func (p *patch) nextOfBody(cur api.Object, sub *api.Subresource) (api.Object, error) {
-	body, err := sub.Get(cur)
+	body, err := sub.Before(cur)
 	if err != nil {
 		return nil, err
 	}
