@@ -14,7 +14,7 @@ test: setup ## everything, with the time of each stage
 	go run ./hack/test
 
 e2e: setup ## real kernel, real containers
-	go run ./hack/test build kubectls e2e
+	go run ./hack/test build clients e2e
 
 bench: build ## every figure, one a line: NAME VALUE UNIT
 	@for b in $(sort $(dir $(wildcard bench/*/main.go))); do go run ./$$b || exit 1; done

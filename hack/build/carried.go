@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -59,6 +60,23 @@ func kubectls() set {
 			goProgram("kubectl-1.36", ".", "osusergo netgo", kubectlVersion("1", "36", "6")),
 			nextKubectl(),
 			{name: "kubectl-1.20", argv: []string{"./debian", "%OUT%"}},
+		},
+	}
+}
+
+// clients are programs of others that tests run against a cluster. Prometheus
+// needs a version of a library that kube-state-metrics cannot have.
+func clients() set {
+	const helm, tags = "/internal/version.version=", "osusergo netgo"
+	prometheus := goProgram("prometheus", "github.com/prometheus/prometheus/cmd/prometheus", tags+" remove_all_sd enable_kubernetes_sd", "")
+	prometheus.argv = slices.Insert(prometheus.argv, 2, "-modfile=prometheus.mod")
+	return set{
+		dir: "conformance/clients", tools: [][]string{goTool},
+		programs: []program{
+			goProgram("helm-3", "helm.sh/helm/v3/cmd/helm", tags, "-X helm.sh/helm/v3"+helm+"v3.22.0"),
+			goProgram("helm-4", "helm.sh/helm/v4/cmd/helm", tags, "-X helm.sh/helm/v4"+helm+"v4.3.2"),
+			goProgram("kube-state-metrics", "k8s.io/kube-state-metrics/v2", tags, ""),
+			prometheus,
 		},
 	}
 }

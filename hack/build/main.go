@@ -5,6 +5,7 @@
 //	go run ./hack/build            bin/hansa
 //	go run ./hack/build -carried   only the carried programs, in .cache/carried/current
 //	go run ./hack/build -kubectls  other versions of kubectl, in .cache/kubectls/current
+//	go run ./hack/build -clients   other programs that tests run against a cluster, in .cache/clients/current
 package main
 
 import (
@@ -23,15 +24,19 @@ import (
 
 func main() {
 	others := flag.Bool("kubectls", false, "build only the versions of kubectl that conformance tests run beside the carried one")
+	programs := flag.Bool("clients", false, "build only the programs of others that tests run against a cluster: Helm, kube-state-metrics, Prometheus")
 	carriedOnly := flag.Bool("carried", false, "build only the carried programs and print their folder")
 	out := flag.String("o", "bin/hansa", "`path` of the binary")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	var err error
-	if *others {
+	switch {
+	case *others:
 		_, err = kubectls().cached(ctx, ".cache/kubectls")
-	} else {
+	case *programs:
+		_, err = clients().cached(ctx, ".cache/clients")
+	default:
 		err = run(ctx, *carriedOnly, *out)
 	}
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -80,7 +81,7 @@ func TestHashTree(t *testing.T) {
 // and of the bundle.
 func TestProgramsAreThere(t *testing.T) {
 	seen := map[string]bool{}
-	for _, p := range append(programs(), kubectls().programs...) {
+	for _, p := range slices.Concat(programs(), kubectls().programs, clients().programs) {
 		if seen[p.name] {
 			t.Errorf("%s is there twice", p.name)
 		}
@@ -94,7 +95,7 @@ func TestProgramsAreThere(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "kubectl", "hansa-cni", "pause", "kubectl-1.36", "kubectl-1.38", "kubectl-1.20"} {
+	for _, name := range []string{"containerd", "containerd-shim-runc-v2", "runc", "kubectl", "hansa-cni", "pause", "kubectl-1.36", "kubectl-1.38", "kubectl-1.20", "helm-3", "helm-4", "kube-state-metrics", "prometheus"} {
 		if !seen[name] {
 			t.Errorf("%s is not carried", name)
 		}

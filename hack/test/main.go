@@ -48,6 +48,7 @@ var stages = []stage{
 	{name: "race", packages: []string{"./store/...", "./apiserver/...", "./client/...", "./controller"}, args: []string{"-race", "-timeout=15m"}},
 	{name: "build", needs: "cmd/hansa", command: []string{"go", "run", "./hack/build"}},
 	{name: "kubectls", needs: "conformance/kubectls", command: []string{"go", "run", "./hack/build", "-kubectls"}},
+	{name: "clients", needs: "conformance/clients", command: []string{"go", "run", "./hack/build", "-clients"}},
 	// What was built is no input that go test knows of, so nothing is cached.
 	{name: "runtime", needs: "runtime/cri", packages: []string{"./runtime/cri"}, args: []string{"-count=1", "-timeout=10m"}},
 	{name: "conformance", needs: "conformance", packages: []string{"./conformance/..."}, args: []string{"-count=1", "-timeout=20m"}},
