@@ -2,10 +2,12 @@ package conformance
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 
 	"hansa.dev/hansa/pki"
 )
@@ -130,4 +132,34 @@ func TestNodeRestriction(t *testing.T) {
 	}
 	certificate(t, apiCA, pki.Identity{CommonName: "system:node:", Organizations: []string{"system:nodes"}}).
 		do(t, call{path: at("nodes", "")}).refused(t, 403, metav1.StatusReasonForbidden, "")
+}
+
+// The node's own API knows callers as the API server does, by certificate or
+// token, and asks the roles for a subresource of the node ("Kubelet
+// authentication/authorization"): so monitoring scrapes it.
+func TestNodeAPI(t *testing.T) {
+	ns := namespace(t)
+	account := makeAccount(t, ns, "monitor")
+	anonymous := as(t, func(*rest.Config) {})
+	bad := withToken(t, account.config.BearerToken+"x")
+	owner := as(t, func(c *rest.Config) { c.TLSClientConfig = admin.config.TLSClientConfig })
+	for _, p := range []*peer{account, anonymous, bad, owner} {
+		p.config.Host = "https://" + net.JoinHostPort(shared.address.String(), "10250")
+	}
+	want := func(p *peer, path string, code int) {
+		t.Helper()
+		if a := p.do(t, call{path: path}); a.code != code {
+			t.Errorf("%s gave %d, want %d: %.200s", path, a.code, code, a.body)
+		}
+	}
+	for _, path := range []string{"/healthz", "/metrics/resource", "/pods", "/version"} {
+		want(anonymous, path, http.StatusUnauthorized)
+		want(bad, path, http.StatusUnauthorized)
+	}
+	want(owner, "/pods", http.StatusOK)
+	want(account, "/metrics/resource", http.StatusForbidden)
+	create(t, "clusterroles", "", "{metadata: {name: "+ns+"}, rules: [{apiGroups: [''], resources: [nodes/metrics], verbs: [get]}]}")
+	create(t, "clusterrolebindings", "", "{metadata: {name: "+ns+"}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "+ns+"}, subjects: [{kind: ServiceAccount, namespace: "+ns+", name: monitor}]}")
+	eventually(t, "the role counts", func() bool { return account.do(t, call{path: "/metrics/resource"}).code == http.StatusOK })
+	want(account, "/pods", http.StatusForbidden)
 }

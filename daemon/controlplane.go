@@ -31,6 +31,7 @@ import (
 	"hansa.dev/hansa/api/openapi"
 	"hansa.dev/hansa/apiserver/aggregation"
 	"hansa.dev/hansa/apiserver/auth"
+	"hansa.dev/hansa/apiserver/auth/authn"
 	"hansa.dev/hansa/apiserver/auth/rbac"
 	"hansa.dev/hansa/apiserver/auth/review"
 	"hansa.dev/hansa/apiserver/auth/token"
@@ -65,6 +66,8 @@ type controlPlane struct {
 	aggregate *aggregation.Server
 	charges   *charges.Book // what quotas are charged for writes under way
 	begun     atomic.Bool   // see begin
+
+	authenticate *authn.Authenticator // asked by the node's API, too, as authorize is
 }
 
 // address is the address and port at which this machine reaches the API.
@@ -124,7 +127,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, k keys, list
 	if err != nil {
 		return nil, err
 	}
-	p.authorize = authorizer
+	p.authorize, p.authenticate = authorizer, authenticator
 	reviewer := &review.Reviewer{Authorizer: authorizer, Requests: authenticator, Audiences: p.tokens.Audiences(), Clock: clk}
 
 	services, err := alloc.New(p.store, p.registry, alloc.Config{Families: []corev1.IPFamily{kinds.IPFamilyOf(c.ServiceCIDR.Addr())}, Ports: c.NodePorts, Clock: clk})

@@ -11,8 +11,10 @@ import (
 	"os"
 	"strings"
 
+	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent"
@@ -52,7 +54,7 @@ func startPodNetwork(ctx context.Context, l *lifecycle, c Config, book *ledger.L
 }
 
 // startAgent runs the node's pods and serves the node's own API.
-func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt runtime.Runtime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
+func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, who authenticator.Request, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt runtime.Runtime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
 	ag, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeIP}, DataDir: c.DataDir,
 		Client: cl, Runtime: rt, Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
@@ -64,7 +66,7 @@ func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority,
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: ag.Handler(), TLSConfig: a.NodeServerTLS(c.NodeName, c.NodeIP.String()), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	server := &http.Server{Handler: authenticateNode(who, ag.Handler()), TLSConfig: a.NodeServerTLS(c.NodeName, c.NodeIP.String()), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	server.TLSConfig.NextProtos = []string{"http/1.1"} // streams upgrade
 	l.run("node API", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { server.Close() })
@@ -85,23 +87,36 @@ func hostResolver(file string) (work.Resolver, error) {
 	return work.ParseResolver(f)
 }
 
+// authenticateNode lets in those who prove who they are, by certificate or token,
+// as to the API server (Kubernetes documentation, "Kubelet
+// authentication/authorization").
+func authenticateNode(who authenticator.Request, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		resp, ok, err := who.AuthenticateRequest(r)
+		if err != nil || !ok || resp.User.GetName() == user.Anonymous {
+			http.Error(w, "Unauthorized", http.StatusUnauthorized)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(apirequest.WithUser(r.Context(), resp.User)))
+	})
+}
+
 // authorizeNode lets in those whom the cluster's roles allow it: the paths of a
 // node's API stand for subresources of the node, as with the kubelet.
 func authorizeNode(name string, z authorizer.UnconditionalAuthorizer) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+			u, ok := apirequest.UserFrom(r.Context())
+			if !ok {
 				http.Error(w, "Unauthorized", http.StatusUnauthorized)
 				return
 			}
-			subject := r.TLS.PeerCertificates[0].Subject
-			u := &user.DefaultInfo{Name: subject.CommonName, Groups: append(append([]string(nil), subject.Organization...), user.AllAuthenticated)}
 			decision, reason, err := z.Authorize(r.Context(), &authorizer.AttributesRecord{
 				User: u, Verb: nodeVerb(r.Method), APIVersion: "v1", Resource: "nodes", Subresource: nodeSubresource(r.URL.Path),
 				Name: name, ResourceRequest: true, Path: r.URL.Path,
 			})
 			if err != nil || decision != authorizer.DecisionAllow {
-				http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource=%s): %s", u.Name, nodeVerb(r.Method), nodeSubresource(r.URL.Path), reason), http.StatusForbidden)
+				http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource=%s): %s", u.GetName(), nodeVerb(r.Method), nodeSubresource(r.URL.Path), reason), http.StatusForbidden)
 				return
 			}
 			next.ServeHTTP(w, r)
