@@ -69,6 +69,9 @@ func (n *node) Summary(context.Context) (*statsv1alpha1.Summary, error) {
 	c := statsv1alpha1.ContainerStats{Name: "app", StartTime: at,
 		CPU:    &statsv1alpha1.CPUStats{Time: at, UsageCoreNanoSeconds: ptr.To[uint64](1_500_000_000)},
 		Memory: &statsv1alpha1.MemoryStats{Time: at, WorkingSetBytes: ptr.To[uint64](4096)}}
+	if n.err != nil {
+		return nil, n.err
+	}
 	return &statsv1alpha1.Summary{
 		Node: statsv1alpha1.NodeStats{NodeName: "n1", CPU: c.CPU, Memory: c.Memory},
 		Pods: []statsv1alpha1.PodStats{{PodRef: statsv1alpha1.PodReference{Namespace: "ns", Name: "p"}, Containers: []statsv1alpha1.ContainerStats{c}, CPU: c.CPU}},
@@ -203,7 +206,9 @@ func TestPaths(t *testing.T) {
 		`container_cpu_usage_seconds_total{container="app",namespace="ns",pod="p"} 1.5 1767366245000`,
 		`container_memory_working_set_bytes{container="app",namespace="ns",pod="p"} 4096 1767366245000`,
 		`pod_cpu_usage_seconds_total{namespace="ns",pod="p"} 1.5 1767366245000`,
+		`container_start_time_seconds{container="app",namespace="ns",pod="p"} 1.767366245e+09`,
 		`node_cpu_usage_seconds_total 1.5 1767366245000`,
+		"resource_scrape_error 0",
 	} {
 		if code != 200 || !strings.Contains(body, line+"\n") {
 			t.Errorf("metrics lack %s:\n%s", line, body)
@@ -212,6 +217,9 @@ func TestPaths(t *testing.T) {
 	r.err = errors.New("no runtime")
 	if code, _ := r.get("/healthz"); code != 500 {
 		t.Errorf("healthz of an ill node: %d", code)
+	}
+	if code, body := r.get("/metrics/resource"); code != 200 || !strings.Contains(body, "\nresource_scrape_error 1\n") {
+		t.Errorf("metrics of an ill node: %d %s", code, body)
 	}
 	if code, body := r.get("/exec/ns/p/app?output=1"); code != 400 || body != "you must specify a command\n" {
 		t.Errorf("exec of nothing: %d %q", code, body)

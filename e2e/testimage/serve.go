@@ -98,6 +98,10 @@ func (s *server) routes() http.Handler {
 		})
 	}
 	mux.HandleFunc("GET /get", get)
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+		fmt.Fprintf(w, "# TYPE testimage_info gauge\ntestimage_info{host=%q} 1\n", hostname())
+	})
 	mux.HandleFunc("GET /hook", func(http.ResponseWriter, *http.Request) { log.Println("hook called") })
 	return mux
 }
