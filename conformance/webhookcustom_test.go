@@ -115,18 +115,15 @@ spec:
 	admin.do(t, call{method: "POST", path: definitions, body: body}).refused(t, http.StatusBadRequest, "", "no definitions")
 }
 
-// A service's webhook is at one of its ready pods, by the service's name.
+// A service's webhook is at one of its ready endpoints, by the service's name.
 func TestWebhookOfService(t *testing.T) {
 	ns := namespace(t)
 	h := hooks(t, ns, map[string]opinion{"/no": deny("served")}, "hook."+ns+".svc")
 	port := h.Listener.Addr().String()[strings.LastIndex(h.Listener.Addr().String(), ":")+1:]
 	address := ourAddress(t).String()
-	create(t, "pods", ns, "{apiVersion: v1, kind: Pod, metadata: {name: hook}, spec: {nodeSelector: {no: where}, containers: [{name: c, image: i}]}}")
-	admin.do(t, call{method: "PATCH", path: at("pods", ns, "hook", "status"), contentType: mergePatch,
-		body: fmt.Sprintf(`{"status":{"podIP":%q,"podIPs":[{"ip":%[1]q}]}}`, address)}).status2xx(t)
 	create(t, "services", ns, "{apiVersion: v1, kind: Service, metadata: {name: hook}, spec: {ports: [{name: web, port: 443}]}}")
 	create(t, "endpointslices", ns, fmt.Sprintf("{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: hook, labels: {kubernetes.io/service-name: hook}}, addressType: IPv4, "+
-		"ports: [{name: web, port: %s}], endpoints: [{addresses: [%s], targetRef: {kind: Pod, namespace: %s, name: hook}}]}", port, address, ns))
+		"ports: [{name: web, port: %s}], endpoints: [{addresses: [%s]}]}", port, address))
 	configure(t, validatingHooks, "", h.webhook("/no", "/v1 configmaps CREATE",
 		fmt.Sprintf("clientConfig: {service: {namespace: %q, name: hook, path: /no}, caBundle: %q}", ns, bundleOf(h.Server))))
 	post(t, ns, "a", "").refused(t, http.StatusBadRequest, "", `admission webhook "no.example.com" denied the request: served`)

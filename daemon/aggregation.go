@@ -33,7 +33,7 @@ func startAggregation(l *lifecycle, p *controlPlane, log *slog.Logger) *aggregat
 	return s
 }
 
-// extension finds who answers for a port of the service of an APIService: an
+// extension finds who answers for a port of the service of an APIService or webhook: an
 // endpoint that is ready, in a pod or not, or the host that an ExternalName is.
 // Unlike the proxy subresources, which everybody uses who may write endpoints,
 // this leads where an administrator has it lead, as it does in Kubernetes.

@@ -112,17 +112,13 @@ func (x *proxies) service(w http.ResponseWriter, r *http.Request, c *apihttp.Con
 	return x.forward(w, r, c, scheme, hosts[rand.IntN(len(hosts))])
 }
 
-// ResolveEndpoint finds a ready endpoint behind a port of a service, for webhooks.
+// ResolveEndpoint finds who answers behind a port of a service, for webhooks.
 func (x *proxies) ResolveEndpoint(namespace, name string, port int32) (*url.URL, error) {
-	named, err := x.portName(namespace, name, int64(port))
+	host, err := x.extension(namespace, name, port)
 	if err != nil {
 		return nil, err
 	}
-	hosts := x.endpoints(namespace, name, named)
-	if len(hosts) == 0 {
-		return nil, fmt.Errorf("no endpoints available for service %q", name)
-	}
-	return &url.URL{Scheme: "https", Host: hosts[rand.IntN(len(hosts))]}, nil
+	return &url.URL{Scheme: "https", Host: host}, nil
 }
 
 // portName is the name of a service's port with a number.
