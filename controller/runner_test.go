@@ -153,8 +153,12 @@ func TestRunner(t *testing.T) {
 // patient is a loop whose key waits until another kind is served.
 type patient struct {
 	diary
+	row     api.Resource
 	waiting bool // guarded by diary.mu
 }
+
+// Sources are the same each time: hearing of a again would wake it, too.
+func (p *patient) Sources() []controller.Source { return []controller.Source{{Resource: &p.row}} }
 
 func (p *patient) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
 	after, err := p.diary.Step(ctx, key, now)
