@@ -71,18 +71,24 @@ func (x *PodNodeSelector) selector(a *admission.Attributes) (labels.Set, error) 
 	return set, nil
 }
 
+// agreed is the selector of a's namespace, with which that of the pod agrees.
+func (x *PodNodeSelector) agreed(a *admission.Attributes, p *corev1.Pod) (labels.Set, error) {
+	selector, err := x.selector(a)
+	if err == nil && labels.Conflicts(selector, p.Spec.NodeSelector) {
+		err = refusal.Forbidden(a, "pod node label selector conflicts with its namespace node label selector")
+	}
+	return selector, err
+}
+
 // Admit implements admission.Mutator.
 func (x *PodNodeSelector) Admit(_ context.Context, a *admission.Attributes) error {
 	p := podOf(a)
 	if p == nil || a.Operation != admission.Create {
 		return nil
 	}
-	selector, err := x.selector(a)
+	selector, err := x.agreed(a, p)
 	if err != nil {
 		return err
-	}
-	if labels.Conflicts(selector, p.Spec.NodeSelector) {
-		return refusal.Forbidden(a, "pod node label selector conflicts with its namespace node label selector")
 	}
 	if len(selector) > 0 {
 		p.Spec.NodeSelector = labels.Merge(selector, p.Spec.NodeSelector)
@@ -96,12 +102,8 @@ func (x *PodNodeSelector) Validate(_ context.Context, a *admission.Attributes) e
 	if p == nil || a.Operation != admission.Create {
 		return nil
 	}
-	selector, err := x.selector(a)
-	if err != nil {
+	if _, err := x.agreed(a, p); err != nil {
 		return err
-	}
-	if labels.Conflicts(selector, p.Spec.NodeSelector) {
-		return refusal.Forbidden(a, "pod node label selector conflicts with its namespace node label selector")
 	}
 	allowed := x.allowed[a.Namespace]
 	for key, value := range p.Spec.NodeSelector {

@@ -5,25 +5,17 @@ import (
 	"strings"
 
 	registrationv1 "k8s.io/api/admissionregistration/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
 )
 
 // rules are those of all webhooks of a generation. They say whether one of them
 // could match, going by names alone: the library decides.
 type rules []registrationv1.RuleWithOperations
 
-// virtual are the reviews, which nobody is asked about: a webhook could shut
-// everybody out (feature ExcludeAdmissionWebhookVirtualResources).
-var virtual = []schema.GroupResource{
-	{Group: "authentication.k8s.io", Resource: "selfsubjectreviews"},
-	{Group: "authentication.k8s.io", Resource: "tokenreviews"},
-	{Group: "authorization.k8s.io", Resource: "localsubjectaccessreviews"},
-	{Group: "authorization.k8s.io", Resource: "selfsubjectaccessreviews"},
-	{Group: "authorization.k8s.io", Resource: "selfsubjectrulesreviews"},
-	{Group: "authorization.k8s.io", Resource: "subjectaccessreviews"},
-}
+// virtual are the reviews (feature ExcludeAdmissionWebhookVirtualResources).
+var virtual = kinds.NotAdmitted()
 
 // exempt are the resources that nobody is ever asked about: the reviews, and what
 // says who is asked.
