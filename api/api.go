@@ -309,8 +309,8 @@ const (
 	IndexNode  = "node"  // pods by spec.nodeName
 	IndexOwner = "owner" // every kind by owner UID; kept for all rows
 	IndexLabel = "label" // every kind by each of its labels, "KEY=VALUE"; kept for all rows
-	// IndexOrphan has what could be adopted, by namespace: pods and replica
-	// sets without a controller.
+	// IndexOrphan has what could be adopted, by namespace: pods, replica sets and
+	// revisions without a controller.
 	IndexOrphan = "orphan"
 )
 

@@ -97,7 +97,7 @@ func (w *world) rolledOut(name string, replicas int32) {
 	}
 }
 
-const revision = "deployment.kubernetes.io/revision"
+const revisionAnnotation = "deployment.kubernetes.io/revision"
 
 // Documentation: "Deployments", "Updating", "Rolling Back".
 func TestRolloutAndUndo(t *testing.T) {
@@ -112,7 +112,7 @@ func TestRolloutAndUndo(t *testing.T) {
 	w.live()
 	w.rolledOut("web", 3)
 	w.said("from 0 to 1", "Scaled down replica set web-")
-	if d := w.deployment("web"); d.Annotations[revision] != "2" || d.Generation != 2 {
+	if d := w.deployment("web"); d.Annotations[revisionAnnotation] != "2" || d.Generation != 2 {
 		t.Errorf("generation %d, annotations %v", d.Generation, d.Annotations)
 	}
 
@@ -121,7 +121,7 @@ func TestRolloutAndUndo(t *testing.T) {
 	w.live()
 	w.rolledOut("web", 3)
 	first := w.setWith("one")
-	if len(w.sets()) != 2 || first.Annotations[revision] != "3" || first.Annotations["deployment.kubernetes.io/revision-history"] != "1" || w.deployment("web").Annotations[revision] != "3" {
+	if len(w.sets()) != 2 || first.Annotations[revisionAnnotation] != "3" || first.Annotations["deployment.kubernetes.io/revision-history"] != "1" || w.deployment("web").Annotations[revisionAnnotation] != "3" {
 		t.Errorf("%d sets; annotations %v", len(w.sets()), first.Annotations)
 	}
 
@@ -133,7 +133,7 @@ func TestRolloutAndUndo(t *testing.T) {
 	w.live()
 	w.rolledOut("web", 3)
 	if !slices.ContainsFunc(w.sets(), func(rs *appsv1.ReplicaSet) bool {
-		return rs.Annotations[revision] == "4" && rs.Annotations["kubernetes.io/change-cause"] == "because"
+		return rs.Annotations[revisionAnnotation] == "4" && rs.Annotations["kubernetes.io/change-cause"] == "because"
 	}) {
 		t.Error("no set of revision 4 that says why")
 	}
