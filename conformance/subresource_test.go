@@ -163,29 +163,6 @@ func TestEviction(t *testing.T) {
 	}
 }
 
-// "API-initiated eviction": what a disruption budget cannot spare is refused, and
-// may be tried again.
-func TestEvictionAsksBudgets(t *testing.T) {
-	ns, node := namespace(t), ghost(t)
-	create(t, "pods", ns, podOn("p", node))
-	patchStatus := func(path, status string) {
-		admin.want(t, http.StatusOK, call{method: "PATCH", path: path + "/status", contentType: mergePatch, body: status}, nil)
-	}
-	patchStatus(at("pods", ns, "p"), `{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`)
-	patch(t, "pods", ns, "p", `{"metadata":{"labels":{"app":"guarded"}}}`)
-	budgets := under("policy/v1", "poddisruptionbudgets", ns)
-	admin.want(t, http.StatusCreated, call{method: "POST", path: budgets, body: `{"metadata": {"name": "b"}, "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "guarded"}}}}`}, nil)
-	patchStatus(budgets+"/b", `{"status":{"observedGeneration":1,"disruptionsAllowed":0,"currentHealthy":1,"desiredHealthy":1,"expectedPods":1}}`)
-	a := admin.do(t, call{method: "POST", path: at("pods", ns, "p", "eviction"), body: "{apiVersion: policy/v1, kind: Eviction, metadata: {name: p}}"})
-	s := a.refused(t, http.StatusTooManyRequests, metav1.StatusReasonTooManyRequests, "Cannot evict pod as it would violate the pod's disruption budget.")
-	if len(s.Details.Causes) != 1 || s.Details.Causes[0].Type != "DisruptionBudget" || s.Details.Causes[0].Message != "The disruption budget b needs 1 healthy pods and has 1 currently" {
-		t.Errorf("causes are %+v", s.Details.Causes)
-	}
-	if get(t, "pods", ns, "p").GetDeletionTimestamp() != nil {
-		t.Error("the pod goes all the same")
-	}
-}
-
 // "Ephemeral Containers": only by their own door, added and never changed.
 func TestEphemeralContainers(t *testing.T) {
 	ns, node := namespace(t), ghost(t)

@@ -23,7 +23,7 @@ var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
 	certificateSigner, podCertificates, trustBundles, serviceRanges, defaultRange, claimRepair, replication, claimKeeper,
-	tokenCleaner, bootstrapSigner,
+	tokenCleaner, bootstrapSigner, disruptions,
 }
 
 // The loops do not disturb one another: whatever the order in which they get
@@ -39,6 +39,7 @@ func TestAllLoopsRest(t *testing.T) {
 		w.joins("n")
 		create(w, aToken("t", "default", ""))
 		create(w, aDeployment("web", 3))
+		create(w, aBudget("web", "web", atMost("1")))
 		create(w, addressed("web", ""))
 		create(w, indexed(aJob("work", 2, 3)))
 		create(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})

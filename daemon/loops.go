@@ -22,6 +22,7 @@ import (
 	"hansa.dev/hansa/controller/clusterrole"
 	"hansa.dev/hansa/controller/definition"
 	"hansa.dev/hansa/controller/deployment"
+	"hansa.dev/hansa/controller/disruption"
 	"hansa.dev/hansa/controller/endpoints"
 	"hansa.dev/hansa/controller/endpointslice"
 	"hansa.dev/hansa/controller/garbage"
@@ -55,7 +56,7 @@ const (
 
 // ofEveryKind are the loops that look at objects of all kinds, of those too that are
 // defined meanwhile.
-var ofEveryKind = []string{definition.Name, "generic-garbage-collector", "namespace-controller", "resourcequota-controller"}
+var ofEveryKind = []string{definition.Name, disruption.Name, "generic-garbage-collector", "namespace-controller", "resourcequota-controller"}
 
 type (
 	door = client.Interface
@@ -133,6 +134,7 @@ func (s *loops) startManager() {
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
 	run("replication-controller", "replicationmanager", 5, func(c door, r told) loop { return replicaset.NewReplication(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
+	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })
 	run("endpointslice-controller", "endpoint_slice", 5, func(c door, r told) loop { return endpointslice.New(c, r) })
 	run("endpointslicemirroring-controller", "endpoint_slice_mirroring", 5, func(c door, r told) loop { return mirroring.New(c, r) })

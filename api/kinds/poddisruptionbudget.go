@@ -45,7 +45,6 @@ func podDisruptionBudget() *api.Resource {
 		ValidateUpdate: validatesUpdate(func(b, old *policyv1.PodDisruptionBudget) field.ErrorList {
 			return validateBudget(&b.Spec, old.Spec.Selector)
 		}),
-		Inert:       "no controller counts its pods, so evictions of them are refused",
 		ResetFields: resets(gv, "status"),
 		Table: &api.Table{
 			Columns: []metav1.TableColumnDefinition{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
@@ -89,7 +90,7 @@ func (e *eviction) run(ctx context.Context) error {
 		}
 		return err
 	}
-	if err := e.take(ctx, budget, pod.Name); err != nil {
+	if err := e.take(ctx, budget, pod); err != nil {
 		return err
 	}
 	return e.delete(ctx, "")
@@ -140,18 +141,25 @@ func (e *eviction) budgetOf(ctx context.Context, pod *corev1.Pod) (*policyv1.Pod
 	return found, nil
 }
 
-// take notes in a budget that the pod goes, if it allows that.
-func (e *eviction) take(ctx context.Context, budget *policyv1.PodDisruptionBudget, pod string) error {
+// take notes in a budget that the pod goes, if it allows that. One that is noted
+// already, by another eviction of it, costs nothing more.
+func (e *eviction) take(ctx context.Context, budget *policyv1.PodDisruptionBudget, pod *corev1.Pod) error {
 	status := &Info{
 		User: e.info.User, Verb: "update", Namespace: budget.Namespace, Name: budget.Name, Subresource: "status",
 		Served: e.h.Registry.ByGVR(policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")),
 	}
 	if len(e.opts.DryRun) > 0 {
+		if e.taken(budget, pod) {
+			return nil
+		}
 		return allows(budget)
 	}
 	_, err := e.h.update(ctx, status.ref(), func(cur api.Object) (store.Outcome, error) {
 		if cur == nil {
 			return store.Outcome{}, apierrors.NewNotFound(status.resource(), status.Name)
+		}
+		if e.taken(cur.(*policyv1.PodDisruptionBudget), pod) {
+			return store.Outcome{Unchanged: true}, nil
 		}
 		next := cur.DeepCopyObject().(*policyv1.PodDisruptionBudget)
 		if err := allows(next); err != nil {
@@ -168,10 +176,21 @@ func (e *eviction) take(ctx context.Context, budget *policyv1.PodDisruptionBudge
 		if s.DisruptedPods == nil {
 			s.DisruptedPods = map[string]metav1.Time{}
 		}
-		s.DisruptedPods[pod] = e.h.now()
+		s.DisruptedPods[pod.Name] = e.h.now()
 		return store.Outcome{Object: next}, e.h.track(status, next, cur, "kube-apiserver")
 	})
 	return err
+}
+
+// takenFor is how long a budget holds a pod for gone that it has let go. After
+// that its loop counts it again.
+const takenFor = 2 * time.Minute
+
+// taken says whether a budget has let this very pod go, and not another one of
+// its name.
+func (e *eviction) taken(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
+	at, ok := b.Status.DisruptedPods[pod.Name]
+	return ok && at.After(pod.CreationTimestamp.Time) && e.h.now().Sub(at.Time) < takenFor
 }
 
 // maxDisrupted is how many evictions a budget may have whose end its loop has

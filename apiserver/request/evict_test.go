@@ -3,6 +3,7 @@ package request_test
 import (
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,12 +21,17 @@ import (
 	"hansa.dev/hansa/apiserver/request/requesttest"
 )
 
-// evictFixture is a cluster with the running pod "p", labelled app=web.
-func evictFixture(t *testing.T, ready bool) fixture {
+// evicting is a cluster with the running pod "p", labelled app=web.
+type evicting struct {
+	fixture
+	clock *testingclock.FakePassiveClock
+}
+
+func evictFixture(t *testing.T, ready bool) evicting {
 	t.Helper()
 	clock := testingclock.NewFakePassiveClock(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC))
-	f := newFixture(t, func(c *request.Config) { c.Clock = clock })
-	pod := createIn(f, "v1", "pods", "default", &corev1.Pod{
+	f := evicting{newFixture(t, func(c *request.Config) { c.Clock = clock }), clock}
+	pod := createIn(f.fixture, "v1", "pods", "default", &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "p", Labels: map[string]string{"app": "web"}},
 		Spec:       corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
 	}).DeepCopy()
@@ -62,10 +68,12 @@ func (f fixture) budget(name string, status policyv1.PodDisruptionBudgetStatus, 
 	f.status("policy/v1", "poddisruptionbudgets", b)
 }
 
-func (f fixture) evict(opts *metav1.DeleteOptions) error {
-	info := requesttest.Info("create", "v1", "pods", "default", "p")
+func (f fixture) evict(opts *metav1.DeleteOptions) error { return f.evictNamed("p", opts) }
+
+func (f fixture) evictNamed(name string, opts *metav1.DeleteOptions) error {
+	info := requesttest.Info("create", "v1", "pods", "default", name)
 	info.Subresource = "eviction"
-	_, err := f.Create(f.t.Context(), info, request.Body{Object: &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: "p"}, DeleteOptions: opts}}, &metav1.CreateOptions{})
+	_, err := f.Create(f.t.Context(), info, request.Body{Object: &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: name}, DeleteOptions: opts}}, &metav1.CreateOptions{})
 	return err
 }
 
@@ -179,5 +187,109 @@ func TestBudgetsSpareUnready(t *testing.T) {
 	}
 	if err := f.evict(nil); err != nil {
 		t.Errorf("always: %v", err)
+	}
+}
+
+// However many ask at once for however few pods, each pod that goes was counted
+// once, and no more go than the budget allows.
+func TestEvictionsAtOnceAreCountedOnce(t *testing.T) {
+	f := evictFixture(t, true)
+	const pods, allowed, tries = 6, 3, 4
+	name := func(i int) string { return "q" + string(rune('0'+i)) }
+	for i := range pods {
+		pod := createIn(f.fixture, "v1", "pods", "default", &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: name(i), Labels: map[string]string{"app": "web"}},
+			Spec:       corev1.PodSpec{NodeName: "n", Containers: []corev1.Container{{Name: "c", Image: "i"}}},
+		}).DeepCopy()
+		pod.Status = corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}}
+		f.status("v1", "pods", pod)
+	}
+	f.clock.SetTime(f.clock.Now().Add(time.Minute))
+	f.budget("b", policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, DisruptionsAllowed: allowed, CurrentHealthy: pods + 1, DesiredHealthy: pods + 1 - allowed, ExpectedPods: pods + 1})
+	var asking sync.WaitGroup
+	for range tries {
+		for i := range pods {
+			asking.Go(func() {
+				if err := f.evictNamed(name(i), nil); err != nil && !apierrors.IsTooManyRequests(err) {
+					t.Errorf("%s: %v", name(i), err)
+				}
+			})
+		}
+	}
+	asking.Wait()
+	going := map[string]bool{}
+	for i := range pods {
+		obj, err := f.Get(t.Context(), requesttest.Info("get", "v1", "pods", "default", name(i)), &metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if obj.(*corev1.Pod).DeletionTimestamp != nil {
+			going[name(i)] = true
+		}
+	}
+	obj, err := f.Get(t.Context(), requesttest.Info("get", "policy/v1", "poddisruptionbudgets", "default", "b"), &metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := obj.(*policyv1.PodDisruptionBudget).Status
+	if len(going) != allowed || len(s.DisruptedPods) != allowed || s.DisruptionsAllowed != 0 {
+		t.Errorf("%v go, of which the budget knows %v, and %d are left", going, s.DisruptedPods, s.DisruptionsAllowed)
+	}
+	for p := range s.DisruptedPods {
+		if !going[p] {
+			t.Errorf("%s was counted and stays", p)
+		}
+	}
+}
+
+// A pod that was counted and stays, as what should have deleted it failed, is not
+// counted again; another one of its name is, and so is an old count.
+func TestEvictionTriedAgain(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		noted time.Duration // since when the pod is noted, from its creation on
+		age   time.Duration
+		code  int32
+	}{
+		{"just now", time.Minute, 2 * time.Minute, 0},
+		{"before this pod", -time.Second, time.Second, 429},
+		{"long ago", time.Second, 2*time.Minute + time.Second, 429},
+	} {
+		f := evictFixture(t, true)
+		made := f.evictedPod().CreationTimestamp
+		f.clock.SetTime(made.Add(c.age))
+		f.budget("b", policyv1.PodDisruptionBudgetStatus{
+			ObservedGeneration: 1, CurrentHealthy: 1, DesiredHealthy: 1,
+			DisruptedPods: map[string]metav1.Time{"p": metav1.NewTime(made.Add(c.noted))},
+		})
+		err := f.evict(&metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}})
+		if again := f.evict(nil); (err == nil) != (again == nil) {
+			t.Errorf("%s: a dry run says %v, the eviction %v", c.name, err, again)
+		}
+		var code int32
+		if s, ok := err.(apierrors.APIStatus); ok {
+			code = s.Status().Code
+		}
+		if code != c.code {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+}
+
+// "API-initiated Eviction": what has not begun, or has ended, needs no budget.
+func TestBudgetsAreNotAsked(t *testing.T) {
+	for _, phase := range []corev1.PodPhase{corev1.PodPending, corev1.PodSucceeded, corev1.PodFailed} {
+		f := evictFixture(t, true)
+		pod := f.evictedPod().DeepCopy()
+		pod.Status.Phase = phase
+		f.status("v1", "pods", pod)
+		f.budget("b", policyv1.PodDisruptionBudgetStatus{ObservedGeneration: 1, CurrentHealthy: 1, DesiredHealthy: 1})
+		old := &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{ResourceVersion: ptr.To("1")}}
+		if err := f.evict(old); !apierrors.IsConflict(err) {
+			t.Errorf("%s, of another version: %v", phase, err)
+		}
+		if err := f.evict(nil); err != nil {
+			t.Errorf("%s: %v", phase, err)
+		}
 	}
 }
