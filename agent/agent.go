@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,13 +17,17 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubelet "k8s.io/kubelet/config/v1beta1"
 	"k8s.io/utils/clock"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/downward"
+	"hansa.dev/hansa/agent/gc"
 	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/server"
+	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/agent/status"
 	"hansa.dev/hansa/agent/userns"
 	"hansa.dev/hansa/agent/volume"
@@ -51,18 +57,19 @@ type Config struct {
 	Ledger func(kind, name string) error
 	DNS    work.DNS
 
-	// Host says what the machine is; Reserved is kept from pods (may be nil).
-	Host     node.Host
-	Reserved v1.ResourceList
-	PodCIDR  string
+	// Host says what the machine is.
+	Host    node.Host
+	PodCIDR string
+	// Settings are the node's; nil for the defaults. ImageDir is where images
+	// are; "" if nobody knows.
+	Settings *settings.Settings
+	ImageDir string
 	// Port of the node API, as the node's status names it.
 	Port int
 	// Version is the gitVersion that the node's status names.
 	Version string
 	Labels  map[string]string
 	Taints  []v1.Taint
-	// PodPids bounds the processes of each pod; 0 for no bound.
-	PodPids int64
 	// Ready, when not nil, is asked beside the runtime whether pods can be run:
 	// the network, for one. Its error says what is missing.
 	Ready func(ctx context.Context) error
@@ -97,6 +104,9 @@ type Agent struct {
 	knows chan struct{}
 	// weights wakes whoever sets the classes' cpu weights.
 	weights chan struct{}
+	// pressure is what the machine is short of.
+	pressure pressure
+	images   gc.Memory
 }
 
 type entry struct {
@@ -111,11 +121,21 @@ func New(c Config) (*Agent, error) {
 	if len(c.NodeIPs) == 0 {
 		return nil, errors.New("agent: the node has no address")
 	}
-	capacity, err := c.Host.Capacity()
+	if c.Settings == nil {
+		c.Settings = settings.Default()
+	}
+	set := c.Settings
+	capacity, err := c.Host.Capacity(set.MaxPods, set.PodsPerCore)
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
-	allocatable := node.Allocatable(capacity, c.Reserved)
+	if !*set.LocalStorageCapacityIsolation {
+		delete(capacity, v1.ResourceEphemeralStorage)
+	}
+	if err := node.Overreserved(capacity, set.Reserved, set.Thresholds); err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	allocatable := node.Allocatable(capacity, set.Reserved, set.Thresholds)
 	r := c.Client.Registry()
 	a := &Agent{
 		Config: c,
@@ -141,17 +161,31 @@ func New(c Config) (*Agent, error) {
 		Client: c.Client, Pods: a.rows.pods,
 		Images: image.New(c.Runtime, c.Clock), Volumes: a.volumes, Groups: c.Groups, Statuses: a.pusher, Users: userns.New(filepath.Join(c.DataDir, "pods")),
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
-		LogsDir: filepath.Join(c.DataDir, "logs"), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
+		LogsDir: cmp.Or(set.PodLogsDir, filepath.Join(c.DataDir, "logs")), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
-		PodPids: c.PodPids, FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Log: c.Log,
+		Rules: rules(c), FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Log: c.Log,
+		MemoryQoS: set.MemoryQoS, MemoryThrottling: ptr.Deref(set.MemoryThrottlingFactor, 0), OneProcessOOM: ptr.Deref(set.SingleProcessOOMKill, false),
+		SeccompDefault: *set.SeccompDefault, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
 	}
 	a.keeper = node.New(node.Config{
 		Name: c.NodeName, IPs: c.NodeIPs, Port: c.Port, PodCIDR: c.PodCIDR, Version: c.Version,
-		RuntimeVersion: a.runtimeVersion, Offers: c.Runtime.Offers, Labels: c.Labels, Taints: c.Taints, Info: c.Host.Info(),
-		Capacity: capacity, Allocatable: allocatable, Ready: a.ready, Pressure: c.Host.Pressure, Images: a.images,
+		RuntimeVersion: a.runtimeVersion, Offers: c.Runtime.Offers, Labels: c.Labels, Taints: slices.Concat(c.Taints, set.RegisterWithTaints), Info: c.Host.Info(),
+		Capacity: capacity, Allocatable: allocatable, Ready: a.ready, Pressure: a.pressure.conditions, Images: a.imagesShown, MaxImages: int(*set.NodeStatusMaxImages),
+		Lease: time.Duration(set.NodeLeaseDurationSeconds) * time.Second, Look: set.NodeStatusUpdateFrequency.Duration,
+		Unregistered: !*set.RegisterNode, ProviderID: set.ProviderID,
 		Client: c.Client, Clock: c.Clock, Events: a.events, Log: c.Log,
 	})
 	return a, nil
+}
+
+// rules are those by which pods are limited.
+func rules(c Config) cgroup.Rules {
+	set := c.Settings
+	return cgroup.Rules{
+		CPU:     cgroup.CPU{Unlimited: !*set.CPUCFSQuota, Period: uint64(set.CPUCFSQuotaPeriod.Microseconds())},
+		Pids:    max(*set.PodPidsLimit, 0),
+		Reserve: set.MemoryQoS && set.MemoryReservationPolicy == kubelet.TieredReservationMemoryReservationPolicy && c.Groups.Name() == "v2",
+	}
 }
 
 func texts(ips []netip.Addr) []string {
@@ -167,6 +201,7 @@ func texts(ips []netip.Addr) []string {
 func (a *Agent) Handler() http.Handler {
 	h := server.New(server.Config{
 		Node: nodeView{a}, Runtime: a.Runtime, Clock: a.Clock, Metrics: a.Metrics, Authorize: a.Authorize, Log: a.Log,
+		Settings: a.Settings,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -289,7 +324,8 @@ func (a *Agent) runtimeVersion(ctx context.Context) (string, error) {
 	return v.RuntimeName + "://" + v.RuntimeVersion, nil
 }
 
-func (a *Agent) images(ctx context.Context) ([]v1.ContainerImage, error) {
+// imagesShown are the images that the node's status may name.
+func (a *Agent) imagesShown(ctx context.Context) ([]v1.ContainerImage, error) {
 	list, err := a.Runtime.ListImages(ctx)
 	if err != nil {
 		return nil, err

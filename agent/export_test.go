@@ -5,6 +5,7 @@ import "context"
 // KeepHouse tidies up once, as every ten seconds.
 func (a *Agent) KeepHouse(ctx context.Context) {
 	a.rotateLogs(ctx)
-	a.evictOverLimit(ctx)
-	a.relieve(ctx)
+	if !a.evictOverLimit(ctx) {
+		a.relieve(ctx)
+	}
 }

@@ -15,36 +15,40 @@ import (
 	"hansa.dev/hansa/agent/pod"
 )
 
-// Limits of container logs, those of Kubernetes.
-const (
-	maxLogSize  = 10 << 20
-	maxLogFiles = 5
-)
-
 // keepInterval is how often the node is tidied up.
 const keepInterval = 10 * time.Second
 
-// keepHouse rotates logs, and evicts pods that use more than they may or, when
-// the node is short of something, more than others.
+// keepHouse rotates logs, removes images that nobody needs, and evicts pods that
+// use more than they may or, when the node is short of something, more than
+// others.
 func (a *Agent) keepHouse(ctx context.Context) error {
 	tick := a.Clock.NewTicker(keepInterval)
 	defer tick.Stop()
+	rotation := a.Clock.NewTicker(a.Settings.ContainerLogMonitorInterval.Duration)
+	defer rotation.Stop()
+	images := a.Clock.NewTicker(imageInterval)
+	defer images.Stop()
+	a.relieve(ctx) // so that the node is registered with its conditions
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-rotation.C():
+			a.rotateLogs(ctx)
+		case <-images.C():
+			a.collectImages(ctx)
 		case <-tick.C():
+			if !a.evictOverLimit(ctx) {
+				a.relieve(ctx)
+			}
 		}
-		a.rotateLogs(ctx)
-		a.evictOverLimit(ctx)
-		a.relieve(ctx)
 	}
 }
 
 func (a *Agent) rotateLogs(ctx context.Context) {
 	for id, file := range a.openLogs() {
 		reopen := func() error { return a.Runtime.ReopenLog(ctx, id) }
-		if err := logs.Rotate(file, maxLogSize, maxLogFiles, a.Clock.Now(), reopen); err != nil && ctx.Err() == nil {
+		if err := logs.Rotate(file, a.Settings.LogMaxSize, int(*a.Settings.ContainerLogMaxFiles), a.Clock.Now(), reopen); err != nil && ctx.Err() == nil {
 			a.Log.Warn("container log not rotated", "file", file, "err", err)
 		}
 	}
@@ -63,46 +67,57 @@ func (a *Agent) openLogs() map[string]string {
 	return out
 }
 
-// evictOverLimit ends pods that keep more on disk than they may.
-func (a *Agent) evictOverLimit(ctx context.Context) {
+// evictOverLimit ends pods that keep more on disk than they may. It says whether
+// there were any.
+func (a *Agent) evictOverLimit(ctx context.Context) (any bool) {
+	if !*a.Settings.LocalStorageCapacityIsolation {
+		return false
+	}
 	for _, p := range a.pods() {
 		if pod.Terminal(p) || p.DeletionTimestamp != nil || !evict.Limited(p) {
 			continue
 		}
 		if message := evict.OverLimit(p, a.usage(ctx, p)); message != "" {
-			a.evict(p, message)
+			a.evict(p, message, 0)
+			any = true
 		}
 	}
+	return any
 }
 
-func (a *Agent) evict(p *v1.Pod, message string) {
+// evict ends a pod for good, unless the node cannot do without it.
+func (a *Agent) evict(p *v1.Pod, message string, grace time.Duration) {
+	if pod.IsCritical(p) {
+		return
+	}
 	a.workersMu.RLock()
 	defer a.workersMu.RUnlock()
 	if w := a.workers[p.UID]; w != nil {
-		w.Evict(evict.Reason, message, 0)
+		w.Evict(evict.Reason, message, grace)
 	}
 }
 
 // usage measures one pod.
 func (a *Agent) usage(ctx context.Context, p *v1.Pod) evict.Usage {
-	u := evict.Usage{Containers: map[string]int64{}}
+	u := evict.Usage{Containers: map[string]int64{}, ContainerMemory: map[string]int64{}}
 	var err error
 	if u.EmptyDirs, err = a.volumes.EmptyDirUsage(p); err != nil {
 		a.Log.Warn("volumes not measured", "pod", p.Namespace+"/"+p.Name, "err", err)
 	}
 	dir := logs.PodDir(a.node.LogsDir, p.Namespace, p.Name, string(p.UID))
-	for i := range p.Status.ContainerStatuses {
-		cs := &p.Status.ContainerStatuses[i]
+	for _, cs := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		u.Containers[cs.Name] = sizes(filepath.Join(dir, cs.Name))
 		if cs.State.Running == nil {
 			continue
 		}
 		if stats, err := a.Runtime.ContainerStats(ctx, pod.TrimScheme(cs.ContainerID)); err == nil {
 			u.Containers[cs.Name] += int64(stats.GetWritableLayer().GetUsedBytes().GetValue())
+			u.Inodes += int64(stats.GetWritableLayer().GetInodesUsed().GetValue())
+			u.ContainerMemory[cs.Name] = int64(stats.GetMemory().GetWorkingSetBytes().GetValue())
 		}
 	}
 	if g, err := a.Groups.Usage(cgroup.PodGroup(pod.QOS(p), string(p.UID))); err == nil {
-		u.Memory = int64(g.WorkingSet)
+		u.Memory, u.PIDs = int64(g.WorkingSet), int64(g.Pids)
 	}
 	return u
 }
@@ -120,56 +135,4 @@ func sizes(dir string) int64 {
 		}
 	}
 	return sum
-}
-
-// relieve ends one pod when the node is short of something. Before one goes for
-// disk space, images that nobody uses do.
-func (a *Agent) relieve(ctx context.Context) {
-	shortages, err := a.Host.Shortages()
-	if err != nil {
-		a.Log.Warn("node not measured", "err", err)
-		return
-	}
-	for _, s := range shortages {
-		if s.Resource == v1.ResourceEphemeralStorage && a.removeUnusedImages(ctx) {
-			a.keeper.Poke()
-			return
-		}
-		var candidates []evict.Candidate
-		for _, p := range a.pods() {
-			if !pod.Terminal(p) && p.DeletionTimestamp == nil {
-				candidates = append(candidates, evict.Candidate{Pod: p, Usage: a.usage(ctx, p)})
-			}
-		}
-		if p := evict.Choose(evict.Shortage(s), candidates); p != nil {
-			a.evict(p, evict.Shortage(s).Message())
-			a.keeper.Poke()
-			return
-		}
-	}
-}
-
-// removeUnusedImages removes the images that no container is made of and that
-// are not pinned. It answers whether there were any.
-func (a *Agent) removeUnusedImages(ctx context.Context) bool {
-	images, err1 := a.Runtime.ListImages(ctx)
-	containers, err2 := a.Runtime.Containers(ctx)
-	if err1 != nil || err2 != nil {
-		return false
-	}
-	used := map[string]bool{}
-	for _, c := range containers {
-		used[c.GetImage().GetImage()], used[c.ImageRef], used[c.ImageId] = true, true, true
-	}
-	removed := false
-	for _, i := range images {
-		names := slices.Concat([]string{i.Id}, i.RepoTags, i.RepoDigests)
-		if i.Pinned || slices.ContainsFunc(names, func(n string) bool { return used[n] }) {
-			continue
-		}
-		if err := a.Runtime.RemoveImage(ctx, i.Id); err == nil {
-			removed = true
-		}
-	}
-	return removed
 }

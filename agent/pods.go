@@ -83,9 +83,17 @@ func (a *Agent) forget(uid types.UID) {
 	a.podsChanged()
 }
 
+// nodeUID is that of the node's object, as far as it is known.
+func nodeUID(a *Agent) types.UID {
+	if n, ok := a.Client.View().Get(a.rows.nodes, api.Key{Name: a.NodeName}).(*v1.Node); ok {
+		return n.UID
+	}
+	return ""
+}
+
 // admit decides on a pod that is new to the node.
 func (a *Agent) admit(p *v1.Pod) *pod.Refusal {
-	n := admit.Node{Allocatable: a.node.Allocatable(), OS: goruntime.GOOS, AppArmor: a.Host.AppArmor()}
+	n := admit.Node{Allocatable: a.node.Allocatable(), OS: goruntime.GOOS, AppArmor: a.Host.AppArmor(), Sysctls: a.Settings.AllowedUnsafeSysctls}
 	n.Object, _ = a.Client.View().Get(a.rows.nodes, api.Key{Name: a.NodeName}).(*v1.Node)
 	for _, other := range a.pods() {
 		if other.UID != p.UID && !pod.Terminal(other) {

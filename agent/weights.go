@@ -2,12 +2,17 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"reflect"
 
 	v1 "k8s.io/api/core/v1"
+	apiresource "k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/component-helpers/resource"
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/agent/settings"
+	"hansa.dev/hansa/client/events"
 )
 
 // podsChanged asks for new weights of the classes' cgroups, and for another try
@@ -24,6 +29,7 @@ func (a *Agent) podsChanged() {
 // what the node has for them.
 func (a *Agent) keepWeights(ctx context.Context) error {
 	last := map[string]cgroup.Limits{}
+	a.enforceOthers()
 	for {
 		select {
 		case <-ctx.Done():
@@ -31,7 +37,7 @@ func (a *Agent) keepWeights(ctx context.Context) error {
 		case <-a.weights:
 		}
 		for group, l := range a.classLimits() {
-			if last[group] == l {
+			if reflect.DeepEqual(last[group], l) {
 				continue
 			}
 			if err := a.Groups.Ensure(group, l); err != nil {
@@ -50,16 +56,86 @@ func (a *Agent) keepWeights(ctx context.Context) error {
 
 func (a *Agent) classLimits() map[string]cgroup.Limits {
 	var burstable int64
+	kept := map[v1.PodQOSClass]int64{}
 	for _, p := range a.pods() {
-		if !pod.Terminal(p) && pod.QOS(p) == v1.PodQOSBurstable {
-			requests := resource.PodRequests(p, resource.PodResourcesOptions{})
+		if pod.Terminal(p) {
+			continue
+		}
+		requests := resource.PodRequests(p, resource.PodResourcesOptions{})
+		kept[pod.QOS(p)] += requests.Memory().Value()
+		if pod.QOS(p) == v1.PodQOSBurstable {
 			burstable += requests.Cpu().MilliValue()
 		}
 	}
-	allocatable := a.node.Allocatable()
+	all, middle := a.podsLimits(), cgroup.Limits{CPUShares: cgroup.Shares(burstable)}
+	if a.node.Rules.Reserve {
+		// A group's protection counts no more than its parents'.
+		all.MemoryMin, all.MemoryLow = orNone(kept[v1.PodQOSGuaranteed]+kept[v1.PodQOSBurstable]), orNone(kept[v1.PodQOSBurstable])
+		middle.MemoryLow = all.MemoryLow
+	}
 	return map[string]cgroup.Limits{
-		cgroup.PodsGroup:                     {CPUShares: cgroup.Shares(allocatable.Cpu().MilliValue())},
-		cgroup.QOSGroup(v1.PodQOSBurstable):  {CPUShares: cgroup.Shares(burstable)},
+		cgroup.PodsGroup:                     all,
+		cgroup.QOSGroup(v1.PodQOSBurstable):  middle,
 		cgroup.QOSGroup(v1.PodQOSBestEffort): {CPUShares: cgroup.Shares(0)},
+	}
+}
+
+// orNone takes a protection away rather than leave it as it was.
+func orNone(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
+}
+
+// podsLimits is what all pods together may use: what is not reserved, or all
+// there is where that is not enforced ("Reserve Compute Resources for System
+// Daemons"). What has to stay free for eviction is not taken off.
+func (a *Agent) podsLimits() cgroup.Limits {
+	list := a.node.Capacity().DeepCopy()
+	if limit, _, err := a.Host.PIDs(); err == nil {
+		list[settings.PIDs] = *apiresource.NewQuantity(limit, apiresource.DecimalSI)
+	}
+	if a.Settings.EnforcesPods() {
+		for name, q := range a.Settings.Reserved {
+			if left, ok := list[name]; ok {
+				left.Sub(q)
+				list[name] = left
+			}
+		}
+	}
+	return limitsOf(list)
+}
+
+// limitsOf is a list of resources as a group's limits.
+func limitsOf(list v1.ResourceList) cgroup.Limits {
+	var l cgroup.Limits
+	if q, ok := list[v1.ResourceCPU]; ok {
+		l.CPUShares = cgroup.Shares(q.MilliValue())
+	}
+	if q, ok := list[v1.ResourceMemory]; ok {
+		l.Memory = q.Value()
+	}
+	if q, ok := list[settings.PIDs]; ok {
+		l.Pids = q.Value()
+	}
+	if huge := cgroup.HugePages(list); len(huge) > 0 {
+		l.HugePages = huge
+	}
+	return l
+}
+
+// enforceOthers limits the groups of others to what is reserved for them.
+func (a *Agent) enforceOthers() {
+	for _, e := range a.Settings.Enforces() {
+		l := limitsOf(e.Reserved)
+		if a.Settings.MemoryQoS {
+			l.MemoryMin = l.Memory
+		}
+		if err := a.Groups.SetOther(e.Group, l); err != nil {
+			a.nodeEvent(events.Warning, "FailedNodeAllocatableEnforcement", fmt.Sprintf("Failed to enforce Reserved Cgroup Limits on %q: %v", e.Group, err))
+			continue
+		}
+		a.nodeEvent(events.Normal, "NodeAllocatableEnforced", "Updated limits on reserved cgroup "+e.Group)
 	}
 }

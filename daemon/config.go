@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/apiserver/request/alloc"
 	"hansa.dev/hansa/store/encryption"
 )
@@ -34,11 +35,12 @@ type Config struct {
 	EtcdFiles        EtcdFiles
 	EtcdPrefix       string // of objects in an etcd elsewhere
 	Tokens           Tokens
-	NodePorts        alloc.PortRange // zero: Kubernetes' own
-	ExternalName     string          // by which others reach the API; "": the advertised address
-	ForbidPrivileged bool            // refuse privileged containers
-	NoEndpoints      bool            // leave those of the service "kubernetes" to somebody else
-	RuntimeEndpoint  string          // empty: the carried containerd
+	NodePorts        alloc.PortRange    // zero: Kubernetes' own
+	ExternalName     string             // by which others reach the API; "": the advertised address
+	ForbidPrivileged bool               // refuse privileged containers
+	NoEndpoints      bool               // leave those of the service "kubernetes" to somebody else
+	RuntimeEndpoint  string             // empty: the carried containerd
+	Node             *settings.Settings // nil: the defaults
 	LogLevel         slog.Level
 	Auth             Auth
 	AdmissionPlugins []string           // names of those that are on, in order

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"fmt"
@@ -58,7 +59,7 @@ func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority,
 	ag, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeIP}, DataDir: c.DataDir,
 		Client: cl, Runtime: rt, Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
-		DNS:  work.DNS{Servers: []string{dnsAddress(c.ServiceCIDR).String()}, Domain: c.ClusterDomain, Host: host},
+		DNS: nodeDNS(c, host), Settings: c.Node, ImageDir: c.instance().path("containerd"),
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,
 		Authorize: authorizeNode(c.NodeName, z), Log: log,
@@ -75,6 +76,16 @@ func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority,
 	})
 	l.run("agent", ag.Run)
 	return ag, nil
+}
+
+// nodeDNS is how the node's pods resolve names: by the cluster's server, unless
+// its settings say otherwise.
+func nodeDNS(c Config, host work.Resolver) work.DNS {
+	dns := work.DNS{Servers: []string{dnsAddress(c.ServiceCIDR).String()}, Domain: cmp.Or(c.Node.ClusterDomain, c.ClusterDomain), Host: host}
+	if len(c.Node.ClusterDNS) > 0 {
+		dns.Servers = c.Node.ClusterDNS
+	}
+	return dns
 }
 
 // hostResolver is the host's resolver configuration.
@@ -111,15 +122,20 @@ func authorizeNode(name string, z authorizer.UnconditionalAuthorizer) func(http.
 				http.Error(w, "Unauthorized", http.StatusUnauthorized)
 				return
 			}
-			decision, reason, err := z.Authorize(r.Context(), &authorizer.AttributesRecord{
-				User: u, Verb: nodeVerb(r.Method), APIVersion: "v1", Resource: "nodes", Subresource: nodeSubresource(r.URL.Path),
-				Name: name, ResourceRequest: true, Path: r.URL.Path,
-			})
-			if err != nil || decision != authorizer.DecisionAllow {
-				http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource=%s): %s", u.GetName(), nodeVerb(r.Method), nodeSubresource(r.URL.Path), reason), http.StatusForbidden)
-				return
+			var reason string
+			subs := nodeSubresources(r.URL.Path)
+			for _, sub := range subs {
+				decision, why, err := z.Authorize(r.Context(), &authorizer.AttributesRecord{
+					User: u, Verb: nodeVerb(r.Method), APIVersion: "v1", Resource: "nodes", Subresource: sub,
+					Name: name, ResourceRequest: true, Path: r.URL.Path,
+				})
+				if err == nil && decision == authorizer.DecisionAllow {
+					next.ServeHTTP(w, r)
+					return
+				}
+				reason = why
 			}
-			next.ServeHTTP(w, r)
+			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v): %s", u.GetName(), nodeVerb(r.Method), subs, reason), http.StatusForbidden)
 		})
 	}
 }
@@ -138,15 +154,22 @@ func nodeVerb(method string) string {
 	return "get"
 }
 
-// nodeSubresource is what a path of a node's API stands for (Kubernetes
-// documentation, "Kubelet authentication/authorization").
-func nodeSubresource(path string) string {
+// nodeSubresources are what a path of a node's API stands for: any of them
+// suffices (Kubernetes documentation, "Kubelet authentication/authorization",
+// "Fine-grained authorization").
+func nodeSubresources(path string) []string {
+	within := func(prefix string) bool { return path == prefix || strings.HasPrefix(path, prefix+"/") }
 	for prefix, sub := range map[string]string{"/stats": "stats", "/metrics": "metrics", "/logs": "log", "/checkpoint": "checkpoint"} {
-		if path == prefix || strings.HasPrefix(path, prefix+"/") {
-			return sub
+		if within(prefix) {
+			return []string{sub}
 		}
 	}
-	return "proxy"
+	for prefix, sub := range map[string]string{"/pods": "pods", "/runningpods": "pods", "/healthz": "healthz", "/configz": "configz"} {
+		if within(prefix) {
+			return []string{sub, "proxy"}
+		}
+	}
+	return []string{"proxy"}
 }
 
 // insecure accepts any certificate: pods that are proxied to show their own.

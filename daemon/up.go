@@ -20,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/internal/ledger"
 	"hansa.dev/hansa/internal/reclaim"
@@ -80,6 +81,10 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
+	if err := checkNode(c.Node, "/proc", layout.Name()); err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	warnOf(c.Node, log)
 	tree := cgroup.New(layout, i.cgroup(), book.Record)
 
 	// The control plane and the container runtime need nothing of each other.
@@ -97,7 +102,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		return err
 	}
 	nodeClient := p.as(pki.NodePrefix+c.NodeName, "kubelet", pki.NodesGroup)
-	resolver, err := hostResolver("/etc/resolv.conf")
+	resolver, err := nodeResolver(c.Node)
 	if err != nil {
 		return err
 	}
@@ -195,6 +200,9 @@ func awaitNode(ctx context.Context, p *controlPlane, name string, began time.Tim
 
 // complete finds out what the configuration leaves to the host.
 func complete(c Config) (Config, error) {
+	if c.Node == nil {
+		c.Node = settings.Default()
+	}
 	if !c.NodeIP.IsValid() {
 		ip, err := defaultAddress()
 		if err != nil {

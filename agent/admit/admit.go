@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/node/util/sysctl"
 	"k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
@@ -27,6 +28,9 @@ type Node struct {
 	OS   string
 	// AppArmor says that the kernel enforces profiles.
 	AppArmor bool
+	// Sysctls are names or patterns (ending in *) of those that pods may set
+	// beside the safe ones.
+	Sysctls []string
 }
 
 // Pod answers nil when p may run, or why it may not, in Kubernetes' words.
@@ -34,7 +38,7 @@ func Pod(p *v1.Pod, n Node) *pod.Refusal {
 	if r := pressure(p, n.Object); r != nil {
 		return r
 	}
-	if r := sysctls(p); r != nil {
+	if r := sysctls(p, n.Sysctls); r != nil {
 		return r
 	}
 	if os := p.Spec.OS; os != nil && string(os.Name) != n.OS {
@@ -268,23 +272,36 @@ var safeSysctls = []string{
 	"net.ipv4.tcp_keepalive_intvl",
 	"net.ipv4.tcp_keepalive_probes",
 	"net.ipv4.tcp_keepalive_time",
+	"net.ipv4.tcp_notsent_lowat",
 	"net.ipv4.tcp_rmem",
+	"net.ipv4.tcp_slow_start_after_idle",
 	"net.ipv4.tcp_syncookies",
 	"net.ipv4.tcp_wmem",
 }
 
-func sysctls(p *v1.Pod) *pod.Refusal {
+// sysctls refuses those that are neither safe nor allowed, and those of a
+// namespace that the pod shares with the node.
+func sysctls(p *v1.Pod, allowed []string) *pod.Refusal {
 	if p.Spec.SecurityContext == nil {
 		return nil
 	}
+	shared := map[sysctl.Namespace]bool{
+		sysctl.NetNamespace: p.Spec.HostNetwork, sysctl.IPCNamespace: p.Spec.HostIPC,
+		sysctl.UserNamespace: p.Spec.HostUsers == nil || *p.Spec.HostUsers,
+	}
 	for _, s := range p.Spec.SecurityContext.Sysctls {
-		name := strings.ReplaceAll(s.Name, "/", ".")
-		if !slices.Contains(safeSysctls, name) {
-			return &pod.Refusal{Reason: "SysctlForbidden", Message: fmt.Sprintf("forbidden sysctl: %q not allowlisted", s.Name)}
+		name := sysctl.NormalizeName(s.Name)
+		if !slices.Contains(safeSysctls, name) && !slices.ContainsFunc(allowed, func(pattern string) bool { return matches(pattern, name) }) {
+			return &pod.Refusal{Reason: "SysctlForbidden", Message: fmt.Sprintf("forbidden sysctl: %q not allowlisted", name)}
 		}
-		if p.Spec.HostNetwork && strings.HasPrefix(name, "net.") {
-			return &pod.Refusal{Reason: "SysctlForbidden", Message: fmt.Sprintf("forbidden sysctl: %q not allowed with host net enabled", s.Name)}
+		if ns, _, _ := sysctl.GetNamespace(name); shared[ns] {
+			return &pod.Refusal{Reason: "SysctlForbidden", Message: fmt.Sprintf("forbidden sysctl: %q not allowed with host %s enabled", name, ns)}
 		}
 	}
 	return nil
+}
+
+func matches(pattern, name string) bool {
+	_, want, prefixed := sysctl.GetNamespace(pattern)
+	return name == want || prefixed && strings.HasPrefix(name, want)
 }

@@ -101,7 +101,7 @@ func TestPod(t *testing.T) {
 		"sysctl of the host": {with(func(s *v1.PodSpec) {
 			s.HostNetwork = true
 			s.SecurityContext = &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "net.ipv4.tcp_syncookies", Value: "1"}}}
-		}), node, `SysctlForbidden: forbidden sysctl: "net.ipv4.tcp_syncookies" not allowed with host net enabled`},
+		}), node, `SysctlForbidden: forbidden sysctl: "net.ipv4.tcp_syncookies" not allowed with host Net enabled`},
 	} {
 		got := ""
 		if r := admit.Pod(c.pod, c.node); r != nil {

@@ -17,6 +17,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"reflect"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,16 @@ type Limits struct {
 	CPUPeriod uint64 // µs
 	Memory    int64  // bytes
 	Pids      int64
+	// HugePages are bytes by the kernel's name of the page size ("2MB"). When it
+	// is not nil, pages of the sizes that it lacks may not be used at all. Where
+	// the kernel has no controller for them, nothing is set.
+	HugePages map[string]int64
+	// MemoryMin, MemoryLow (protection from reclaim) and MemoryHigh (throttling)
+	// are bytes; version 1 has nothing like them.
+	MemoryMin, MemoryLow, MemoryHigh int64
 }
+
+func (l Limits) empty() bool { return reflect.DeepEqual(l, Limits{}) }
 
 // Usage is what a group uses, its descendants included.
 type Usage struct {
@@ -108,7 +118,7 @@ func (t *Tree) Ensure(group string, l Limits) error {
 			return fmt.Errorf("make control group %s: %w", at, err)
 		}
 	}
-	if l == (Limits{}) {
+	if l.empty() {
 		return nil
 	}
 	return t.Set(group, l)
@@ -121,6 +131,24 @@ func (t *Tree) Set(group string, l Limits) error {
 	}
 	return nil
 }
+
+// SetOther writes limits to an existing group of somebody else, given from the
+// root of the hierarchy.
+func (t *Tree) SetOther(group string, l Limits) error {
+	group = path.Clean("/" + group)
+	for _, root := range t.layout.Roots() {
+		if info, err := os.Stat(filepath.Join(root, group)); err == nil && info.IsDir() {
+			if err := t.layout.Set(group, l); err != nil {
+				return fmt.Errorf("limit control group %s: %w", group, err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("limit control group %s: there is no such group", group)
+}
+
+// Name is the version of control groups: v1 or v2.
+func (t *Tree) Name() string { return t.layout.Name() }
 
 // Usage reads what a group uses.
 func (t *Tree) Usage(group string) (Usage, error) {
@@ -244,6 +272,24 @@ func readUint(dir, file string) (uint64, error) {
 		return 0, fmt.Errorf("read %s: %w", filepath.Join(dir, file), err)
 	}
 	return n, nil
+}
+
+// hugePages finds the files that limit huge pages in a group, by the name of
+// the page size: hugetlb.2MB.SUFFIX.
+func hugePages(dir, suffix string) map[string]string {
+	out := map[string]string{}
+	files, err := filepath.Glob(filepath.Join(dir, "hugetlb.*"+suffix))
+	if err != nil {
+		return nil // the pattern is a constant
+	}
+	for _, f := range files {
+		name := filepath.Base(f)
+		size := strings.TrimSuffix(strings.TrimPrefix(name, "hugetlb."), suffix)
+		if !strings.Contains(size, ".") { // not hugetlb.2MB.rsvd.…, which counts reservations
+			out[size] = name
+		}
+	}
+	return out
 }
 
 // readKey finds one "key value" line.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -249,7 +250,7 @@ func TestConversions(t *testing.T) {
 		}
 	}
 	for milli, want := range map[int64]int64{0: 0, 1: 1000, 100: 10000, 1500: 150000} {
-		if got := Quota(milli); got != want {
+		if got, _ := (CPU{}).Quota(milli); got != want {
 			t.Errorf("Quota(%d) = %d, want %d", milli, got, want)
 		}
 	}
@@ -275,11 +276,11 @@ func TestPodLimits(t *testing.T) {
 		containers []v1.Container
 		want       Limits
 	}{
-		{[]v1.Container{container("1", "64Mi", "500m"), container("1", "64Mi", "500m")}, Limits{CPUShares: 1024, CPUQuota: 200000, CPUPeriod: Period, Memory: 128 << 20, Pids: 10}},
-		{[]v1.Container{container("1", "64Mi", "500m"), container("", "64Mi", "500m")}, Limits{CPUShares: 1024, Memory: 128 << 20, Pids: 10}},
-		{[]v1.Container{container("", "", "0")}, Limits{CPUShares: 2, Pids: 10}},
+		{[]v1.Container{container("1", "64Mi", "500m"), container("1", "64Mi", "500m")}, Limits{CPUShares: 1024, CPUQuota: 200000, CPUPeriod: Period, Memory: 128 << 20, Pids: 10, HugePages: map[string]int64{}}},
+		{[]v1.Container{container("1", "64Mi", "500m"), container("", "64Mi", "500m")}, Limits{CPUShares: 1024, Memory: 128 << 20, Pids: 10, HugePages: map[string]int64{}}},
+		{[]v1.Container{container("", "", "0")}, Limits{CPUShares: 2, Pids: 10, HugePages: map[string]int64{}}},
 	} {
-		if got := PodLimits(&v1.Pod{Spec: v1.PodSpec{Containers: c.containers}}, 10); got != c.want {
+		if got := PodLimits(&v1.Pod{Spec: v1.PodSpec{Containers: c.containers}}, Rules{Pids: 10}); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("got %+v, want %+v", got, c.want)
 		}
 	}

@@ -116,6 +116,11 @@ func (l *legacy) Set(group string, lim Limits) error {
 	if lim.Pids != 0 {
 		all = append(all, setting{pids, "pids.max", orMax(lim.Pids)})
 	}
+	if huge := filepath.Join(l.dir("hugetlb"), group); lim.HugePages != nil && l.dir("hugetlb") != "" {
+		for size, file := range hugePages(huge, ".limit_in_bytes") {
+			all = append(all, setting{huge, file, strconv.FormatInt(lim.HugePages[size], 10)})
+		}
+	}
 	for _, s := range all {
 		if err := write(s.dir, s.file, s.value); err != nil {
 			return err

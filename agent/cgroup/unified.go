@@ -87,6 +87,19 @@ func (u *unified) Set(group string, lim Limits) error {
 	if lim.Pids != 0 {
 		all = append(all, setting{"pids.max", orMax(lim.Pids)})
 	}
+	for file, n := range map[string]int64{"memory.min": lim.MemoryMin, "memory.low": lim.MemoryLow, "memory.high": lim.MemoryHigh} {
+		switch {
+		case n < 0 && file != "memory.high":
+			all = append(all, setting{file, "0"})
+		case n != 0:
+			all = append(all, setting{file, orMax(n)})
+		}
+	}
+	if lim.HugePages != nil {
+		for size, file := range hugePages(dir, ".max") {
+			all = append(all, setting{file, strconv.FormatInt(lim.HugePages[size], 10)})
+		}
+	}
 	for _, s := range all {
 		if err := write(dir, s.file, s.value); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
@@ -22,11 +23,15 @@ const Reason = "Evicted"
 
 // Usage is what a pod uses, in bytes.
 type Usage struct {
-	Memory int64
+	Memory int64 // working set
 	// EmptyDirs by volume: those on disk.
 	EmptyDirs map[string]int64
 	// Containers: writable layer and logs of each.
 	Containers map[string]int64
+	// ContainerMemory is the working set of each.
+	ContainerMemory map[string]int64
+	// Inodes and PIDs are numbers.
+	Inodes, PIDs int64
 }
 
 // Disk is all that the pod keeps on the node's disk.
@@ -72,29 +77,35 @@ func OverLimit(p *v1.Pod, u Usage) string {
 	if limit, ok := limits[v1.ResourceEphemeralStorage]; ok && u.Disk() > limit.Value() {
 		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", &limit)
 	}
-	for i := range p.Spec.Containers {
-		c := &p.Spec.Containers[i]
-		if limit, ok := c.Resources.Limits[v1.ResourceEphemeralStorage]; ok && u.Containers[c.Name] > limit.Value() {
+	for c := range pod.Containers(&p.Spec) {
+		if limit, ok := c.Resources.Limits[v1.ResourceEphemeralStorage]; ok && !limit.IsZero() && u.Containers[c.Name] > limit.Value() {
 			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, &limit)
 		}
 	}
 	return ""
 }
 
-// Shortage is what the node is short of.
-type Shortage struct {
-	Resource             v1.ResourceName // memory, ephemeral-storage, pids
-	Threshold, Available int64
-}
-
-// Message says why a pod is evicted because of a shortage.
-func (s Shortage) Message() string {
-	name, format := string(s.Resource), apiresource.BinarySI
-	if s.Resource == "pids" {
-		format = apiresource.DecimalSI
+// Message says why a pod is evicted for a threshold that is passed, and which of
+// its containers use more than they requested.
+func Message(t Threshold, o Observations, c Candidate) string {
+	r := t.Signal.Resource()
+	is := o[t.Signal]
+	out := fmt.Sprintf("The node was low on resource: %s. Threshold quantity: %s, available: %s. ",
+		r, t.Signal.quantity(t.Min.of(is.Capacity)), t.Signal.quantity(is.Available))
+	if own := c.Pod.Spec.Resources; own != nil && r == v1.ResourceMemory {
+		if request, ok := own.Requests[r]; ok {
+			out += fmt.Sprintf("Pod %s was using %s, request is %s, has larger consumption of %s. ", c.Pod.Name, t.Signal.quantity(c.Usage.Memory), &request, r)
+		}
 	}
-	return fmt.Sprintf("The node was low on resource: %s. Threshold quantity: %s, available: %s. ", name,
-		apiresource.NewQuantity(s.Threshold, format), apiresource.NewQuantity(s.Available, format))
+	used := map[v1.ResourceName]map[string]int64{v1.ResourceMemory: c.Usage.ContainerMemory, v1.ResourceEphemeralStorage: c.Usage.Containers}[r]
+	for spec := range pod.Containers(&c.Pod.Spec) {
+		usage, ok := used[spec.Name]
+		request := spec.Resources.Requests[r]
+		if ok && usage > request.Value() {
+			out += fmt.Sprintf("Container %s was using %s, request is %s, has larger consumption of %s. ", spec.Name, t.Signal.quantity(usage), &request, r)
+		}
+	}
+	return out
 }
 
 // Candidate is a pod that could go.
@@ -105,17 +116,18 @@ type Candidate struct {
 
 // Choose picks the pod to evict, or nil: first those that use more than they
 // requested, then by priority, then by how much more ("Node-pressure Eviction",
-// "Pod selection for kubelet eviction").
-func Choose(s Shortage, candidates []Candidate) *v1.Pod {
+// "Pod selection for kubelet eviction"). Of process IDs nothing is requested.
+// Static and critical pods stay.
+func Choose(r v1.ResourceName, candidates []Candidate) *Candidate {
 	candidates = slices.DeleteFunc(slices.Clone(candidates), func(c Candidate) bool {
-		return priority(c.Pod) >= pod.Critical || pod.Terminal(c.Pod)
+		return pod.IsCritical(c.Pod) || pod.Terminal(c.Pod)
 	})
 	if len(candidates) == 0 {
 		return nil
 	}
 	slices.SortStableFunc(candidates, func(a, b Candidate) int {
-		overA, overB := over(s.Resource, a), over(s.Resource, b)
-		if s.Resource != "pids" && (overA > 0) != (overB > 0) {
+		overA, overB := over(r, a), over(r, b)
+		if r != pids && (overA > 0) != (overB > 0) {
 			if overA > 0 {
 				return -1
 			}
@@ -123,7 +135,7 @@ func Choose(s Shortage, candidates []Candidate) *v1.Pod {
 		}
 		return cmp.Or(cmp.Compare(priority(a.Pod), priority(b.Pod)), cmp.Compare(overB, overA))
 	})
-	return candidates[0].Pod
+	return &candidates[0]
 }
 
 func priority(p *v1.Pod) int32 {
@@ -142,6 +154,23 @@ func over(name v1.ResourceName, c Candidate) int64 {
 		return c.Usage.Memory - request.Value()
 	case v1.ResourceEphemeralStorage:
 		return c.Usage.Disk() - request.Value()
+	case inodes:
+		return c.Usage.Inodes
+	case pids:
+		return c.Usage.PIDs
 	}
 	return 0
+}
+
+// Grace is what a pod is given to end: as good as nothing at a hard threshold,
+// and at a soft one what it asks for, up to most seconds (evictionMaxPodGracePeriod).
+func Grace(t Threshold, p *v1.Pod, most int32) time.Duration {
+	if t.Hard() {
+		return 0
+	}
+	bound := time.Duration(most) * time.Second
+	if p.Spec.TerminationGracePeriodSeconds == nil {
+		return bound
+	}
+	return min(bound, pod.SpecGrace(p))
 }

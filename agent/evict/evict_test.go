@@ -2,6 +2,7 @@ package evict_test
 
 import (
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -65,7 +66,7 @@ func TestChoose(t *testing.T) {
 			Pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1.PodSpec{Priority: ptr.To(priority), Containers: []v1.Container{{
 				Resources: v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceMemory: resource.MustParse(request), v1.ResourceEphemeralStorage: resource.MustParse(request)}},
 			}}}},
-			Usage: evict.Usage{Memory: use, Containers: map[string]int64{"": use}},
+			Usage: evict.Usage{Memory: use, Containers: map[string]int64{"": use}, Inodes: use, PIDs: use},
 		}
 	}
 	within := candidate("within", 0, "100", 100)
@@ -75,28 +76,68 @@ func TestChoose(t *testing.T) {
 	critical := candidate("critical", 2000000000, "0", 9999)
 	done := candidate("done", 0, "0", 9999)
 	done.Pod.Status.Phase = v1.PodSucceeded
+	static := candidate("static", 0, "0", 9999)
+	static.Pod.Annotations = map[string]string{"kubernetes.io/config.source": "file"}
 	for _, c := range []struct {
 		candidates []evict.Candidate
 		want       string
 	}{
-		{[]evict.Candidate{within, little, much, important, critical, done}, "much"},
+		{[]evict.Candidate{within, little, much, important, critical, done, static}, "much"},
 		{[]evict.Candidate{within, little, important}, "little"},
 		{[]evict.Candidate{within, important}, "important"},
 		{[]evict.Candidate{within, critical}, "within"},
-		{[]evict.Candidate{critical, done}, ""},
+		{[]evict.Candidate{critical, done, static}, ""},
 	} {
 		for _, name := range []v1.ResourceName{v1.ResourceMemory, v1.ResourceEphemeralStorage} {
 			got := ""
-			if p := evict.Choose(evict.Shortage{Resource: name}, c.candidates); p != nil {
-				got = p.Name
+			if p := evict.Choose(name, c.candidates); p != nil {
+				got = p.Pod.Name
 			}
 			if got != c.want {
 				t.Errorf("%s: got %q, want %q", name, got, c.want)
 			}
 		}
 	}
-	s := evict.Shortage{Resource: v1.ResourceMemory, Threshold: 100 << 20, Available: 50 << 20}
-	if got := s.Message(); got != "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. " {
-		t.Error(got)
+	// Of process IDs nothing is requested: priority comes first.
+	if got := evict.Choose("pids", []evict.Candidate{important, little, much}); got.Pod.Name != "much" {
+		t.Errorf("pids: %s", got.Pod.Name)
+	}
+	if got := evict.Choose("inodes", []evict.Candidate{important, little, much}); got.Pod.Name != "much" {
+		t.Errorf("inodes: %s", got.Pod.Name)
+	}
+}
+
+// The message names the threshold and the containers that use more than they
+// requested, as the kubelet's does.
+func TestMessage(t *testing.T) {
+	p := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p"}, Spec: v1.PodSpec{Containers: []v1.Container{
+		{Name: "big", Resources: v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceMemory: resource.MustParse("1Mi")}}},
+		{Name: "small", Resources: v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceMemory: resource.MustParse("9Mi")}}},
+	}}}
+	usage := evict.Usage{ContainerMemory: map[string]int64{"big": 2 << 20, "small": 1 << 20}}
+	got := evict.Message(evict.Threshold{Signal: evict.Memory, Min: evict.Amount{Absolute: 100 << 20}},
+		evict.Observations{evict.Memory: {Available: 50 << 20, Capacity: 1 << 30}}, evict.Candidate{Pod: p, Usage: usage})
+	want := "The node was low on resource: memory. Threshold quantity: 100Mi, available: 50Mi. Container big was using 2Mi, request is 1Mi, has larger consumption of memory. "
+	if got != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	got = evict.Message(evict.Threshold{Signal: evict.PIDs, Min: evict.Amount{Part: 0.5}}, evict.Observations{evict.PIDs: {Available: 10, Capacity: 100}}, evict.Candidate{Pod: p})
+	if got != "The node was low on resource: pids. Threshold quantity: 50, available: 10. " {
+		t.Errorf("pids: %q", got)
+	}
+}
+
+// Hard thresholds leave a pod no time, soft ones as much as it asks for, up to
+// evictionMaxPodGracePeriod.
+func TestGrace(t *testing.T) {
+	p := &v1.Pod{Spec: v1.PodSpec{TerminationGracePeriodSeconds: ptr.To[int64](20)}}
+	soft := evict.Threshold{Signal: evict.Memory, Grace: time.Minute}
+	for most, want := range map[int32]time.Duration{0: 0, 10: 10 * time.Second, 60: 20 * time.Second} {
+		if got := evict.Grace(soft, p, most); got != want {
+			t.Errorf("at most %d: %s", most, got)
+		}
+	}
+	if got := evict.Grace(evict.Threshold{Signal: evict.Memory}, p, 60); got != 0 {
+		t.Errorf("hard: %s", got)
 	}
 }

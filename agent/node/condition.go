@@ -9,7 +9,7 @@ import (
 )
 
 // conditions sets the conditions of the agent, in Kubernetes' words.
-func (k *Keeper) conditions(st *v1.NodeStatus, readyErr error, p Pressure, now time.Time) {
+func (k *Keeper) conditions(st *v1.NodeStatus, readyErr error, pressed []v1.NodeConditionType, now time.Time) {
 	stamp := metav1.NewTime(now.Truncate(time.Second))
 	set := func(c v1.NodeCondition) {
 		c.LastHeartbeatTime, c.LastTransitionTime = stamp, stamp
@@ -25,13 +25,13 @@ func (k *Keeper) conditions(st *v1.NodeStatus, readyErr error, p Pressure, now t
 		}
 		st.Conditions[i] = c
 	}
-	set(pressure(v1.NodeMemoryPressure, p.Memory,
+	set(pressure(v1.NodeMemoryPressure, slices.Contains(pressed, v1.NodeMemoryPressure),
 		"KubeletHasInsufficientMemory", "kubelet has insufficient memory available",
 		"KubeletHasSufficientMemory", "kubelet has sufficient memory available"))
-	set(pressure(v1.NodeDiskPressure, p.Disk,
+	set(pressure(v1.NodeDiskPressure, slices.Contains(pressed, v1.NodeDiskPressure),
 		"KubeletHasDiskPressure", "kubelet has disk pressure",
 		"KubeletHasNoDiskPressure", "kubelet has no disk pressure"))
-	set(pressure(v1.NodePIDPressure, p.Pid,
+	set(pressure(v1.NodePIDPressure, slices.Contains(pressed, v1.NodePIDPressure),
 		"KubeletHasInsufficientPID", "kubelet has insufficient PID available",
 		"KubeletHasSufficientPID", "kubelet has sufficient PID available"))
 	ready := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "KubeletReady", Message: "kubelet is posting ready status"}

@@ -5,15 +5,19 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+
+	"hansa.dev/hansa/agent/evict"
 )
 
 // Host is what a machine is, read from its files below Root ("/" but in tests).
@@ -102,11 +106,13 @@ func (h Host) meminfo() (map[string]uint64, error) {
 	return out, nil
 }
 
-// MaxPods is how many pods a node runs.
-const MaxPods = 110
-
-// Capacity is what the machine has.
-func (h Host) Capacity() (v1.ResourceList, error) {
+// Capacity is what the machine has. It runs at most maxPods pods, and perCore
+// for each of its processors unless that is 0.
+func (h Host) Capacity(maxPods, perCore int32) (v1.ResourceList, error) {
+	pods := int64(maxPods)
+	if perCore > 0 {
+		pods = min(pods, int64(perCore)*int64(runtime.NumCPU()))
+	}
 	m, err := h.meminfo()
 	if err != nil {
 		return nil, err
@@ -119,7 +125,7 @@ func (h Host) Capacity() (v1.ResourceList, error) {
 		v1.ResourceCPU:              *resource.NewQuantity(int64(runtime.NumCPU()), resource.DecimalSI),
 		v1.ResourceMemory:           *resource.NewQuantity(int64(m["MemTotal"]), resource.BinarySI),
 		v1.ResourceEphemeralStorage: *resource.NewQuantity(int64(st.Blocks)*st.Bsize, resource.BinarySI),
-		v1.ResourcePods:             *resource.NewQuantity(MaxPods, resource.DecimalSI),
+		v1.ResourcePods:             *resource.NewQuantity(pods, resource.DecimalSI),
 	}
 	return out, h.hugePages(out)
 }
@@ -149,33 +155,25 @@ func (h Host) hugePages(out v1.ResourceList) error {
 	return nil
 }
 
-// Thresholds of node pressure, those of Kubernetes.
-const (
-	memoryThreshold = 100 << 20 // bytes available
-	diskThreshold   = 0.10      // of the file system available
-	inodeThreshold  = 0.05      // of its inodes free
-	pidThreshold    = 0.05      // of the process IDs free
-)
-
 // Allocatable is what pods may ask for: the capacity without what is reserved,
-// what has to stay free, and huge pages, which are memory, too.
-func Allocatable(capacity, reserved v1.ResourceList) v1.ResourceList {
+// what has to stay free by the hard thresholds, and huge pages, which are
+// memory, too.
+func Allocatable(capacity, reserved v1.ResourceList, thresholds []evict.Threshold) v1.ResourceList {
+	free := evict.Reserved(thresholds, capacity)
 	out := v1.ResourceList{}
 	for name, q := range capacity {
 		left := q.DeepCopy()
-		if r, ok := reserved[name]; ok {
-			left.Sub(r)
+		for _, less := range []v1.ResourceList{reserved, free} {
+			if r, ok := less[name]; ok {
+				left.Sub(r)
+			}
 		}
-		switch name {
-		case v1.ResourceMemory:
-			left.Sub(*resource.NewQuantity(memoryThreshold, resource.BinarySI))
+		if name == v1.ResourceMemory {
 			for other, huge := range capacity {
 				if strings.HasPrefix(string(other), v1.ResourceHugePagesPrefix) {
 					left.Sub(huge)
 				}
 			}
-		case v1.ResourceEphemeralStorage:
-			left.Sub(*resource.NewQuantity(int64(float64(q.Value())*diskThreshold), resource.BinarySI))
 		}
 		if left.Sign() < 0 {
 			left.Set(0)
@@ -185,61 +183,59 @@ func Allocatable(capacity, reserved v1.ResourceList) v1.ResourceList {
 	return out
 }
 
-// Pressure is what the machine is short of.
-type Pressure struct{ Memory, Disk, Pid bool }
-
-// Shortage is how short the machine is of one thing: bytes, or process IDs.
-type Shortage struct {
-	Resource             v1.ResourceName // memory, ephemeral-storage or pids
-	Threshold, Available int64
-}
-
-// Pressure looks at what is free now.
-func (h Host) Pressure() (Pressure, error) {
-	var p Pressure
-	list, err := h.Shortages()
-	for _, s := range list {
-		switch s.Resource {
-		case v1.ResourceMemory:
-			p.Memory = true
-		case v1.ResourceEphemeralStorage:
-			p.Disk = true
-		default:
-			p.Pid = true
+// Overreserved says what less than nothing would be left of, or nil.
+func Overreserved(capacity, reserved v1.ResourceList, thresholds []evict.Threshold) error {
+	free := evict.Reserved(thresholds, capacity)
+	for _, name := range slices.Sorted(maps.Keys(capacity)) {
+		sum, have := reserved[name], capacity[name]
+		sum.Add(free[name])
+		if sum.Cmp(have) > 0 {
+			return fmt.Errorf("%s of %s is reserved (kubeReserved, systemReserved and evictionHard together), but there is only %s: reserve less", &sum, name, &have)
 		}
 	}
-	return p, err
+	return nil
 }
 
-// Shortages lists what there is less of than the thresholds ask for.
-func (h Host) Shortages() ([]Shortage, error) {
-	var out []Shortage
-	check := func(name v1.ResourceName, threshold, available int64) {
-		if available < threshold {
-			out = append(out, Shortage{name, threshold, available})
-		}
-	}
-	m, err := h.meminfo()
-	if err != nil {
-		return nil, err
-	}
-	check(v1.ResourceMemory, memoryThreshold, int64(m["MemAvailable"]))
-	var st unix.Statfs_t
-	if err := unix.Statfs(h.DataDir, &st); err != nil {
-		return nil, fmt.Errorf("look at the file system of %s: %w", h.DataDir, err)
-	}
-	check(v1.ResourceEphemeralStorage, int64(diskThreshold*float64(st.Blocks))*st.Bsize, int64(st.Bavail)*st.Bsize)
-	if len(out) == 0 || out[len(out)-1].Resource != v1.ResourceEphemeralStorage {
-		check(v1.ResourceEphemeralStorage, int64(inodeThreshold*float64(st.Files)), int64(st.Ffree))
-	}
+// PIDs is how many processes there may be, and are.
+func (h Host) PIDs() (limit, used int64, err error) {
 	limit, err1 := strconv.ParseInt(h.read("proc/sys/kernel/pid_max"), 10, 64)
 	_, last, _ := strings.Cut(h.read("proc/loadavg"), "/")
 	total, _, _ := strings.Cut(last, " ")
 	used, err2 := strconv.ParseInt(total, 10, 64)
-	if errors.Join(err1, err2) == nil {
-		check("pids", int64(pidThreshold*float64(limit)), limit-used)
+	if err := errors.Join(err1, err2); err != nil {
+		return 0, 0, fmt.Errorf("count processes: %w", err)
 	}
-	return out, nil
+	return limit, used, nil
+}
+
+// Observe looks at what is left of all that thresholds may be about. imageDir
+// is where images are; it is looked at where its file system is another one
+// than that of the pods.
+func (h Host) Observe(imageDir string) (evict.Observations, error) {
+	m, err := h.meminfo()
+	if err != nil {
+		return nil, err
+	}
+	o := evict.Observations{evict.Memory: {Available: int64(m["MemAvailable"]), Capacity: int64(m["MemTotal"])}}
+	var st unix.Statfs_t
+	if err := unix.Statfs(h.DataDir, &st); err != nil {
+		return nil, fmt.Errorf("look at the file system of %s: %w", h.DataDir, err)
+	}
+	o[evict.NodeFS], o[evict.NodeInodes] = space(st)
+	var images unix.Statfs_t
+	if unix.Statfs(imageDir, &images) == nil && images.Fsid != st.Fsid {
+		o[evict.ImageFS], o[evict.ImageInodes] = space(images)
+	}
+	if limit, used, err := h.PIDs(); err == nil {
+		o[evict.PIDs] = evict.Observation{Available: limit - used, Capacity: limit}
+	}
+	return o, nil
+}
+
+// space is what is left of a file system in bytes and inodes.
+func space(st unix.Statfs_t) (bytes, inodes evict.Observation) {
+	return evict.Observation{Available: int64(st.Bavail) * st.Bsize, Capacity: int64(st.Blocks) * st.Bsize},
+		evict.Observation{Available: int64(st.Ffree), Capacity: int64(st.Files)}
 }
 
 // Usage is what the machine uses.

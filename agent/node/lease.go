@@ -45,7 +45,7 @@ func (k *Keeper) newLease() *coordinationv1.Lease {
 		ObjectMeta: metav1.ObjectMeta{Namespace: v1.NamespaceNodeLease, Name: k.Name},
 		Spec: coordinationv1.LeaseSpec{
 			HolderIdentity:       &k.Name,
-			LeaseDurationSeconds: ptr.To(int32(leaseDuration.Seconds())),
+			LeaseDurationSeconds: ptr.To(int32(k.Lease.Seconds())),
 			RenewTime:            &metav1.MicroTime{Time: k.Clock.Now()},
 		},
 	}

@@ -47,8 +47,17 @@ type Config struct {
 	Capacity, Allocatable v1.ResourceList
 	// Ready is nil when pods can be run here; its text says why not.
 	Ready func(ctx context.Context) error
-	// Pressure says what the machine is short of.
-	Pressure func() (Pressure, error)
+	// Pressure lists the conditions of what the machine is short of.
+	Pressure func() []v1.NodeConditionType
+	// MaxImages is how many images a status names; -1 for all.
+	MaxImages int
+	// Lease is how long the node counts as alive after a renewal, which is due
+	// every quarter of it; Look is how often the machine is looked at.
+	Lease, Look time.Duration
+	// Unregistered says that somebody else makes the node's object.
+	Unregistered bool
+	// ProviderID names the machine at its provider; may be empty.
+	ProviderID string
 	// Images lists what is on the node.
 	Images func(ctx context.Context) ([]v1.ContainerImage, error)
 
@@ -58,14 +67,12 @@ type Config struct {
 	Log    *slog.Logger
 }
 
-// Intervals, those of Kubernetes.
-const (
-	leaseDuration = 40 * time.Second
-	renewInterval = 10 * time.Second
-	// firstPause is how soon a node that is not ready is looked at again; it
-	// doubles up to renewInterval.
-	firstPause = 50 * time.Millisecond
-)
+// firstPause is how soon a node that is not ready is looked at again; it
+// doubles up to Look.
+const firstPause = 50 * time.Millisecond
+
+// renewParts is how many renewals a lease is good for.
+const renewParts = 4
 
 // Keeper keeps the object. Poke may be called from any goroutine.
 type Keeper struct {
@@ -101,7 +108,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if !k.sleep(ctx, pause) {
 			return ctx.Err()
 		}
-		pause = min(2*pause, renewInterval)
+		pause = min(2*pause, k.Look)
 	}
 	k.event(events.Normal, "Starting", "Starting kubelet.")
 	pause = firstPause
@@ -110,19 +117,20 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if err := k.report(ctx); err != nil && ctx.Err() == nil && !apierrors.IsConflict(err) {
 			k.Log.Warn("node status not written yet", "node", k.Name, "err", err)
 		}
-		if now := k.Clock.Now(); now.Sub(renewed) >= renewInterval {
+		renewal := k.Lease / renewParts
+		if now := k.Clock.Now(); now.Sub(renewed) >= renewal {
 			if err := k.renew(ctx); err == nil {
 				renewed = now
 			} else if ctx.Err() == nil {
 				k.Log.Warn("node lease not renewed", "node", k.Name, "err", err)
 			}
 		}
-		wait := renewInterval
+		wait := pause
 		if !k.ready {
-			wait, pause = pause, min(2*pause, renewInterval)
+			pause = min(2*pause, k.Look)
 		} else {
 			pause = firstPause
-			wait = max(renewed.Add(renewInterval).Sub(k.Clock.Now()), firstPause)
+			wait = max(min(renewed.Add(renewal).Sub(k.Clock.Now()), k.Look), firstPause)
 		}
 		if !k.sleep(ctx, wait) {
 			return ctx.Err()
@@ -182,9 +190,12 @@ func (k *Keeper) tryRegister(ctx context.Context) error {
 	ref := api.Ref{Resource: k.nodes, Name: k.Name}
 	found, err := k.Client.Get(ctx, ref)
 	if apierrors.IsNotFound(err) {
+		if k.Unregistered {
+			return err
+		}
 		n := &v1.Node{
 			ObjectMeta: metav1.ObjectMeta{Name: k.Name, Labels: k.wanted()},
-			Spec:       v1.NodeSpec{PodCIDR: k.PodCIDR, Taints: k.Taints},
+			Spec:       v1.NodeSpec{PodCIDR: k.PodCIDR, Taints: k.Taints, ProviderID: k.ProviderID},
 		}
 		if k.PodCIDR != "" {
 			n.Spec.PodCIDRs = []string{k.PodCIDR}
@@ -206,6 +217,9 @@ func (k *Keeper) tryRegister(ctx context.Context) error {
 	maps.Copy(n.Labels, k.wanted())
 	if n.Spec.PodCIDR == "" && k.PodCIDR != "" {
 		n.Spec.PodCIDR, n.Spec.PodCIDRs = k.PodCIDR, []string{k.PodCIDR}
+	}
+	if n.Spec.ProviderID == "" {
+		n.Spec.ProviderID = k.ProviderID
 	}
 	if equality.Semantic.DeepEqual(old, n) {
 		return nil
@@ -311,13 +325,9 @@ func (k *Keeper) status(ctx context.Context, old *v1.Node, now time.Time) (*v1.N
 		st.RuntimeHandlers, st.Features = handlers(offers), features(offers)
 	}
 	if images, err := k.Images(ctx); err == nil {
-		st.Images = topImages(images)
+		st.Images = topImages(images, k.MaxImages)
 	}
-	pressure, err := k.Pressure()
-	if err != nil {
-		return nil, err
-	}
-	k.conditions(st, readyErr, pressure, now)
+	k.conditions(st, readyErr, k.Pressure(), now)
 	return st, nil
 }
 
@@ -356,16 +366,16 @@ func overlay(list, ours v1.ResourceList) v1.ResourceList {
 	return list
 }
 
-// maxImages is how many images a status names.
-const maxImages = 50
-
-// topImages are the largest ones.
-func topImages(images []v1.ContainerImage) []v1.ContainerImage {
+// topImages are the most largest ones; -1 for all.
+func topImages(images []v1.ContainerImage, most int) []v1.ContainerImage {
 	slices.SortFunc(images, func(a, b v1.ContainerImage) int {
 		if a.SizeBytes != b.SizeBytes {
 			return int(min(max(b.SizeBytes-a.SizeBytes, -1), 1))
 		}
 		return slices.Compare(a.Names, b.Names)
 	})
-	return images[:min(len(images), maxImages)]
+	if most < 0 {
+		return images
+	}
+	return images[:min(len(images), most)]
 }

@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"hansa.dev/hansa/agent/evict"
 	"hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
@@ -53,7 +54,8 @@ func newRig(t *testing.T) *rig {
 			}
 			return nil
 		},
-		Pressure: func() (node.Pressure, error) { return node.Pressure{Disk: true}, nil },
+		Pressure:  func() []v1.NodeConditionType { return []v1.NodeConditionType{v1.NodeDiskPressure} },
+		MaxImages: 50, Lease: 40 * time.Second, Look: 10 * time.Second,
 		Images: func(context.Context) ([]v1.ContainerImage, error) {
 			return []v1.ContainerImage{{Names: []string{"small"}, SizeBytes: 1}, {Names: []string{"large"}, SizeBytes: 2}}, nil
 		},
@@ -211,11 +213,11 @@ func TestDeleted(t *testing.T) {
 
 func TestHost(t *testing.T) {
 	h := node.Host{Root: "/", DataDir: t.TempDir()}
-	capacity, err := h.Capacity()
+	capacity, err := h.Capacity(110, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	left := node.Allocatable(capacity, v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")})
+	left := node.Allocatable(capacity, v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")}, []evict.Threshold{{Signal: evict.Memory, Min: evict.Amount{Absolute: 100 << 20}}})
 	cpu, memory := left[v1.ResourceCPU], left[v1.ResourceMemory]
 	total, totalMemory := capacity[v1.ResourceCPU], capacity[v1.ResourceMemory]
 	if total.MilliValue()-cpu.MilliValue() != 100 || totalMemory.Value()-memory.Value() < 100<<20 {
@@ -225,8 +227,8 @@ func TestHost(t *testing.T) {
 	if info.KernelVersion == "" || info.OSImage == "" || info.BootID == "" {
 		t.Errorf("info: %+v", info)
 	}
-	if _, err := h.Pressure(); err != nil {
-		t.Error(err)
+	if o, err := h.Observe(""); err != nil || o[evict.Memory].Capacity == 0 || o[evict.NodeFS].Capacity == 0 || o[evict.PIDs].Available == 0 || o[evict.ImageFS].Capacity != 0 {
+		t.Errorf("%v %v", o, err)
 	}
 	if u, err := h.Usage(); err != nil || u.CPUNanos == 0 || u.WorkingSet == 0 {
 		t.Errorf("usage: %+v %v", u, err)

@@ -35,7 +35,7 @@ func (s *State) Begin(a Action, now time.Time) {
 	case Start:
 		c := s.Containers[a.Container]
 		if newest := c.Newest(); newest != nil && newest.Ended() {
-			c.Backoff = c.Backoff.raise(newest.Finished, now)
+			c.Backoff = c.Backoff.raise(newest.Finished, now, cmp.Or(s.MaxRestartDelay, backoffMax))
 		}
 		c.resizeTo = c.Allocated
 		c.Start.begin()

@@ -446,8 +446,12 @@ func (p *planner) collect() {
 	}
 	inUse := map[string]bool{}
 	for _, c := range s.All() {
+		keep := keepRuns
+		if s.Shed && Terminal(s.Pod) {
+			keep = min(max(len(c.Runs)-1, 0), 1) // the older one first: the newest is what is shown
+		}
 		for i, r := range c.Runs {
-			if i < keepRuns || r.Running() {
+			if i < keep || r.Running() {
 				inUse[r.Sandbox] = true
 				continue
 			}

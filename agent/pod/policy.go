@@ -56,12 +56,12 @@ func (b Backoff) forgotten(at time.Time) bool {
 }
 
 // raise is the back-off after a restart asked for at now of a run that ended at
-// finished.
-func (b Backoff) raise(finished, now time.Time) Backoff {
+// finished; most is its limit.
+func (b Backoff) raise(finished, now time.Time, most time.Duration) Backoff {
 	if b.forgotten(finished) {
-		return Backoff{Delay: backoffFirst, At: now}
+		return Backoff{Delay: min(backoffFirst, most), At: now}
 	}
-	return Backoff{Delay: min(2*b.Delay, backoffMax), At: now}
+	return Backoff{Delay: min(2*b.Delay, most), At: now}
 }
 
 // again says whether a container is started again after its newest run, which

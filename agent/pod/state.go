@@ -38,8 +38,15 @@ type State struct {
 	Finish      Op // deletion of the API object
 	Remove      Op // containers, sandboxes, directories
 
+	// MaxRestartDelay bounds the back-off of containers that crash; 0 for five
+	// minutes.
+	MaxRestartDelay time.Duration
+
 	// Garbage are the sandboxes that were replaced, by ID.
 	Garbage map[string]*Garbage
+
+	// Shed says that the disk is full: once the pod is over, its containers go.
+	Shed bool
 
 	// Pending is why the resources that the spec asks for are not granted.
 	Pending *Failure
@@ -360,6 +367,31 @@ const (
 	Critical     = 2000000000 // from which on pods are critical
 	NodeCritical = 2000001000 // system-node-critical
 )
+
+// Annotations of static pods ("Create static Pods").
+const (
+	// NoteSource says where a pod comes from: api, file or http.
+	NoteSource = "kubernetes.io/config.source"
+	// NoteHash is the identity of a static pod, NoteMirror that of the static
+	// pod which a pod of the API shows.
+	NoteHash   = "kubernetes.io/config.hash"
+	NoteMirror = "kubernetes.io/config.mirror"
+)
+
+// IsStatic says that a pod comes from a file or URL of the node.
+func IsStatic(p *v1.Pod) bool {
+	source, ok := p.Annotations[NoteSource]
+	return ok && source != "api"
+}
+
+// IsMirror says that a pod only shows a static one.
+func IsMirror(p *v1.Pod) bool { _, ok := p.Annotations[NoteMirror]; return ok }
+
+// IsCritical says that a pod is never evicted for others' sake: a static one,
+// or one that the system needs.
+func IsCritical(p *v1.Pod) bool {
+	return IsStatic(p) || IsMirror(p) || p.Spec.Priority != nil && *p.Spec.Priority >= Critical
+}
 
 // IsSidecar says that an init container keeps running beside the others.
 func IsSidecar(c *v1.Container) bool {

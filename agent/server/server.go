@@ -21,6 +21,7 @@ import (
 	statsv1alpha1 "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
 
+	"hansa.dev/hansa/agent/settings"
 	hansaruntime "hansa.dev/hansa/runtime"
 )
 
@@ -56,6 +57,9 @@ type Config struct {
 	Clock   clock.PassiveClock
 	// Metrics serves /metrics; nil for none.
 	Metrics http.Handler
+	// Settings are shown at /configz and say what is served; nil for the
+	// defaults.
+	Settings *settings.Settings
 	// Authorize wraps all paths but /healthz.
 	Authorize func(http.Handler) http.Handler
 	Log       *slog.Logger
@@ -67,15 +71,19 @@ type Server struct {
 	codec runtime.Encoder
 }
 
-// Times after which a connection that carries nothing is closed, and for which
-// the streams of one are waited for.
-const (
-	idleTimeout   = 4 * time.Hour
-	createTimeout = 30 * time.Second
-)
+// createTimeout is how long the streams of a connection are waited for.
+const createTimeout = 30 * time.Second
+
+// idleTimeout is after how long a connection that carries nothing is closed.
+func (s *Server) idleTimeout() time.Duration {
+	return s.Settings.StreamingConnectionIdleTimeout.Duration
+}
 
 // New makes the handler.
 func New(c Config) http.Handler {
+	if c.Settings == nil {
+		c.Settings = settings.Default()
+	}
 	scheme := runtime.NewScheme()
 	if err := v1.AddToScheme(scheme); err != nil {
 		panic(err) // the types are constants of their package
@@ -83,6 +91,7 @@ func New(c Config) http.Handler {
 	s := &Server{Config: c, codec: serializer.NewCodecFactory(scheme).LegacyCodec(v1.SchemeGroupVersion)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /pods", s.pods)
+	mux.HandleFunc("GET /configz", s.configz)
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
 	for _, verb := range []struct {
 		path  string
@@ -107,6 +116,11 @@ func New(c Config) http.Handler {
 	outer := http.NewServeMux()
 	outer.HandleFunc("GET /healthz", s.healthz)
 	outer.Handle("/", c.Authorize(mux))
+	if !*c.Settings.EnableDebuggingHandlers {
+		for _, path := range []string{"/containerLogs/", "/exec/", "/attach/", "/portForward/", "/configz"} {
+			outer.Handle(path, c.Authorize(http.HandlerFunc(disabled)))
+		}
+	}
 	return outer
 }
 
@@ -116,6 +130,22 @@ func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	fmt.Fprint(w, "ok")
+}
+
+// disabled answers for what enableDebuggingHandlers switches off.
+func disabled(w http.ResponseWriter, _ *http.Request) {
+	http.Error(w, "Debug endpoints are disabled.", http.StatusMethodNotAllowed)
+}
+
+// configz shows the settings in use, all defaults filled in.
+func (s *Server) configz(w http.ResponseWriter, _ *http.Request) {
+	data, err := json.Marshal(map[string]any{"kubeletconfig": &s.Settings.KubeletConfiguration})
+	if err != nil {
+		s.fail(w, fmt.Errorf("encode settings: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	s.write(w, data)
 }
 
 func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {

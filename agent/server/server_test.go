@@ -32,6 +32,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/server"
+	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/runtime"
 	"hansa.dev/hansa/runtime/fake"
 )
@@ -379,5 +380,28 @@ func TestPortForward(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// "/configz" shows the configuration in use, and with enableDebuggingHandlers
+// off neither it nor logs and commands are served.
+func TestConfigz(t *testing.T) {
+	r := newRig(t)
+	code, body := r.get("/configz")
+	if code != http.StatusOK || !strings.Contains(body, `"kubeletconfig":{"kind":"KubeletConfiguration","apiVersion":"kubelet.config.k8s.io/v1beta1"`) || !strings.Contains(body, `"maxPods":110`) {
+		t.Errorf("%d %s", code, body)
+	}
+	set, err := settings.Parse(map[string]any{"enableDebuggingHandlers": false}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := server.New(server.Config{Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakePassiveClock(now), Settings: set,
+		Authorize: func(h http.Handler) http.Handler { return h }, Log: slog.Default()})
+	for path, want := range map[string]int{"/configz": 405, "/exec/ns/p/c": 405, "/containerLogs/ns/p/c": 405, "/healthz": 200, "/pods": 200} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if w.Code != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 }

@@ -72,10 +72,10 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request, doing string, f
 	}
 	e := executor{f}
 	if doing == "attaching to container" {
-		remotecommand.ServeAttach(w, r, e, "", "", "", o, idleTimeout, createTimeout, remotecommand.SupportedStreamingProtocols)
+		remotecommand.ServeAttach(w, r, e, "", "", "", o, s.idleTimeout(), createTimeout, remotecommand.SupportedStreamingProtocols)
 		return
 	}
-	remotecommand.ServeExec(w, r, e, "", "", "", nil, o, idleTimeout, createTimeout, remotecommand.SupportedStreamingProtocols)
+	remotecommand.ServeExec(w, r, e, "", "", "", nil, o, s.idleTimeout(), createTimeout, remotecommand.SupportedStreamingProtocols)
 }
 
 // executor makes a command what the streaming library calls.
@@ -152,7 +152,7 @@ func (s *Server) portForward(w http.ResponseWriter, r *http.Request) {
 			s.fail(w, &Error{http.StatusBadRequest, err.Error()})
 			return
 		}
-		portforward.ServePortForward(w, r, forwarder{s.Runtime, sandbox}, r.PathValue("pod"), string(uid), o, idleTimeout, createTimeout, portforward.SupportedProtocols)
+		portforward.ServePortForward(w, r, forwarder{s.Runtime, sandbox}, r.PathValue("pod"), string(uid), o, s.idleTimeout(), createTimeout, portforward.SupportedProtocols)
 	})
 	if wsstream.IsWebSocketRequestWithTunnelingProtocol(r) {
 		proxy.NewTunnelingHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -38,7 +38,7 @@ func (s *Server) connectV5(w http.ResponseWriter, r *http.Request, doing string,
 	conn := wsstream.NewConn(map[string]wsstream.ChannelProtocolConfig{
 		remotecommand.StreamProtocolV5Name: {Binary: true, Channels: channels},
 	})
-	conn.SetIdleTimeout(idleTimeout)
+	conn.SetIdleTimeout(s.idleTimeout())
 	_, streams, err := conn.Open(w, r)
 	if err != nil {
 		s.Log.Debug("node API: no connection upgrade", "err", err)

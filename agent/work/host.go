@@ -23,7 +23,7 @@ func (w *Worker) prepare() step {
 				return nil, fmt.Errorf("make directory of pod: %w", err)
 			}
 		}
-		if err := w.node.Groups.Ensure(w.group(p), cgroup.PodLimits(p, w.node.PodPids)); err != nil {
+		if err := w.node.Groups.Ensure(w.group(p), cgroup.PodLimits(p, w.node.Rules)); err != nil {
 			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodContainer", fmt.Sprintf("unable to ensure pod container exists: %v", err))
 			return nil, err
 		}

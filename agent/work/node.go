@@ -17,6 +17,7 @@ package work
 import (
 	"context"
 	"log/slog"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -87,8 +88,21 @@ type Node struct {
 	HostsFile string
 	// Capacity and Allocatable of the node. Not to be written to.
 	Capacity, Allocatable func() v1.ResourceList
-	// PodPids bounds the processes of each pod; 0 for no bound.
-	PodPids int64
+	// Rules are those by which pods are limited.
+	Rules cgroup.Rules
+	// MemoryQoS keeps memory.min, memory.low and memory.high of containers on
+	// version 2; MemoryThrottling is where between request and limit they are
+	// slowed down, 0 for nowhere.
+	MemoryQoS        bool
+	MemoryThrottling float64
+	// OneProcessOOM has the kernel kill a single process of a container that is
+	// out of memory rather than all.
+	OneProcessOOM bool
+	// SeccompDefault gives containers that ask for no profile the runtime's.
+	SeccompDefault bool
+	// MaxRestartDelay bounds the back-off of containers that crash; 0 for
+	// Kubernetes' default.
+	MaxRestartDelay time.Duration
 	// FitsResized answers nil when the pod can have what its spec asks for, or
 	// with one of the reasons for a pending resize.
 	FitsResized func(p *v1.Pod) *pod.Failure

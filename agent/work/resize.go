@@ -41,7 +41,7 @@ func (w *Worker) resize(now time.Time) {
 // setGroup gives the pod's group what is granted, before a container is started
 // after a grant that no running one has seen to.
 func (w *Worker) setGroup(p *v1.Pod) error {
-	return w.node.Groups.Set(w.group(p), unbounded(cgroup.PodLimits(p, w.node.PodPids)))
+	return w.node.Groups.Set(w.group(p), unbounded(cgroup.PodLimits(p, w.node.Rules)))
 }
 
 // resizeContainer gives a run what is granted. The pod's group holds the larger
@@ -57,7 +57,7 @@ func (w *Worker) resizeContainer(a pod.Action) step {
 			return nil, err
 		}
 		group := w.group(p)
-		room := unbounded(cgroup.PodLimits(p, n.PodPids))
+		room := unbounded(cgroup.PodLimits(p, n.Rules))
 		if before.Limits.Cpu().Cmp(*spec.Resources.Limits.Cpu()) > 0 {
 			room.CPUQuota = -1
 		}

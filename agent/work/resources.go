@@ -1,8 +1,10 @@
 package work
 
 import (
+	"maps"
 	"math"
-	"strings"
+	"slices"
+	"strconv"
 
 	v1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
@@ -27,13 +29,61 @@ func (n *Node) containerResources(p *v1.Pod, c *v1.Container) *cri.LinuxContaine
 		OomScoreAdj:        oomScore(p, c, capacity.Memory().Value()),
 		Unified:            n.Groups.Inside(cgroup.PodGroup(pod.QOS(p), string(p.UID))),
 	}
-	if quota := cgroup.Quota(limit(p, c, v1.ResourceCPU).MilliValue()); quota > 0 {
-		out.CpuQuota, out.CpuPeriod = quota, cgroup.Period
+	quota, period := n.Rules.CPU.Quota(limit(p, c, v1.ResourceCPU).MilliValue())
+	out.CpuQuota, out.CpuPeriod = quota, int64(period)
+	out.HugepageLimits = hugePages(capacity, c.Resources.Limits)
+	if n.OneProcessOOM {
+		delete(out.Unified, "memory.oom.group")
 	}
-	for name, q := range c.Resources.Limits {
-		if size, ok := strings.CutPrefix(string(name), v1.ResourceHugePagesPrefix); ok {
-			out.HugepageLimits = append(out.HugepageLimits, &cri.HugepageLimit{PageSize: pageSize(size), Limit: uint64(q.Value())})
-		}
+	if out.Unified != nil {
+		maps.Copy(out.Unified, n.memoryQoS(p, c))
+	}
+	return out
+}
+
+// hugePages limits pages of each size that the machine has: to nothing, if the
+// container does not ask for them.
+func hugePages(capacity, limits v1.ResourceList) []*cri.HugepageLimit {
+	own := cgroup.HugePages(limits)
+	for size := range cgroup.HugePages(capacity) {
+		own[size] += 0
+	}
+	var out []*cri.HugepageLimit
+	for _, size := range slices.Sorted(maps.Keys(own)) {
+		out = append(out, &cri.HugepageLimit{PageSize: size, Limit: uint64(own[size])})
+	}
+	return out
+}
+
+// page is what memory.high is a multiple of.
+const page = 4096
+
+// memoryQoS are the files by which a container's memory is protected and
+// throttled on version 2 ("Memory QoS"): what it requests is kept, if the node
+// reserves it, and it is slowed down on its way from there to its limit, or to
+// what the node has, if the node has a factor for that.
+func (n *Node) memoryQoS(p *v1.Pod, c *v1.Container) map[string]string {
+	if !n.MemoryQoS {
+		return nil
+	}
+	request, own := c.Resources.Requests.Memory().Value(), c.Resources.Limits.Memory().Value()
+	var min, low int64
+	if n.Rules.Reserve {
+		min, low = cgroup.Reservation(pod.QOS(p), request)
+	}
+	out := map[string]string{"memory.min": strconv.FormatInt(min, 10), "memory.low": strconv.FormatInt(low, 10)}
+	podLimits := p.Spec.Resources != nil && !p.Spec.Resources.Limits.Memory().IsZero()
+	if n.MemoryThrottling == 0 || own == 0 && podLimits || request == own && request != 0 {
+		return out
+	}
+	top := own
+	if top == 0 {
+		allocatable := n.Allocatable()
+		top = allocatable.Memory().Value()
+	}
+	high := int64((float64(request)+float64(top-request)*n.MemoryThrottling)/page) * page
+	if high > request {
+		out["memory.high"] = strconv.FormatInt(high, 10)
 	}
 	return out
 }
@@ -45,16 +95,6 @@ func limit(p *v1.Pod, c *v1.Container, name v1.ResourceName) *apiresource.Quanti
 		q = p.Spec.Resources.Limits[name]
 	}
 	return &q
-}
-
-// pageSize is the kernel's name of a page size: 2Mi is 2MB.
-func pageSize(size string) string {
-	q, err := apiresource.ParseQuantity(size)
-	if err != nil {
-		return size
-	}
-	q.Format = apiresource.BinarySI
-	return strings.Replace(q.String(), "i", "", 1) + "B"
 }
 
 // OOM scores: what the kernel kills first when memory is short ("Node
@@ -115,15 +155,14 @@ func unshared(p *v1.Pod) int64 {
 	return max(whole.Value()-parts.Memory().Value(), 0) / sharers
 }
 
-func sandboxResources(p *v1.Pod) *cri.LinuxContainerResources {
+func (n *Node) sandboxResources(p *v1.Pod) *cri.LinuxContainerResources {
 	requests := resource.PodRequests(p, resource.PodResourcesOptions{ExcludeOverhead: true})
 	limits := resource.PodLimits(p, resource.PodResourcesOptions{ExcludeOverhead: true})
 	out := &cri.LinuxContainerResources{
 		CpuShares:          int64(cgroup.Shares(requests.Cpu().MilliValue())),
 		MemoryLimitInBytes: limits.Memory().Value(),
 	}
-	if quota := cgroup.Quota(limits.Cpu().MilliValue()); quota > 0 {
-		out.CpuQuota, out.CpuPeriod = quota, cgroup.Period
-	}
+	quota, period := n.Rules.CPU.Quota(limits.Cpu().MilliValue())
+	out.CpuQuota, out.CpuPeriod = quota, int64(period)
 	return out
 }

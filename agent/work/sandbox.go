@@ -92,7 +92,7 @@ func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, cgroupParent, logDir str
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    cgroupParent,
 			SecurityContext: sandboxSecurity(p),
-			Resources:       sandboxResources(p),
+			Resources:       n.sandboxResources(p),
 			Overhead:        &cri.LinuxContainerResources{},
 		},
 	}

@@ -211,6 +211,9 @@ func verifyNonRoot(p *v1.Pod, c *v1.Container, sc *v1.SecurityContext, image *cr
 }
 
 func (n *Node) seccomp(sc *v1.SecurityContext) (*cri.SecurityProfile, error) {
+	if sc.SeccompProfile == nil && n.SeccompDefault {
+		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_RuntimeDefault}, nil
+	}
 	if sc.SeccompProfile == nil {
 		return &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Unconfined}, nil
 	}

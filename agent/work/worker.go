@@ -63,7 +63,7 @@ func (n *Node) NewWorker(p *v1.Pod, known Known, refused *pod.Refusal) *Worker {
 		kills: map[string]*killing{},
 	}
 	w.addresses.Host = n.IPs
-	w.state.Refused = refused
+	w.state.Refused, w.state.MaxRestartDelay = refused, n.MaxRestartDelay
 	w.observe(known)
 	w.state.Adopt()
 	w.resize(now)
@@ -124,6 +124,12 @@ func (w *Worker) Evict(reason, message string, grace time.Duration) {
 		w.podEvent(w.state.Pod, v1.EventTypeWarning, reason, message)
 		w.state.Terminate(pod.Stop{Since: now, Grace: grace, Reason: reason, Message: message, Fail: true})
 	})
+}
+
+// Shed removes the containers of a pod that is over, with their logs, to make
+// room on the disk.
+func (w *Worker) Shed() {
+	w.post(func(time.Time) { w.state.Shed = true })
 }
 
 // Event tells what the runtime reports of the pod.

@@ -66,6 +66,7 @@ type settings struct {
 	maxRequests      int
 	maxMutating      int
 	logLevel         string
+	kubelet          kubeletFlags
 }
 
 // dataDirFlags are those of every command; clusterFlags those of one that runs
@@ -90,6 +91,7 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	s.etcdFlags(f)
 	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
 	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
+	s.kubelet.add(f)
 	s.apiFlags(f)
 }
 
@@ -339,6 +341,9 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 		return daemon.Config{}, err
 	}
 	c.RuntimeEndpoint = s.runtimeEndpoint
+	if err := s.kubelet.read(&c); err != nil {
+		return daemon.Config{}, usageError{err}
+	}
 	if err := c.LogLevel.UnmarshalText([]byte(s.logLevel)); err != nil || c.LogLevel > slog.LevelError {
 		return bad("log-level", "%q is not debug, info, warn or error", s.logLevel)
 	}

@@ -303,3 +303,28 @@ func TestATypoGetsASuggestion(t *testing.T) {
 		}
 	}
 }
+
+// The node's settings: a KubeletConfiguration, and the kubelet's flags by their
+// names, from command line, environment and file.
+func TestKubeletSettings(t *testing.T) {
+	file := write(t, "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\nmaxPods: 5\npodsPerCore: 3\n")
+	config := write(t, "pods-per-core: 4\nallowed-unsafe-sysctls: [kernel.sem, net.core.somaxconn]\n")
+	t.Setenv("HANSA_POD_MAX_PIDS", "77")
+	c, err := parse("--config", config, "--node-name=n1", "--kubelet-config", file, "--max-pods=6", "--seccomp-default", "--eviction-hard", "memory.available<1Gi", "--eviction-hard", "pid.available<5%")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := c.Node
+	if n.MaxPods != 6 || n.PodsPerCore != 4 || *n.PodPidsLimit != 77 || !*n.SeccompDefault || len(n.AllowedUnsafeSysctls) != 2 || len(n.EvictionHard) != 2 {
+		t.Errorf("%+v", n.KubeletConfiguration)
+	}
+	for _, c := range []struct{ flag, want string }{
+		{"--max-pods=many", `--max-pods: "many" is not a whole number`},
+		{"--kubelet-config=/nonexistent", "read kubelet configuration: open /nonexistent: no such file or directory"},
+		{"--eviction-hard=memory<1", `kubelet configuration: evictionHard: "memory" is no signal; there are`},
+	} {
+		if _, err := parse("--config", config, "--node-name=n1", c.flag); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", c.flag, err)
+		}
+	}
+}

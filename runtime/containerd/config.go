@@ -88,6 +88,8 @@ disabled_plugins = [
   enable_unprivileged_icmp = false
   cdi_spec_dirs = []
   enable_criu = false
+  disable_hugetlb_controller = false
+  tolerate_missing_hugetlb_controller = true
   [plugins."io.containerd.cri.v1.runtime".containerd]
     default_runtime_name = "runc"
     [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]

@@ -1,0 +1,257 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// podsMemory is what the configured node has for pods, less than the machine.
+const podsMemory = 400 << 20
+
+// memoryTotal is what the machine has.
+func memoryTotal(t testing.TB) int64 {
+	t.Helper()
+	f, err := os.Open("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if fields := strings.Fields(lines.Text()); fields[0] == "MemTotal:" {
+			kb, err := strconv.ParseInt(fields[1], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kb << 10
+		}
+	}
+	t.Fatal("no MemTotal")
+	return 0
+}
+
+func writeFile(t testing.TB, path, text string) string {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+const kubeletHead = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
+
+// A node with a KubeletConfiguration, additions to it and the kubelet's flags.
+func TestConfiguredNode(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	file := writeFile(t, "/tmp/kubelet.yaml", kubeletHead+fmt.Sprintf(`
+maxPods: 30
+podPidsLimit: 64
+seccompDefault: true
+cpuCFSQuotaPeriod: 10ms
+iptablesDropBit: 3
+allowedUnsafeSysctls: ["kernel.msg*"]
+evictionHard: {memory.available: 30Mi}
+evictionPressureTransitionPeriod: 1s
+systemReserved: {memory: "%d", pid: "1000"}
+kubeReserved: {cpu: 100m}
+crashLoopBackOff: {maxContainerRestartPeriod: 2s}
+podLogsDir: /tmp/podlogs
+registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
+`, memoryTotal(t)-podsMemory))
+	writeFile(t, "/tmp/kubelet.d/10.conf", kubeletHead+"maxPods: 31\n")
+	c := started(t, newCluster("configured", "--kubelet-config", file, "--kubelet-config-dir", "/tmp/kubelet.d", "--max-pods=32", "--node-status-max-images=1"))
+	for _, r := range []row{
+		{"configz", configz}, {"allocatable", allocatable}, {"a field without effect is said", idleField},
+		{"PID limit of a pod", podPids}, {"unsafe sysctls that are allowed", unsafeSysctls}, {"seccomp by default", seccompByDefault},
+		{"local seccomp profile", localSeccomp},
+		{"period of the CPU quota", quotaPeriod}, {"bound of the crash back-off", crashBound}, {"pods' logs elsewhere", logsElsewhere},
+		{"eviction for memory, condition and taint", memoryPressure},
+	} {
+		t.Run(r.noun, func(t *testing.T) { r.check(newSpace(t, c)) })
+	}
+}
+
+// "/configz" is the configuration in use.
+func configz(s *space) {
+	out, err := s.cluster.kubectl("get", "--raw", "/api/v1/nodes/"+nodeName+"/proxy/configz")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var got struct {
+		Kubeletconfig map[string]any `json:"kubeletconfig"`
+	}
+	if err := json.Unmarshal([]byte(out), &got); err != nil {
+		s.t.Fatal(err)
+	}
+	k := got.Kubeletconfig
+	if k["maxPods"] != 32.0 || k["podPidsLimit"] != 64.0 || k["kind"] != "KubeletConfiguration" || k["nodeLeaseDurationSeconds"] != 40.0 {
+		s.t.Errorf("configz: %s", out)
+	}
+}
+
+func (s *space) node() *corev1.Node {
+	s.t.Helper()
+	n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
+
+// "Reserve Compute Resources for System Daemons": what pods may ask for, and
+// the group of all pods that holds them to it.
+func allocatable(s *space) {
+	n := s.node()
+	st := &n.Status
+	cpu := st.Capacity.Cpu().MilliValue() - st.Allocatable.Cpu().MilliValue()
+	memory := st.Capacity.Memory().Value() - st.Allocatable.Memory().Value()
+	if cpu != 100 || memory != memoryTotal(s.t)-podsMemory+30<<20 || st.Capacity.Pods().Value() != 32 {
+		s.t.Errorf("capacity %v, allocatable %v", st.Capacity, st.Allocatable)
+	}
+	if len(st.Images) != 1 {
+		s.t.Errorf("%d images in the status", len(st.Images))
+	}
+	if len(n.Spec.Taints) == 0 || n.Spec.Taints[0].Key != "example.com/new" {
+		s.t.Errorf("taints %v", n.Spec.Taints)
+	}
+	if got := s.readGroup(filepath.Join("hansa", s.id(), "pods")).memory; got != fmt.Sprint(podsMemory) {
+		s.t.Errorf("all pods may use %s of memory", got)
+	}
+}
+
+func idleField(s *space) {
+	b, err := os.ReadFile(s.logFile())
+	if err != nil || !strings.Contains(string(b), "iptablesDropBit: 3 has no effect: services are nftables maps") {
+		s.t.Errorf("log: %s %v", b, err)
+	}
+}
+
+func podPids(s *space) {
+	s.create("p", sleeper)
+	p := s.ready("p")
+	path := filepath.Join("/sys/fs/cgroup", s.podGroup(p, "besteffort"), "pids.max")
+	if !unified() {
+		path = filepath.Join("/sys/fs/cgroup/pids", s.podGroup(p, "besteffort"), "pids.max")
+	}
+	if b, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(b)) != "64" {
+		s.t.Errorf("limit %s %v", b, err)
+	}
+	out, code, err := s.execIn("p", "main", "sh", "-c", "i=0; while [ $i -lt 100 ]; do sleep 5 & i=$((i+1)); done")
+	if err != nil || code == 0 || !strings.Contains(out, "can't fork") {
+		s.t.Errorf("exit code %d, %v: %s", code, err, out)
+	}
+}
+
+func unsafeSysctls(s *space) {
+	if got := s.shellOutput("sysctls: [{name: kernel.msgmax, value: '65000'}]", "", "cat /proc/sys/kernel/msgmax"); got != "65000\n" {
+		s.t.Errorf("kernel.msgmax: %s", got)
+	}
+	s.create("forbidden", strings.Replace(sleeper, "containers:", `securityContext: {sysctls: [{name: net.core.somaxconn, value: "100"}]}
+containers:`, 1))
+	if p := s.finished("forbidden"); p.Status.Reason != "SysctlForbidden" || !strings.Contains(p.Status.Message, `forbidden sysctl: "net.core.somaxconn" not allowlisted`) {
+		s.t.Errorf("%s: %s", p.Status.Reason, p.Status.Message)
+	}
+}
+
+func seccompByDefault(s *space) {
+	if got := s.shellOutput("", "", "grep Seccomp: /proc/self/status"); strings.Fields(got)[1] != "2" {
+		s.t.Errorf("seccomp: %s", got)
+	}
+}
+
+func localSeccomp(s *space) {
+	writeFile(s.t, filepath.Join(s.dir, "seccomp/profiles/no-mkdir.json"),
+		`{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}`)
+	got := s.shellOutput("seccompProfile: {type: Localhost, localhostProfile: profiles/no-mkdir.json}", "", "mkdir /tmp/x 2>&1; touch /tmp/y && echo touched")
+	if !strings.Contains(got, "Operation not permitted") || !strings.Contains(got, "touched") {
+		s.t.Errorf("under the profile: %s", got)
+	}
+}
+
+func quotaPeriod(s *space) {
+	s.create("p", strings.Replace(sleeper, `"1000"]`, `"1000"], resources: {limits: {cpu: 500m, memory: 20Mi}}`, 1))
+	p := s.ready("p")
+	id := strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")
+	for _, group := range []string{s.podGroup(p, "guaranteed"), filepath.Join(s.podGroup(p, "guaranteed"), id)} {
+		if got := s.readGroup(group).quota; got != "5000 10000" {
+			s.t.Errorf("quota of %s: %s", group, got)
+		}
+	}
+}
+
+func crashBound(s *space) {
+	s.create("p", strings.Replace(sleeper, `[sleep, "1000"]`, `[sh, -c, exit 3]`, 1))
+	p := s.until("p", "it was restarted four times", func(p *corev1.Pod) bool {
+		return len(p.Status.ContainerStatuses) > 0 && p.Status.ContainerStatuses[0].RestartCount >= 4
+	})
+	if d := p.Status.ContainerStatuses[0].LastTerminationState.Terminated.FinishedAt.Sub(p.Status.StartTime.Time); d.Seconds() > 60 {
+		s.t.Errorf("four restarts took %s", d) // by the usual delays they take 70 s
+	}
+}
+
+func logsElsewhere(s *space) {
+	s.output("p", "restartPolicy: Never\ncontainers:\n- {name: main, image: hansa.local/busybox:1, command: [echo, there]}\n")
+	found, err := filepath.Glob("/tmp/podlogs/" + s.name + "_p_*/main/0.log")
+	if err != nil || len(found) != 1 {
+		s.t.Errorf("logs: %v %v", found, err)
+	}
+}
+
+// "Node-pressure Eviction": the pod that uses more than it requested goes, the
+// other one stays; the node says so while it is short.
+func memoryPressure(s *space) {
+	s.create("modest", strings.Replace(sleeper, `"1000"]`, `"1000"], resources: {requests: {memory: 20Mi}}`, 1))
+	s.ready("modest")
+	s.create("hog", `
+volumes: [{name: m, emptyDir: {medium: Memory}}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "dd if=/dev/zero of=/m/f bs=1M count=380; sleep 1000"], volumeMounts: [{name: m, mountPath: /m}]}
+`)
+	s.until("hog", "the node is short of memory", func(*corev1.Pod) bool {
+		for _, c := range s.node().Status.Conditions {
+			if c.Type == corev1.NodeMemoryPressure && c.Status == corev1.ConditionTrue {
+				return true
+			}
+		}
+		return false
+	})
+	p := s.finished("hog")
+	if p.Status.Reason != "Evicted" || !strings.HasPrefix(p.Status.Message, "The node was low on resource: memory. Threshold quantity: 30Mi, available: ") ||
+		!strings.Contains(p.Status.Message, "Container main was using ") || condition(p, corev1.DisruptionTarget) != corev1.ConditionTrue {
+		s.t.Errorf("%s: %s", p.Status.Reason, p.Status.Message)
+	}
+	await(s.t, "the node has enough memory again", func() error {
+		n := s.node()
+		for _, c := range n.Status.Conditions {
+			if c.Type == corev1.NodeMemoryPressure && c.Status != corev1.ConditionFalse {
+				return errors.New(c.Message)
+			}
+		}
+		for _, taint := range n.Spec.Taints {
+			if taint.Key == corev1.TaintNodeMemoryPressure {
+				return errors.New(taint.ToString())
+			}
+		}
+		return nil
+	})
+	if p := s.ready("modest"); p.Status.ContainerStatuses[0].RestartCount != 0 {
+		s.t.Errorf("the modest pod: %+v", p.Status)
+	}
+	if out, err := s.cluster.kubectl("get", "events", "-A", "--field-selector=reason=EvictionThresholdMet"); err != nil || !strings.Contains(out, "Attempting to reclaim memory") {
+		s.t.Errorf("events: %s %v", out, err)
+	}
+}
