@@ -136,6 +136,9 @@ type Resource struct {
 	// Warnings are sentences for the client's Warning header. old is nil on
 	// create.
 	Warnings func(obj, old Object) []string
+	// Review, if set, gives what Validate and Warnings would of a new object, at
+	// less than the price of both. What is invalid need not be warned of.
+	Review func(Object) (warnings []string, errs field.ErrorList)
 	// Inert says what is missing for objects of this kind to have an effect, as
 	// the end of a sentence: "no controller acts on it". Whoever writes one is
 	// warned of it. Empty for kinds that work.
@@ -328,14 +331,34 @@ func (r *Resource) GroupResource() schema.GroupResource {
 // Warn gives the sentences for the Warning header of a write to the resource
 // itself. old is nil on create.
 func (r *Resource) Warn(obj, old Object) []string {
-	var warnings []string
-	if r.Inert != "" {
-		warnings = append(warnings, fmt.Sprintf("%s is stored without effect in this version of Hansa: %s", r.GroupResource(), r.Inert))
-	}
+	warnings := r.inert()
 	if r.Warnings != nil {
 		warnings = append(warnings, r.Warnings(obj, old)...)
 	}
 	return warnings
+}
+
+// Check is Validate and Warn of a new object.
+func (r *Resource) Check(obj Object) (warnings []string, errs field.ErrorList) {
+	switch {
+	case r.Review != nil:
+		warnings, errs = r.Review(obj)
+	case r.Validate != nil:
+		errs = r.Validate(obj)
+		fallthrough
+	default:
+		if len(errs) == 0 && r.Warnings != nil {
+			warnings = r.Warnings(obj, nil)
+		}
+	}
+	return append(r.inert(), warnings...), errs
+}
+
+func (r *Resource) inert() []string {
+	if r.Inert == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s is stored without effect in this version of Hansa: %s", r.GroupResource(), r.Inert)}
 }
 
 // Offers says whether the resource itself has a verb.

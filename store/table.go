@@ -41,9 +41,13 @@ type (
 	index   = btree.BTree[indexed]
 )
 
-// degree of the trees: wide enough to be compact, and narrow enough that the
-// copying of nodes below a snapshot stays cheap.
-const degree = 32
+// Degrees of the trees: wide enough to be compact, and narrow enough that the
+// copying of nodes below a snapshot stays cheap. What an index holds is three
+// times as large.
+const (
+	degree      = 32
+	indexDegree = 12
+)
 
 // table is one resource: the trees that the applier writes to, and the recent
 // events. Published snapshots share nodes with the trees, which copy on write.
@@ -97,7 +101,7 @@ func newTable(reg *api.Registry, row *api.Resource, place int, pool *pool) (*tab
 		}
 	}
 	for range t.indexes {
-		t.byIdx = append(t.byIdx, btree.New(degree, byValue))
+		t.byIdx = append(t.byIdx, btree.New(indexDegree, byValue))
 	}
 	t.recent.init()
 	return t, nil
@@ -262,7 +266,7 @@ func (s *snapshot) of(t *table) *tableView {
 	}
 	none := *nothing
 	for range t.indexes {
-		none.byIdx = append(none.byIdx, btree.New(degree, byValue))
+		none.byIdx = append(none.byIdx, btree.New(indexDegree, byValue))
 	}
 	return &none
 }

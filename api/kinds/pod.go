@@ -24,6 +24,7 @@ import (
 // pods is the row; what a pod means is in package pod.
 func pods() *api.Resource {
 	gv := corev1.SchemeGroupVersion
+	shapes := pod.NewShapes()
 	return stored[corev1.Pod, *corev1.Pod, corev1.PodList](gv, &api.Resource{
 		Plural:         "pods",
 		Singular:       "pod",
@@ -38,7 +39,10 @@ func pods() *api.Resource {
 		Validate:       validates(pod.Validate),
 		ValidateUpdate: validatesUpdate(pod.ValidateUpdate),
 		Warnings:       warns(pod.Warnings),
-		ResetFields:    resets(gv, "status"),
+		Review: func(obj api.Object) ([]string, field.ErrorList) {
+			return shapes.Review(obj.(*corev1.Pod))
+		},
+		ResetFields: resets(gv, "status"),
 		GracePeriod: func(obj api.Object, opts *metav1.DeleteOptions) int64 {
 			return pod.GracePeriod(obj.(*corev1.Pod), opts)
 		},

@@ -18,10 +18,20 @@ func Warnings(p, old *corev1.Pod) []string {
 	if old != nil {
 		return nil
 	}
-	w := &warner{}
-	if flaws := validation.IsDNS1123Label(p.Name); len(flaws) > 0 {
-		w.add("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v", flaws)
+	return append(nameWarnings(p.Name), shapeWarnings(p)...)
+}
+
+func nameWarnings(name string) []string {
+	flaws := validation.IsDNS1123Label(name)
+	if len(flaws) == 0 {
+		return nil
 	}
+	return []string{fmt.Sprintf("metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: %v", flaws)}
+}
+
+// shapeWarnings are about all but the name.
+func shapeWarnings(p *corev1.Pod) []string {
+	w := &warner{}
 	w.podAndMeta(nil, &p.Spec, &p.ObjectMeta)
 	return w.list
 }

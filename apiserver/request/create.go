@@ -245,7 +245,7 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 			return nil, err
 		}
 	}
-	errs := validateNew(row, obj)
+	warnings, errs := checkNew(row, obj)
 	if v := info.Served.Version.Validate; v != nil {
 		errs = append(errs, v(obj)...)
 	}
@@ -255,7 +255,10 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	if len(errs) > 0 {
 		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
 	}
-	for _, w := range c.h.warnings(info, obj, nil) {
+	if rule.Warnings != nil {
+		warnings = append(warnings, rule.Warnings(obj, nil)...)
+	}
+	for _, w := range warnings {
 		info.warn(w)
 	}
 	if row.Canonicalize != nil {

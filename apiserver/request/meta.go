@@ -139,14 +139,12 @@ func nameRule(r *api.Resource) apivalidation.ValidateNameFunc {
 	return apivalidation.NameIsDNSSubdomain
 }
 
-// validateNew is everything that a new object is checked for.
-func validateNew(r *api.Resource, obj api.Object) field.ErrorList {
-	errs := apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r), metadataPath)
+// checkNew is everything that a new object is checked for and warned about.
+func checkNew(r *api.Resource, obj api.Object) (warnings []string, errs field.ErrorList) {
+	errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r), metadataPath)
 	errs = append(errs, finalizerDomains(r, obj)...)
-	if r.Validate != nil {
-		errs = append(errs, r.Validate(obj)...)
-	}
-	return errs
+	warnings, flaws := r.Check(obj)
+	return warnings, append(errs, flaws...)
 }
 
 // validateChange is everything that a changed object is checked for; validate

@@ -266,7 +266,7 @@ func (t *Tracker) first(d *diff, writer metav1.ManagedFieldsEntry) []metav1.Mana
 	if d.changed.empty() {
 		return nil
 	}
-	writer.FieldsV1 = fieldsV1(slices.Clone(d.changed.b))
+	writer.FieldsV1 = fieldsV1(d.changed.b)
 	return []metav1.ManagedFieldsEntry{writer}
 }
 
