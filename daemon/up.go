@@ -116,7 +116,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 		return l.wait()
 	}
 	fmt.Fprintf(out, "hansa: ready in %.2fs, node %s, kubeconfig %s\n", time.Since(began).Seconds(), c.NodeName, i.kubeconfig())
-	defer reclaim.Start(clock.RealClock{}, p.handler.Codec.Forget).Stop()
+	defer reclaim.Start(clock.RealClock{}, p.handler.Codec.Forget, p.store.Relax).Stop()
 	return l.wait()
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"math"
 	"slices"
 	"sort"
 	"sync"
@@ -135,7 +136,7 @@ type lane struct {
 	recs  []*record
 	floor int64
 	wake  chan struct{} // non-nil when somebody waits for recs to grow
-	users int
+	users []*Watcher
 }
 
 func (r *ring) init() {
@@ -279,19 +280,60 @@ func (l *lane) forget(rv int64) {
 	l.rouse()
 }
 
-// enter gives the lane of a key to one more user; leave takes it back.
-func (t *table) enter(key laneKey) *lane {
+// relax drops all but the newest records that are worth an encoding, as far as
+// all watchers have passed them.
+func (t *table) relax() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if key == mainLane {
-		return t.recent.main
+	slowest := map[*lane]int64{}
+	awaited := false
+	for len(t.recent.main.recs) > ringEncoded {
+		r := t.recent.main.recs[0]
+		waits := func(l *lane) {
+			passed, ok := slowest[l]
+			if !ok {
+				passed = l.slowest()
+				slowest[l] = passed
+			}
+			awaited = awaited || passed < r.rv
+		}
+		waits(t.recent.main)
+		t.concerns(r, waits)
+		if awaited {
+			return
+		}
+		t.dropFirst()
 	}
+}
+
+// slowest is a version that all who use the lane have passed.
+func (l *lane) slowest() int64 {
+	passed := int64(math.MaxInt64)
+	for _, w := range l.users {
+		passed = min(passed, w.passed.Load())
+	}
+	return passed
+}
+
+// enter gives the lane of a key to one more user; leave takes it back.
+func (t *table) enter(key laneKey, w *Watcher) *lane {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.recent.main
+	if key != mainLane {
+		l = t.lane(key)
+	}
+	l.users = append(l.users, w)
+	return l
+}
+
+// lane gives the lane of a key, which is made if there is none.
+func (t *table) lane(key laneKey) *lane {
 	lanes := t.recent.lanes[key.index]
 	if l := lanes[key.value]; l != nil {
-		l.users++
 		return l
 	}
-	l := &lane{floor: t.recent.main.floor, users: 1}
+	l := &lane{floor: t.recent.main.floor}
 	for _, r := range t.recent.main.recs {
 		if t.belongs(r, key) {
 			l.recs = append(l.recs, r)
@@ -305,11 +347,16 @@ func (t *table) enter(key laneKey) *lane {
 	return l
 }
 
-func (t *table) leave(key laneKey, l *lane) {
+func (t *table) leave(key laneKey, l *lane, w *Watcher) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if i := slices.Index(l.users, w); i >= 0 {
+		last := len(l.users) - 1
+		l.users[i], l.users[last] = l.users[last], nil
+		l.users = l.users[:last]
+	}
 	lanes := t.recent.lanes[key.index]
-	if l.users--; key == mainLane || l.users > 0 || lanes[key.value] != l {
+	if key == mainLane || len(l.users) > 0 || lanes[key.value] != l {
 		return
 	}
 	if delete(lanes, key.value); len(lanes) == 0 {

@@ -71,6 +71,15 @@ func (s *Store) forget(revision int64) {
 	}
 }
 
+// Relax lets go of recent events but for the newest of each resource, and those
+// that a watcher still waits for: the engine's history has them. For a process
+// that has come to rest; any goroutine may call it.
+func (s *Store) Relax() {
+	for _, t := range s.layout.Load().all() {
+		t.relax()
+	}
+}
+
 // look acts on how full the database is.
 func (s *Store) look(ctx context.Context) {
 	p, err := s.Pressure(ctx)

@@ -77,9 +77,9 @@ func (s *Store) Watch(ctx context.Context, q Query, o WatchOptions) (*Watcher, e
 	if err := s.reached.err(); err != nil {
 		return nil, err
 	}
+	w.passed.Store(rv)
 	w.start()
 	w.cursor = rv
-	w.passed.Store(rv)
 	if sel.table.tooOld(w.lane, rv) {
 		if err := w.openHistory(ctx); err != nil {
 			w.Stop()
@@ -91,7 +91,7 @@ func (s *Store) Watch(ctx context.Context, q Query, o WatchOptions) (*Watcher, e
 
 func (w *Watcher) start() {
 	w.life, w.end = context.WithCancel(w.store.life)
-	w.lane = w.sel.table.enter(w.key)
+	w.lane = w.sel.table.enter(w.key, w)
 }
 
 func (t *table) tooOld(l *lane, rv int64) bool {
@@ -241,7 +241,7 @@ func (w *Watcher) Progress() string {
 func (w *Watcher) Stop() {
 	w.once.Do(func() {
 		w.end()
-		w.sel.table.leave(w.key, w.lane)
+		w.sel.table.leave(w.key, w.lane, w)
 	})
 }
 
