@@ -15,6 +15,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is one of those that a data directory started.
@@ -41,7 +43,7 @@ func (c *Cluster) Processes() ([]Process, error) {
 		}
 		p, err := inspect(pid)
 		if err != nil {
-			if _, statErr := os.Stat(fmt.Sprintf("/proc/%d", pid)); statErr != nil {
+			if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 				continue // it has ended meanwhile
 			}
 			return nil, err
