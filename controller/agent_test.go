@@ -85,7 +85,7 @@ func (w *world) agent() bool {
 		case p.DeletionTimestamp != nil && (p.DeletionGracePeriodSeconds == nil || *p.DeletionGracePeriodSeconds > 0):
 			w.gone(p)
 			did = true
-		case p.DeletionTimestamp == nil && p.Status.Phase != corev1.PodRunning && !podstate.Finished(p):
+		case p.DeletionTimestamp == nil && len(p.Spec.SchedulingGates) == 0 && p.Status.Phase != corev1.PodRunning && !podstate.Finished(p):
 			w.runs(p)
 			did = true
 		}

@@ -24,6 +24,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/apiserver/admission/dependencies"
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
 	"hansa.dev/hansa/apiserver/admission/priority"
 	"hansa.dev/hansa/apiserver/auth"
@@ -103,7 +104,7 @@ func newWorldIn(t testing.TB, in tester) *world {
 			t.Fatal(err)
 		}
 		c.Allocators = map[schema.GroupResource]request.Allocator{{Resource: "services"}: services}
-		c.Admission = admission.Chain{{Plugin: namespacelifecycle.New(c.Registry, view)}, {Plugin: priority.New(c.Registry, view)}}
+		c.Admission = admission.Chain{{Plugin: namespacelifecycle.New(c.Registry, view)}, {Plugin: priority.New(c.Registry, view)}, {Plugin: dependencies.New(c.Registry, view)}}
 	})
 	w.api = direct.New(w.h, requesttest.Admin, "test")
 	for {

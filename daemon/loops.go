@@ -21,6 +21,7 @@ import (
 	"hansa.dev/hansa/controller/certificates"
 	"hansa.dev/hansa/controller/clusterrole"
 	"hansa.dev/hansa/controller/definition"
+	"hansa.dev/hansa/controller/dependencies"
 	"hansa.dev/hansa/controller/deployment"
 	"hansa.dev/hansa/controller/disruption"
 	"hansa.dev/hansa/controller/endpoints"
@@ -56,7 +57,7 @@ const (
 
 // ofEveryKind are the loops that look at objects of all kinds, of those too that are
 // defined meanwhile.
-var ofEveryKind = []string{definition.Name, disruption.Name, "generic-garbage-collector", "namespace-controller", "resourcequota-controller"}
+var ofEveryKind = []string{definition.Name, dependencies.Name, disruption.Name, "generic-garbage-collector", "namespace-controller", "resourcequota-controller"}
 
 type (
 	door = client.Interface
@@ -148,6 +149,7 @@ func (s *loops) startManager() {
 	run("node-controller", "node_lifecycle_controller", 2, func(c door, r told) loop { return nodelifecycle.New(c, r) })
 	// Kubernetes has no role for this one: it is a part of the node controller.
 	s.runAs(p.asLoop("node-controller"), "taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
+	run(dependencies.Name, "dependencies", 2, func(c door, r told) loop { return dependencies.New(c, r) })
 	run("pod-garbage-collector", "orphaned_pods_nodes", 1, func(c door, _ told) loop { return podgc.New(c) })
 }
 

@@ -16,6 +16,7 @@ import (
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/admission/certificates"
 	"hansa.dev/hansa/apiserver/admission/defaultclass"
+	"hansa.dev/hansa/apiserver/admission/dependencies"
 	"hansa.dev/hansa/apiserver/admission/escalation"
 	"hansa.dev/hansa/apiserver/admission/limitranger"
 	"hansa.dev/hansa/apiserver/admission/namespacelifecycle"
@@ -77,6 +78,7 @@ func admissionChain(c Config, p *controlPlane, roles *rbac.Index, z auth.Authori
 		"Priority":                   priority.New(reg, view),
 		"DefaultTolerationSeconds":   tolerations.New(reg),
 		"RuntimeClass":               runtimeclass.New(reg, view),
+		"Dependencies":               dependencies.New(reg, view),
 		"MutatingAdmissionPolicy":    policy.NewMutating(policies),
 		"MutatingAdmissionWebhook":   webhook.NewMutating(hooks),
 		"ValidatingAdmissionPolicy":  policy.NewValidating(policies),

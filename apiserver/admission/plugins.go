@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// known is a name of a plugin of Kubernetes.
+// known is a name of a plugin of Kubernetes, or of ours.
 type known struct {
 	name string
 	on   bool   // unless it is disabled
@@ -50,6 +50,7 @@ var ordered = []known{
 	{name: "PodTopologyLabels", on: true},
 	{name: "NodeDeclaredFeatureValidator", on: true, lack: "nodes declare no features"},
 	{name: "PodResizeValidator", on: true},
+	{name: "Dependencies", on: true}, // our own; webhooks see its gates
 	{name: "MutatingAdmissionPolicy", on: true},
 	{name: "MutatingAdmissionWebhook", on: true},
 	{name: "ValidatingAdmissionPolicy", on: true},

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -212,7 +213,8 @@ func (l *Loop) state(ctx context.Context, of *api.Resource, obj metav1.Object, r
 			return 0, err
 		}
 	}
-	if o.GetDeletionTimestamp() != nil && has(o, metav1.FinalizerDeleteDependents) {
+	// What has to stop after others keeps its dependents until its turn comes.
+	if o.GetDeletionTimestamp() != nil && has(o, metav1.FinalizerDeleteDependents) && !has(o, dependency.Finalizer) {
 		return waiting, nil
 	}
 	return solid, nil

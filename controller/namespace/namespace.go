@@ -13,8 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/controller"
 )
@@ -133,11 +135,15 @@ func (l *Loop) empty(ctx context.Context, namespace string, kinds ...*api.Resour
 }
 
 // clear deletes all objects of one kind in a namespace; some may take their
-// time.
+// time. Pods that others want to stop before stay until those are gone.
 func (l *Loop) clear(ctx context.Context, r *api.Resource, namespace string) error {
 	var live []api.Object
+	var held map[types.UID]bool
+	if r == l.pods {
+		held = dependency.Graph{Registry: l.client.Registry(), View: l.client.View()}.Held(namespace)
+	}
 	for o := range l.client.View().List(r, namespace) {
-		if o.GetDeletionTimestamp() == nil {
+		if o.GetDeletionTimestamp() == nil && !held[o.GetUID()] {
 			live = append(live, o)
 		}
 	}

@@ -11,6 +11,9 @@ import (
 // of the service account as which the loop acts.
 const controllerPrefix = "system:controller:"
 
+// ownPrefix begins those of loops that Kubernetes does not have.
+const ownPrefix = "hansa:controller:"
+
 // loop is a loop and what it may do.
 type loop struct {
 	name  string
@@ -26,6 +29,9 @@ func controllerRoles() []*rbacv1.ClusterRole {
 	for _, c := range controllers() {
 		roles = append(roles, role(controllerPrefix+c.name, c.rules...))
 	}
+	for _, c := range ownLoops() {
+		roles = append(roles, role(ownPrefix+c.name, c.rules...))
+	}
 	return roles
 }
 
@@ -33,6 +39,9 @@ func controllerBindings() []*rbacv1.ClusterRoleBinding {
 	var bindings []*rbacv1.ClusterRoleBinding
 	for _, c := range controllers() {
 		bindings = append(bindings, bind(controllerPrefix+c.name, controllerPrefix+c.name, account(c.name)))
+	}
+	for _, c := range ownLoops() {
+		bindings = append(bindings, bind(ownPrefix+c.name, ownPrefix+c.name, account(c.name)))
 	}
 	return bindings
 }

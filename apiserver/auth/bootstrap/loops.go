@@ -248,3 +248,16 @@ func clusterLoops() []loop {
 			events())},
 	}
 }
+
+// ownLoops are those that Kubernetes does not have.
+func ownLoops() []loop {
+	return []loop{
+		// Anything may be waited for, and have a part in a stop order: it is read,
+		// gets a finalizer, and goes before what it owns.
+		{"dependency-controller", rules(
+			on("*", "*", "delete get list patch watch"),
+			on("core", "pods", "update"),
+			on("core", "pods/status", "update"),
+			events())},
+	}
+}
