@@ -179,7 +179,9 @@ func (l *Loop) patch(ctx context.Context, at dependency.Link, meta map[string]an
 
 // order looks at an object's part in a stop order.
 func (l *Loop) order(ctx context.Context, x dependency.Link, now time.Time) (time.Duration, error) {
-	o := order{first: dependency.Reversed(x.Object), finalizer: isFinal(x.Object), alone: true}
+	o := order{first: dependency.Reversed(x.Object), finalizer: isFinal(x.Object)}
+	ns := l.client.View().Get(l.namespaces, api.Key{Name: x.Object.GetNamespace()})
+	o.all = ns == nil || ns.GetDeletionTimestamp() != nil
 	for _, key := range l.index.of(x.Target()) {
 		r, user := l.find(key)
 		if user == nil || !dependency.Reversed(user) {
@@ -190,11 +192,8 @@ func (l *Loop) order(ctx context.Context, x dependency.Link, now time.Time) (tim
 		}
 		if l.graph.After(x, dependency.Link{Resource: r, Object: user}) {
 			o.used = true
-			o.waits = o.waits || user.GetDeletionTimestamp() != nil
+			o.waits = o.waits || o.all || user.GetDeletionTimestamp() != nil
 		}
-	}
-	if ns := l.client.View().Get(l.namespaces, api.Key{Name: x.Object.GetNamespace()}); ns == nil || ns.GetDeletionTimestamp() != nil {
-		o.alone = false
 	}
 	p := planOrder(x.Object, o, now)
 	finalizers := slices.Clone(x.Object.GetFinalizers())

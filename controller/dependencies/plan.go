@@ -233,7 +233,7 @@ type order struct {
 	first     bool // it wants to stop before what it depends on
 	used      bool // others want to stop before it
 	waits     bool // some of them, that it has to wait for, are being deleted
-	alone     bool // its namespace is not being deleted
+	all       bool // everything in its namespace goes
 	finalizer bool // it has ours
 }
 
@@ -255,7 +255,7 @@ func planOrder(obj metav1.Object, o order, now time.Time) orderPlan {
 	if o.waits {
 		return orderPlan{}
 	}
-	if left := deleted.Add(window).Sub(now); o.used && o.alone && left > 0 {
+	if left := deleted.Add(window).Sub(now); o.used && !o.all && left > 0 {
 		return orderPlan{after: left}
 	}
 	if o.first && !has(metav1.FinalizerDeleteDependents) && !has(metav1.FinalizerOrphanDependents) {
