@@ -13,6 +13,8 @@
 //	restart_running    the same → Running again
 //	endpoint_gone      a probe answered with an error → connections by the service
 //	                   are refused
+//	rolling_failed     requests that failed while a served Deployment was updated five
+//	                   times at 500 a second
 //	swarm_…            the same of Docker Swarm, with -swarm (Debian's docker.io)
 package main
 
@@ -37,7 +39,8 @@ var (
 	parallelism = flag.Int("parallelism", 50, "`number` of pods of the Job at once")
 	reactions   = flag.Int("reactions", 20, "`number` of deaths and of failed probes")
 	settle      = flag.Duration("settle", 3*time.Second, "how long the cluster rests between two measurements")
-	only        = flag.String("only", "", "only these `phases`, comma separated, of single,many,idle,job,restart,endpoint")
+	withSwarm   = flag.Bool("swarm", false, "measure Docker Swarm as well, afterwards: Debian's docker.io and iptables have to be installed")
+	only        = flag.String("only", "", "only these `phases`, comma separated, of single,many,idle,job,restart,endpoint,rolling")
 )
 
 func main() {
@@ -78,9 +81,18 @@ var phases = []struct {
 	{"job", (*bench).job},
 	{"restart", (*bench).restarts},
 	{"endpoint", (*bench).endpoints},
+	{"rolling", (*bench).rolling},
 }
 
-func run(ctx context.Context, r *rig.Rig) (err error) {
+func run(ctx context.Context, r *rig.Rig) error {
+	if err := measure(ctx, r); err != nil || !*withSwarm {
+		return err
+	}
+	return compare(ctx, r)
+}
+
+// measure is about Hansa; it leaves nothing running.
+func measure(ctx context.Context, r *rig.Rig) (err error) {
 	c := r.NewCluster("node")
 	defer c.Remove(ctx, &err)
 	if err := c.Up(ctx); err != nil {
