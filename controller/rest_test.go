@@ -23,7 +23,7 @@ var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
 	certificateSigner, podCertificates, trustBundles, serviceRanges, defaultRange, claimRepair, replication, claimKeeper,
-	tokenCleaner, bootstrapSigner, disruptions,
+	tokenCleaner, bootstrapSigner, disruptions, statefulSets,
 }
 
 // The loops do not disturb one another: whatever the order in which they get
@@ -42,6 +42,7 @@ func TestAllLoopsRest(t *testing.T) {
 		create(w, aBudget("web", "web", atMost("1")))
 		create(w, addressed("web", ""))
 		create(w, indexed(aJob("work", 2, 3)))
+		create(w, aStatefulSet("db", 2))
 		create(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 		create(w, &rbacv1.ClusterRole{
 			ObjectMeta: metav1.ObjectMeta{Name: "extra", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
@@ -63,7 +64,7 @@ func TestAllLoopsRest(t *testing.T) {
 		remove(w, w.namespace("shop"), metav1.DeleteOptions{})
 		w.deleteJob("work", metav1.DeletePropagationBackground)
 		w.live()
-		if w.namespace("shop") != nil || w.job("work") != nil || len(w.pods()) != 3 {
+		if w.namespace("shop") != nil || w.job("work") != nil || len(w.pods()) != 5 {
 			r.Errorf("namespace %v, job %v, %d pods", w.namespace("shop"), w.job("work"), len(w.pods()))
 		}
 		w.time(5*time.Minute, "n")

@@ -41,6 +41,7 @@ import (
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/servicecidr"
+	"hansa.dev/hansa/controller/statefulset"
 	"hansa.dev/hansa/controller/tainteviction"
 	"hansa.dev/hansa/controller/tokens"
 	"hansa.dev/hansa/controller/trustbundle"
@@ -134,6 +135,7 @@ func (s *loops) startManager() {
 	run("deployment-controller", "deployment", 5, func(c door, r told) loop { return deployment.New(c, r) })
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
 	run("replication-controller", "replicationmanager", 5, func(c door, r told) loop { return replicaset.NewReplication(c, r) })
+	run("statefulset-controller", "statefulset", 5, func(c door, r told) loop { return statefulset.New(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })

@@ -44,7 +44,6 @@ func statefulSet() *api.Resource {
 		Validate:                 validates(validateStatefulSet),
 		ValidateUpdate:           validatesUpdate(validateStatefulSetUpdate),
 		Warnings:                 warns(warnStatefulSet),
-		Inert:                    "no controller makes pods of it",
 		ResetFields:              resets(gv, "status"),
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{
@@ -161,6 +160,9 @@ func warnStatefulSet(s, old *appsv1.StatefulSet) []string {
 	var warnings []string
 	if old == nil || s.Generation != old.Generation {
 		warnings = warnTemplate(&s.Spec.Template)
+		if len(s.Spec.VolumeClaimTemplates) > 0 {
+			warnings = append(warnings, "spec.volumeClaimTemplates: pods wait for their claims, which are made, but nothing finds or makes a volume for them in this version of Hansa")
+		}
 	}
 	for i := range s.Spec.VolumeClaimTemplates {
 		at := field.NewPath("spec", "volumeClaimTemplates").Index(i)

@@ -93,8 +93,9 @@ func Hash(data []byte, collisions *int32) string {
 	return rand.SafeEncodeString(strconv.FormatUint(uint64(h.Sum32()), 10))
 }
 
-// longestPrefix is how much of its owner's name a revision's name has, in bytes.
-const longestPrefix = 223
+// longestPrefix is how much of its owner's name a revision's name has, in bytes:
+// the whole is a label of the pods of a StatefulSet, so it may have 63.
+const longestPrefix = 52
 
 // draft is a new revision with data.
 func (o Owner) draft(data []byte, number int64) *appsv1.ControllerRevision {

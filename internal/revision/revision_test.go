@@ -165,7 +165,7 @@ func TestCollision(t *testing.T) {
 func TestLongName(t *testing.T) {
 	o := owner("one")
 	o.Object.SetName(strings.Repeat("a", 253))
-	if name := plan(t, o, nil).Revision.Name; len(name) > 253 {
+	if name := plan(t, o, nil).Revision.Name; len(name) > 63 {
 		t.Errorf("a name of %d characters", len(name))
 	}
 }
