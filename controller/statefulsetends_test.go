@@ -10,7 +10,6 @@ import (
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/utils/ptr"
 )
 
 // A pod that has ended, with whatever code, is made again under its name.
@@ -71,15 +70,13 @@ func TestStatefulSetAdoptsAndReleases(t *testing.T) {
 
 	// A pod that is not the set's any more holds its name until it is gone.
 	update(w, w.pod("web-1"), "", func(p *corev1.Pod) { p.Labels["app"] = "debug" })
-	loop := w.loops[0]
-	for range 3 {
-		loop.step()
-	}
+	w.live()
 	if p := w.pod("web-1"); len(p.OwnerReferences) != 0 || p.DeletionTimestamp != nil {
 		t.Errorf("owners %v", p.OwnerReferences)
 	}
 	w.said(`Warning FailedCreate Create Pod web-1 in StatefulSet web failed error: pods "web-1" already exists`)
-	remove(w, w.pod("web-1"), metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)})
+	w.rests()
+	w.gone(w.pod("web-1"))
 	w.live()
 	if p := w.pod("web-1"); p == nil || p.Labels["app"] != "web" {
 		t.Errorf("the pod is %+v", p)

@@ -133,8 +133,13 @@ func (l *Loop) create(ctx context.Context, s *snapshot, ordinal int, history []*
 	if err == nil {
 		_, err = l.client.Create(ctx, l.pods, newPod(s.set, template, of, ordinal), metav1.CreateOptions{})
 	}
-	if apierrors.IsAlreadyExists(err) && l.predecessor(s.set, name) {
-		return nil // the end of that pod wakes us
+	if apierrors.IsAlreadyExists(err) {
+		if obstacle := l.client.View().Get(l.pods, api.Key{Namespace: s.set.Namespace, Name: name}); obstacle != nil {
+			if !predecessor(s.set, obstacle) {
+				l.tell(s.set, "Create", name, err)
+			}
+			return nil // the end of that pod wakes us
+		}
 	}
 	if !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		l.tell(s.set, "Create", name, err)
@@ -144,12 +149,8 @@ func (l *Loop) create(ctx context.Context, s *snapshot, ordinal int, history []*
 
 // predecessor says whether a pod belongs to a set that had this one's name, and
 // goes with it.
-func (l *Loop) predecessor(set *appsv1.StatefulSet, pod string) bool {
-	o := l.client.View().Get(l.pods, api.Key{Namespace: set.Namespace, Name: pod})
-	if o == nil {
-		return false
-	}
-	ref := metav1.GetControllerOfNoCopy(o)
+func predecessor(set *appsv1.StatefulSet, pod metav1.Object) bool {
+	ref := metav1.GetControllerOfNoCopy(pod)
 	return ref != nil && names(*ref, kind, set.Name) && ref.UID != set.UID
 }
 

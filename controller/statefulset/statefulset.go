@@ -6,6 +6,8 @@ package statefulset
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -58,10 +60,30 @@ func (l *Loop) Sources() []controller.Source {
 	}
 	return []controller.Source{
 		{Resource: l.sets},
-		{Resource: l.pods, Keys: dependants},
+		{Resource: l.pods, Keys: func(old, new api.Object) []api.Key {
+			keys := dependants(old, new)
+			if key, ok := l.setOfName(old); ok && new == nil && !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+			return keys
+		}},
 		{Resource: l.revisions, Keys: dependants},
 		{Resource: l.claims, Keys: l.setsOfClaim},
 	}
+}
+
+// setOfName is the set for whose pods a name is, whomever the pod belongs to: once
+// it is gone the name is free.
+func (l *Loop) setOfName(pod api.Object) (api.Key, bool) {
+	if pod == nil {
+		return api.Key{}, false
+	}
+	end := strings.LastIndexByte(pod.GetName(), '-')
+	if end < 0 {
+		return api.Key{}, false
+	}
+	key := api.Key{Namespace: pod.GetNamespace(), Name: pod.GetName()[:end]}
+	return key, l.client.View().Get(l.sets, key) != nil
 }
 
 // setsOfClaim are the sets with a pod that has a claim, when it comes, goes or
