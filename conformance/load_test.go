@@ -170,7 +170,7 @@ func TestStreamedListsAreComplete(t *testing.T) {
 // A watcher that does not read is dropped, or waits, and costs the server no
 // memory meanwhile: there is no queue for it.
 func TestSlowWatchersTakeNoMemory(t *testing.T) {
-	const watchers, rounds, most = 50, 40, 96 << 20
+	const watchers, rounds, most = 50, 40, 32 << 20
 	c, p := started(t, "slow-watchers")
 	slow := slowReader(t, p)
 	from := p.want(t, http.StatusOK, call{path: at("configmaps", "default")}, nil).object(t).GetResourceVersion()
@@ -190,9 +190,10 @@ func TestSlowWatchersTakeNoMemory(t *testing.T) {
 		p.want(t, http.StatusOK, call{method: "PATCH", path: at("configmaps", "default", "large"), contentType: mergePatch,
 			body: fmt.Sprintf(`{"data":{"a":"%d%s"}}`, i, strings.Repeat("x", 500<<10))}, nil)
 	}
-	if grown := c.anonymous(t) - rest; grown > most {
-		t.Errorf("%d watchers that do not read take %d MiB, want less than %d", watchers, grown>>20, most>>20)
-	}
+	// The load's garbage goes once it is over; what is kept for them stays.
+	eventually(t, fmt.Sprintf("%d watchers that do not read to take less than %d MiB", watchers, most>>20), func() bool {
+		return c.anonymous(t)-rest < most
+	})
 	// Each sees all of it in order, or is told that it is too late.
 	for i, resp := range watches {
 		if err := readToTheLast(resp.Body, rounds-1); err != nil {
