@@ -340,6 +340,41 @@ func TestDefinitionIsDescribed(t *testing.T) {
 	}
 }
 
+// A definition may be in a version that Kubernetes serves itself: the document has
+// both, and goes back to what it was.
+func TestDefinitionInABuiltInVersion(t *testing.T) {
+	_, p := started(t, "built-in-version")
+	const path, own, others = "/openapi/v3/apis/node.k8s.io/v1", "/apis/node.k8s.io/v1/gadgets", "/apis/node.k8s.io/v1/runtimeclasses/{name}"
+	described := func() (d document, tag string) {
+		a := p.want(t, http.StatusOK, call{path: path, accept: "application/json"}, &d)
+		return d, a.header.Get("Etag")
+	}
+	before, tag := described()
+	p.want(t, http.StatusCreated, call{method: "POST", path: definitions, body: `
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: gadgets.node.k8s.io, annotations: {api-approved.kubernetes.io: "unapproved, experimental"}}
+spec:
+  group: node.k8s.io
+  scope: Cluster
+  names: {plural: gadgets, kind: Gadget}` + gadget}, nil)
+	eventually(t, "gadgets are served", func() bool { return p.do(t, call{path: own}).code == http.StatusOK })
+	both, tagOfBoth := described()
+	if both.Paths[own] == nil || both.Paths[others] == nil || tagOfBoth == tag || len(both.Paths) <= len(before.Paths) {
+		t.Errorf("%d paths by tag %s, %d by %s before", len(both.Paths), tagOfBoth, len(before.Paths), tag)
+	}
+	for _, model := range []string{"io.k8s.node.v1.Gadget", "io.k8s.node.v1.GadgetList", "io.k8s.api.node.v1.RuntimeClass"} {
+		if _, ok := both.Components.Schemas[model]; !ok {
+			t.Errorf("no schema %s", model)
+		}
+	}
+	p.want(t, http.StatusOK, call{method: "DELETE", path: definitions + "/gadgets.node.k8s.io"}, nil)
+	eventually(t, "gadgets are gone", func() bool { return p.do(t, call{path: own}).code == http.StatusNotFound })
+	if after, again := described(); again != tag || after.Paths[own] != nil {
+		t.Errorf("described by tag %s afterwards, by %s before", again, tag)
+	}
+}
+
 // Objects of two versions are shown in either, converted by the webhook of the
 // definition (documentation: "Versions in CustomResourceDefinitions").
 func TestConversionByWebhook(t *testing.T) {

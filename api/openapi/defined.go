@@ -98,10 +98,12 @@ func (d *Defined) V3() map[string]Document {
 	all := make(map[string]Document, len(base)+len(groups))
 	maps.Copy(all, base)
 	for root, served := range groups {
-		if _, built := base[root]; built {
-			continue // a definition in a group of Kubernetes' own: not described
+		built, ours := base[root]
+		if ours && strings.Count(root, "/") < 2 {
+			continue // the group is described already, as such
 		}
 		h := sha512.New()
+		io.WriteString(h, built.Hash)
 		for _, s := range served {
 			io.WriteString(h, s.Version.Revision)
 		}
@@ -110,14 +112,20 @@ func (d *Defined) V3() map[string]Document {
 			all[root] = had
 			continue
 		}
-		all[root] = Document{Hash: hash, make: sync.OnceValues(func() ([]byte, error) { return buildV3(root, served) })}
+		all[root] = Document{Hash: hash, make: sync.OnceValues(func() ([]byte, error) {
+			if !ours {
+				return buildV3(root, served, nil)
+			}
+			return buildV3(root, served, &built)
+		})}
 	}
 	d.v3, d.made = all, nil
 	return all
 }
 
-// buildV3 makes one document.
-func buildV3(root string, served []*api.Served) ([]byte, error) {
+// buildV3 makes one document. built is what there is of kinds of the same version
+// that have Go types, or nil.
+func buildV3(root string, served []*api.Served, built *Document) ([]byte, error) {
 	doc := &spec3.OpenAPI{Version: "3.0.0", Info: info, Components: &spec3.Components{}, Paths: &spec3.Paths{Paths: map[string]*spec3.Path{}}}
 	var mine []paths.Path
 	for _, p := range paths.Of(served, func(string) bool { return false }) {
@@ -154,10 +162,58 @@ func buildV3(root string, served []*api.Served) ([]byte, error) {
 	if whole["components"], err = with(whole["components"], common, text); err != nil {
 		return nil, err
 	}
+	if built != nil {
+		if err := join(whole, *built); err != nil {
+			return nil, err
+		}
+	}
 	if text, err = json.Marshal(whole); err != nil {
 		return nil, err
 	}
 	return zipped(func(w io.Writer) error { _, err := w.Write(text); return err })
+}
+
+// join adds the paths and components of a document to another one's; where both
+// have something the added one counts.
+func join(into map[string]json.RawMessage, doc Document) error {
+	r, err := doc.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	more := map[string]json.RawMessage{}
+	if err := json.NewDecoder(r).Decode(&more); err != nil {
+		return err
+	}
+	for part, depth := range map[string]int{"paths": 1, "components": 2} {
+		if into[part], err = joinMembers(into[part], more[part], depth); err != nil {
+			return fmt.Errorf("join the %s of two documents: %w", part, err)
+		}
+	}
+	return nil
+}
+
+// joinMembers joins two objects of JSON, and those that are members of both down
+// to a depth.
+func joinMembers(into, more json.RawMessage, depth int) (json.RawMessage, error) {
+	if depth == 0 || len(into) == 0 {
+		return more, nil
+	}
+	a, b := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	if err := json.Unmarshal(into, &a); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(more, &b); err != nil {
+		return nil, err
+	}
+	for name := range b {
+		joined, err := joinMembers(a[name], b[name], depth-1)
+		if err != nil {
+			return nil, err
+		}
+		a[name] = joined
+	}
+	return json.Marshal(a)
 }
 
 var info = &spec.Info{InfoProps: spec.InfoProps{Title: "Hansa", Version: "v1.37.2"}}
