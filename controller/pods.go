@@ -1,6 +1,7 @@
 package controller
 
 import (
+	"cmp"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -96,11 +97,26 @@ func ReadySince(p *corev1.Pod) time.Time {
 	return time.Time{}
 }
 
-// Restarts is how often the pod's container that was restarted most was.
-func Restarts(p *corev1.Pod) int32 {
-	most := int32(0)
+// MoreRestarts compares two pods of which the one whose containers were restarted
+// more often comes first; of sidecars only if the others do not tell them apart.
+func MoreRestarts(a, b *corev1.Pod) int {
+	mainA, sidecarA := restarts(a)
+	mainB, sidecarB := restarts(b)
+	return cmp.Or(cmp.Compare(mainB, mainA), cmp.Compare(sidecarB, sidecarA))
+}
+
+// restarts is how often the container and the sidecar that were restarted most
+// were.
+func restarts(p *corev1.Pod) (main, sidecar int32) {
 	for _, c := range p.Status.ContainerStatuses {
-		most = max(most, c.RestartCount)
+		main = max(main, c.RestartCount)
 	}
-	return most
+	for _, s := range p.Status.InitContainerStatuses {
+		for _, c := range p.Spec.InitContainers {
+			if c.Name == s.Name && c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+				sidecar = max(sidecar, s.RestartCount)
+			}
+		}
+	}
+	return main, sidecar
 }

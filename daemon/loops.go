@@ -60,6 +60,17 @@ const (
 // defined meanwhile.
 var ofEveryKind = []string{definition.Name, dependencies.Name, disruption.Name, "generic-garbage-collector", "namespace-controller", "resourcequota-controller"}
 
+// eventSources are the names by which loops are known in events, where those are
+// not the names of their identities.
+var eventSources = map[string]string{
+	disruption.Name:                     "controllermanager",
+	"endpointslice-controller":          "endpoint-slice-controller",
+	"endpointslicemirroring-controller": "endpoint-slice-mirroring-controller",
+	"generic-garbage-collector":         "garbage-collector-controller",
+	"resource-claim-controller":         "resource_claim",
+	"service-cidrs-controller":          "service-cidr-controller",
+}
+
 type (
 	door = client.Interface
 	told = events.Recorder
@@ -83,7 +94,11 @@ func newLoops(l *lifecycle, p *controlPlane, log *slog.Logger) *loops {
 // metrics.
 func (s *loops) runAs(c door, name, queue string, workers int, build func(door, told) loop) {
 	clk := clock.RealClock{}
-	recorder := events.New(c, clk, name, "", s.log)
+	source := name
+	if theirs, differs := eventSources[name]; differs {
+		source = theirs
+	}
+	recorder := events.New(c, clk, source, "", s.log)
 	s.l.run(name+" events", recorder.Run)
 	runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: s.log, Workers: workers, Metrics: s.metrics, Queue: queue}
 	if slices.Contains(ofEveryKind, name) {

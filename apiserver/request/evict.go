@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
@@ -28,24 +29,33 @@ import (
 //	pod is not ready, and its budget lets such go ──▶ delete, if it still is so
 //	otherwise ──▶ take one from the budget's allowance, then delete
 func (h *Handler) evict(ctx context.Context, info *Info, _ api.Object, body runtime.Object, dryRun bool) (runtime.Object, error) {
-	opts := body.(*policyv1.Eviction).DeleteOptions
+	eviction := body.(*policyv1.Eviction)
+	if eviction.Name != info.Name {
+		return nil, apierrors.NewBadRequest("name in URL does not match name in Eviction object")
+	}
+	opts := eviction.DeleteOptions
 	if opts == nil {
 		opts = &metav1.DeleteOptions{}
+	}
+	if ptr.Deref(opts.IgnoreStoreReadErrorWithClusterBreakingPotential, false) {
+		return nil, apierrors.NewInvalid(policyv1.SchemeGroupVersion.WithKind("Eviction").GroupKind(), info.Name, field.ErrorList{
+			field.Invalid(field.NewPath("deleteOptions", "ignoreStoreReadErrorWithClusterBreakingPotential"), true, "can not be set for pod eviction, try after removing the option"),
+		})
 	}
 	if dryRun {
 		opts.DryRun = []string{metav1.DryRunAll}
 	}
 	main := *info
 	main.Subresource = ""
-	e := &eviction{h: h, info: &main, opts: opts}
+	e := &evicting{h: h, info: &main, opts: opts}
 	if err := e.run(ctx); err != nil {
 		return nil, err
 	}
 	return success(http.StatusCreated), nil
 }
 
-// eviction is one eviction on its way.
-type eviction struct {
+// evicting is one eviction on its way.
+type evicting struct {
 	h    *Handler
 	info *Info // of the pod
 	opts *metav1.DeleteOptions
@@ -54,7 +64,7 @@ type eviction struct {
 // evictionTries bounds how often a pod may change while it is being evicted.
 const evictionTries = 20
 
-func (e *eviction) run(ctx context.Context) error {
+func (e *evicting) run(ctx context.Context) error {
 	given := e.opts.Preconditions != nil && e.opts.Preconditions.ResourceVersion != nil
 	var pod *corev1.Pod
 	for range evictionTries {
@@ -117,7 +127,7 @@ func sparesUnready(b *policyv1.PodDisruptionBudget) bool {
 }
 
 // budgetOf is the budget that selects a pod, or nil.
-func (e *eviction) budgetOf(ctx context.Context, pod *corev1.Pod) (*policyv1.PodDisruptionBudget, error) {
+func (e *evicting) budgetOf(ctx context.Context, pod *corev1.Pod) (*policyv1.PodDisruptionBudget, error) {
 	row := e.h.Registry.Must(policyv1.GroupName, "poddisruptionbudgets")
 	list, err := e.h.Store.List(ctx, store.Query{Resource: row, Namespace: pod.Namespace}, store.ListOptions{})
 	if err != nil {
@@ -143,7 +153,7 @@ func (e *eviction) budgetOf(ctx context.Context, pod *corev1.Pod) (*policyv1.Pod
 
 // take notes in a budget that the pod goes, if it allows that. One that is noted
 // already, by another eviction of it, costs nothing more.
-func (e *eviction) take(ctx context.Context, budget *policyv1.PodDisruptionBudget, pod *corev1.Pod) error {
+func (e *evicting) take(ctx context.Context, budget *policyv1.PodDisruptionBudget, pod *corev1.Pod) error {
 	status := &Info{
 		User: e.info.User, Verb: "update", Namespace: budget.Namespace, Name: budget.Name, Subresource: "status",
 		Served: e.h.Registry.ByGVR(policyv1.SchemeGroupVersion.WithResource("poddisruptionbudgets")),
@@ -188,7 +198,7 @@ const takenFor = 2 * time.Minute
 
 // taken says whether a budget has let this very pod go, and not another one of
 // its name.
-func (e *eviction) taken(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
+func (e *evicting) taken(b *policyv1.PodDisruptionBudget, pod *corev1.Pod) bool {
 	at, ok := b.Status.DisruptedPods[pod.Name]
 	return ok && at.After(pod.CreationTimestamp.Time) && e.h.now().Sub(at.Time) < takenFor
 }
@@ -248,7 +258,7 @@ func processing(name string) error {
 
 // delete deletes the pod, which says from then on why. seen, if not empty, is
 // the only version of it that may go.
-func (e *eviction) delete(ctx context.Context, seen string) error {
+func (e *evicting) delete(ctx context.Context, seen string) error {
 	d := &deletion{h: e.h, info: e.info, opts: e.opts.DeepCopy(), admitted: true}
 	if seen != "" {
 		if d.opts.Preconditions == nil {

@@ -293,3 +293,20 @@ func TestBudgetsAreNotAsked(t *testing.T) {
 		}
 	}
 }
+
+func TestEvictionsThatAreRefused(t *testing.T) {
+	f := evictFixture(t, true)
+	if err := f.evict(&metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: ptr.To(true)}); !apierrors.IsInvalid(err) ||
+		!strings.Contains(err.Error(), "can not be set for pod eviction, try after removing the option") {
+		t.Errorf("an unsafe one: %v", err)
+	}
+	info := requesttest.Info("create", "v1", "pods", "default", "p")
+	info.Subresource = "eviction"
+	_, err := f.Create(t.Context(), info, request.Body{Object: &policyv1.Eviction{}}, &metav1.CreateOptions{})
+	if !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "name in URL does not match name in Eviction object") {
+		t.Errorf("one without a name: %v", err)
+	}
+	if f.evictedPod().DeletionTimestamp != nil {
+		t.Error("the pod goes")
+	}
+}

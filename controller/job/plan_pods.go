@@ -201,7 +201,7 @@ func missedLeast(a, b *corev1.Pod) int {
 		cmp.Compare(phases[a.Status.Phase], phases[b.Status.Phase]),
 		controller.First(!podstate.Ready(a), !podstate.Ready(b)),
 		controller.ReadySince(b).Compare(controller.ReadySince(a)),
-		cmp.Compare(controller.Restarts(b), controller.Restarts(a)),
+		controller.MoreRestarts(a, b),
 		b.CreationTimestamp.Compare(a.CreationTimestamp.Time),
 		cmp.Compare(a.Name, b.Name),
 	)

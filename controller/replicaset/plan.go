@@ -60,9 +60,9 @@ func rank(pods []*corev1.Pod, onNode map[string]int, now time.Time) {
 			controller.First(!podstate.Ready(a), !podstate.Ready(b)),
 			cmp.Compare(deletionCost(a), deletionCost(b)),
 			cmp.Compare(onNode[b.Spec.NodeName], onNode[a.Spec.NodeName]),
-			cmp.Compare(bucket(controller.ReadySince(a), now), bucket(controller.ReadySince(b), now)),
-			cmp.Compare(controller.Restarts(b), controller.Restarts(a)),
-			cmp.Compare(bucket(a.CreationTimestamp.Time, now), bucket(b.CreationTimestamp.Time, now)),
+			later(a, b, controller.ReadySince(a), controller.ReadySince(b), now),
+			controller.MoreRestarts(a, b),
+			later(a, b, a.CreationTimestamp.Time, b.CreationTimestamp.Time, now),
 			cmp.Compare(a.UID, b.UID),
 		)
 	})
@@ -86,8 +86,17 @@ func deletionCost(p *corev1.Pod) int {
 	return int(n)
 }
 
-// bucket is the age's order of magnitude: among pods of like age, chance (their
-// uid) decides, so that one failure domain filled last is not emptied first.
+// later compares two pods by times, of which the later comes first. Among times of
+// like age chance (the pods' uid) decides, so that one failure domain filled last
+// is not emptied first.
+func later(a, b *corev1.Pod, ofA, ofB, now time.Time) int {
+	if ofA.Equal(ofB) {
+		return 0
+	}
+	return cmp.Or(cmp.Compare(bucket(ofA, now), bucket(ofB, now)), cmp.Compare(a.UID, b.UID))
+}
+
+// bucket is the age's order of magnitude.
 func bucket(t, now time.Time) int {
 	age := now.Sub(t)
 	if t.IsZero() || age <= 0 {

@@ -55,6 +55,10 @@ func pod(name string, words ...string) *corev1.Pod {
 			p.Annotations[corev1.PodDeletionCost] = value
 		case "restarts":
 			p.Status.ContainerStatuses = []corev1.ContainerStatus{{RestartCount: int32(len(value))}}
+		case "sidecar":
+			always := corev1.ContainerRestartPolicyAlways
+			p.Spec.InitContainers = []corev1.Container{{Name: "init"}, {Name: "side", RestartPolicy: &always}}
+			p.Status.InitContainerStatuses = []corev1.ContainerStatus{{Name: "init", RestartCount: 9}, {Name: "side", RestartCount: int32(len(value))}}
 		case "going":
 			at := metav1.NewTime(now)
 			p.DeletionTimestamp = &at
@@ -92,6 +96,8 @@ func TestRank(t *testing.T) {
 		{"ready for a short time", pod("z", "ready=10s"), pod("a")},
 		{"ready for about as long: chance", pod("a", "ready=60m"), pod("z", "ready=59m")},
 		{"restarted often", pod("z", "restarts=xxx"), pod("a", "restarts=x")},
+		{"a sidecar restarted often", pod("z", "restarts=x", "sidecar=xx"), pod("a", "restarts=x", "sidecar=x")},
+		{"chance before restarts", pod("a", "ready=60m"), pod("z", "ready=59m", "restarts=xxx")},
 		{"young", pod("z", "created=10s"), pod("a")},
 		{"of about the same age: chance", pod("a", "created=60m"), pod("z", "created=59m")},
 		{"a cost that is no number is none", pod("a", "cost=x"), pod("z")},
