@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,6 +16,24 @@ import (
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/scheduler/core"
 )
+
+// disruptionBudgets are all that there are, as far as their selectors can be read.
+func (s *Scheduler) disruptionBudgets() []core.Budget {
+	var out []core.Budget
+	for o := range s.view.List(s.budgets, "") {
+		b := o.(*policyv1.PodDisruptionBudget)
+		selector, err := metav1.LabelSelectorAsSelector(b.Spec.Selector)
+		if err != nil {
+			continue
+		}
+		counted := map[string]bool{}
+		for name := range b.Status.DisruptedPods {
+			counted[name] = true
+		}
+		out = append(out, core.Budget{Namespace: b.Namespace, Selector: selector, Allowed: b.Status.DisruptionsAllowed, Counted: counted})
+	}
+	return out
+}
 
 // evict makes room for a pod. Until all is written the pod is not tried again,
 // lest it asks for more victims; when they are gone, that wakes it.

@@ -25,6 +25,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
@@ -60,7 +61,7 @@ type Scheduler struct {
 	clock  clock.WithTicker
 	log    *slog.Logger
 
-	pods, nodes, namespaces, services, replicaSets *api.Resource
+	pods, nodes, namespaces, services, replicaSets, budgets *api.Resource
 
 	inbox   inbox
 	writer  *writer
@@ -79,7 +80,7 @@ func New(c Config) *Scheduler {
 	s := &Scheduler{
 		client: c.Client, view: c.Client.View(), events: c.Events, clock: c.Clock, log: c.Log,
 		pods: r.Must("", "pods"), nodes: r.Must("", "nodes"), namespaces: r.Must("", "namespaces"),
-		services: r.Must("", "services"), replicaSets: r.Must("apps", "replicasets"),
+		services: r.Must("", "services"), replicaSets: r.Must("apps", "replicasets"), budgets: r.Must(policyv1.GroupName, "poddisruptionbudgets"),
 		cluster: core.NewCluster(), queue: newQueue(), owners: newOwners(), assigned: map[api.Key]types.UID{},
 	}
 	if c.Metrics == nil {
@@ -106,7 +107,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		})
 		defer cancel()
 	}
-	if err := s.view.WaitSynced(ctx, append(sources, s.replicaSets)...); err != nil {
+	if err := s.view.WaitSynced(ctx, append(sources, s.replicaSets, s.budgets)...); err != nil {
 		return err
 	}
 	// Subscriptions may still be telling what there was; the first decision must
@@ -205,7 +206,7 @@ func (s *Scheduler) helped(e core.Event) func(*core.Pending, core.Filter) bool {
 // refuse says why a pod has no node, and makes room for it if that is possible
 // and right.
 func (s *Scheduler) refuse(it *item, r *core.Refusal, now time.Time) {
-	preemption := s.cluster.Preempt(it.pending, r)
+	preemption := s.cluster.Preempt(it.pending, r, s.disruptionBudgets)
 	s.metrics.preemptions.Inc()
 	message := r.Message
 	if preemption.Message != "" {

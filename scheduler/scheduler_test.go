@@ -12,6 +12,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -376,6 +377,31 @@ func TestPreemption(t *testing.T) {
 		b.wantNode("thief", "n")
 		if n := b.get("high").Status.NominatedNodeName; n != "" {
 			t.Errorf("high is still nominated to %q", n)
+		}
+	})
+}
+
+// "PodDisruptionBudget is supported, but not guaranteed".
+func TestPreemptionSparesBudgets(t *testing.T) {
+	run(t, func(b *bench) {
+		budget := &policyv1.PodDisruptionBudget{
+			ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "default"},
+			Spec:       policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "guarded"}}},
+		}
+		if _, err := b.client.Create(t.Context(), b.client.Registry().Must("policy", "poddisruptionbudgets"), budget, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		b.node("n", 2)
+		b.start()
+		b.pod("guarded", "1", prioritized(1), func(p *corev1.Pod) { p.Labels = map[string]string{"app": "guarded"} })
+		b.pod("free", "1", prioritized(5))
+		b.pod("high", "1", prioritized(10))
+		if b.get("free").DeletionTimestamp == nil || b.get("guarded").DeletionTimestamp != nil {
+			t.Error("the wrong pod goes")
+		}
+		b.pod("highest", "1", prioritized(20))
+		if b.get("guarded").DeletionTimestamp == nil {
+			t.Error("where there is no other way the budget is not broken")
 		}
 	})
 }

@@ -24,6 +24,8 @@ type Preemption struct {
 type Eviction struct {
 	Node    string
 	Victims []*Pod // the most important first; some may be on their way already
+	// Beyond is how many of them a disruption budget cannot spare.
+	Beyond int
 }
 
 // How many nodes preemption compares: a tenth of them, but at least a hundred.
@@ -33,8 +35,9 @@ const (
 )
 
 // Preempt looks for pods of lower priority whose eviction would let in a pod
-// that Choose refused.
-func (c *Cluster) Preempt(p *Pending, r *Refusal) Preemption {
+// that Choose refused. budgets are asked for once it is sure that some may have
+// to go.
+func (c *Cluster) Preempt(p *Pending, r *Refusal, budgets func() []Budget) Preemption {
 	if c.Nodes() == 0 {
 		return Preemption{Keep: true}
 	}
@@ -50,7 +53,7 @@ func (c *Cluster) Preempt(p *Pending, r *Refusal) Preemption {
 	}
 	cl := c.classOf(p)
 	why := map[string]int{}
-	candidates := c.candidates(cl, p, r.mayFree, why)
+	candidates := c.candidates(cl, p, r.mayFree, why, budgets)
 	if len(candidates) > 0 {
 		return Preemption{Eviction: pick(candidates)}
 	}
@@ -84,10 +87,11 @@ func beingPreempted(p *corev1.Pod) bool {
 
 // candidates tries slots, not always the same ones first, and counts why those
 // that would not do would not.
-func (c *Cluster) candidates(cl *class, p *Pending, slots []int, why map[string]int) []*Eviction {
+func (c *Cluster) candidates(cl *class, p *Pending, slots []int, why map[string]int, budgets func() []Budget) []*Eviction {
 	if len(slots) == 0 {
 		return nil
 	}
+	guards := budgets()
 	enough := max(fewestCandidates, len(slots)/candidatesFraction)
 	start := c.firstCandidate % len(slots)
 	var out []*Eviction
@@ -97,12 +101,12 @@ func (c *Cluster) candidates(cl *class, p *Pending, slots []int, why map[string]
 		}
 		slot := slots[(start+i)%len(slots)]
 		c.firstCandidate++
-		victims, reasons := c.victims(cl, p, slot)
+		e, reasons := c.victims(cl, p, slot, guards)
 		for _, r := range reasons {
 			why[r]++
 		}
-		if len(reasons) == 0 && len(victims) > 0 {
-			out = append(out, &Eviction{Node: c.names[slot], Victims: victims})
+		if len(reasons) == 0 && len(e.Victims) > 0 {
+			out = append(out, e)
 		}
 	}
 	return out
@@ -110,7 +114,7 @@ func (c *Cluster) candidates(cl *class, p *Pending, slots []int, why map[string]
 
 // victims finds the least important pods of a slot that must go for p to fit. It
 // changes nothing in the end.
-func (c *Cluster) victims(cl *class, p *Pending, slot int) (victims []*Pod, reasons []string) {
+func (c *Cluster) victims(cl *class, p *Pending, slot int, budgets []Budget) (e *Eviction, reasons []string) {
 	var lower []*Pod
 	for _, o := range c.on[slot] {
 		if o.Priority() < p.Priority() {
@@ -120,14 +124,18 @@ func (c *Cluster) victims(cl *class, p *Pending, slot int) (victims []*Pod, reas
 	if len(lower) == 0 {
 		return nil, []string{reasonNoVictims}
 	}
+	e = &Eviction{Node: c.names[slot]}
 	c.suppose(cl, slot, lower, -1, func() {
 		var v Verdict
 		if c.dynamicRefusal(cl, p, slot, &v); v.Refused != 0 {
 			reasons = v.Reasons
 			return
 		}
-		// As many as possible stay, the most important first.
+		// As many as possible stay: those that a budget cannot spare, and the most
+		// important, first.
 		slices.SortStableFunc(lower, byImportance)
+		guarded := beyond(lower, budgets)
+		guardedFirst(lower, guarded)
 		var stay []*Pod
 		for _, o := range lower {
 			c.supposeOne(cl, slot, o, 1)
@@ -136,13 +144,17 @@ func (c *Cluster) victims(cl *class, p *Pending, slot int) (victims []*Pod, reas
 				continue
 			}
 			c.supposeOne(cl, slot, o, -1)
-			victims = append(victims, o)
+			e.Victims = append(e.Victims, o)
+			if guarded[o] {
+				e.Beyond++
+			}
 		}
+		slices.SortStableFunc(e.Victims, byImportance)
 		for _, o := range stay {
 			c.supposeOne(cl, slot, o, -1)
 		}
 	})
-	return victims, reasons
+	return e, reasons
 }
 
 func (c *Cluster) fitsSupposed(cl *class, p *Pending, slot int) bool {
@@ -165,12 +177,13 @@ func started(p *Pod) int64 {
 	return math.MaxInt64
 }
 
-// pick chooses the eviction that hurts least: whose most important victim is
-// least important, then the smallest sum of priorities, then the fewest victims,
+// pick chooses the eviction that hurts least: that goes least beyond budgets, then
+// the one whose most important victim is least important, then the smallest sum of priorities, then the fewest victims,
 // then the one whose most important victims began to run last.
 func pick(candidates []*Eviction) *Eviction {
 	return slices.MinFunc(candidates, func(a, b *Eviction) int {
 		return cmp.Or(
+			cmp.Compare(a.Beyond, b.Beyond),
 			cmp.Compare(a.Victims[0].Priority(), b.Victims[0].Priority()),
 			cmp.Compare(a.sum(), b.sum()),
 			cmp.Compare(len(a.Victims), len(b.Victims)),

@@ -119,7 +119,7 @@ func TestPreemptionMakesRoom(t *testing.T) {
 			return
 		}
 		before := printAll(w.c.Explain(p))
-		plan := w.c.Preempt(p, refusal)
+		plan := w.c.Preempt(p, refusal, func() []Budget { return nil })
 		if after := printAll(w.c.Explain(p)); after != before {
 			t.Fatalf("looking for victims changed\n%s\ninto\n%s", before, after)
 		}

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 )
@@ -27,6 +28,7 @@ var update = flag.Bool("update", false, "write what scripts print into testdata"
 //	pod NAME [cpu=1 memory=1Gi KEY=AMOUNT priority=N label.KEY=VALUE port=80 on=NODE image=NAME]
 //	schedule NAME...    place pods, or say why not
 //	explain NAME        what is found about each node
+//	budget APP [allows=N counted=POD]  guards the pods of a label app
 //	preempt NAME        who would have to go
 //	nominate NAME NODE  promise a node
 //	remove NAME...      pods go
@@ -58,6 +60,8 @@ type script struct {
 	c    *Cluster
 	pods map[string]*corev1.Pod
 	out  strings.Builder
+
+	budgets []Budget
 }
 
 func runScript(t *testing.T, text string) string {
@@ -117,7 +121,7 @@ func (s *script) command(words []string, more string) {
 		if node != "" {
 			s.t.Fatalf("pod %s fits on %s", words[1], node)
 		}
-		plan := s.c.Preempt(p, refusal)
+		plan := s.c.Preempt(p, refusal, func() []Budget { return s.budgets })
 		if plan.Eviction == nil {
 			fmt.Fprintf(&s.out, "%s: %s %s\n", words[1], refusal.Message, plan.Message)
 			return
@@ -127,6 +131,8 @@ func (s *script) command(words []string, more string) {
 			fmt.Fprintf(&s.out, " %s", v.Object.Name)
 		}
 		fmt.Fprintln(&s.out)
+	case "budget":
+		s.budget(words[1], words[2:])
 	case "nominate":
 		s.c.Nominate(NewPod(s.pods[words[1]]), words[2])
 	case "remove":
@@ -136,6 +142,26 @@ func (s *script) command(words []string, more string) {
 	default:
 		s.t.Fatalf("unknown command %q", words)
 	}
+}
+
+// budget guards the pods of an app, of which so many may go; others are counted
+// already.
+func (s *script) budget(app string, words []string) {
+	b := Budget{Namespace: "default", Selector: labels.SelectorFromSet(labels.Set{"app": app}), Counted: map[string]bool{}}
+	for _, w := range words {
+		key, value, _ := strings.Cut(w, "=")
+		switch key {
+		case "allows":
+			n, err := strconv.ParseInt(value, 10, 32)
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			b.Allowed = int32(n)
+		case "counted":
+			b.Counted[value] = true
+		}
+	}
+	s.budgets = append(s.budgets, b)
 }
 
 func (s *script) node(name string, words []string, more string) *corev1.Node {
