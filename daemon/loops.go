@@ -38,6 +38,7 @@ import (
 	"hansa.dev/hansa/controller/replicaset"
 	"hansa.dev/hansa/controller/resourceclaim"
 	"hansa.dev/hansa/controller/resourcequota"
+	"hansa.dev/hansa/controller/rollback"
 	"hansa.dev/hansa/controller/rootca"
 	"hansa.dev/hansa/controller/serviceaccount"
 	"hansa.dev/hansa/controller/servicecidr"
@@ -151,6 +152,7 @@ func (s *loops) startManager() {
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
 	run("replication-controller", "replicationmanager", 5, func(c door, r told) loop { return replicaset.NewReplication(c, r) })
 	run("statefulset-controller", "statefulset", 5, func(c door, r told) loop { return statefulset.New(c, r) })
+	run(rollback.Name, "rollback_deployments", 2, func(c door, r told) loop { return rollback.NewDeployments(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })

@@ -16,6 +16,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/pod"
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 func daemonSet() *api.Resource {
@@ -40,17 +41,19 @@ func daemonSet() *api.Resource {
 		}),
 		PrepareUpdate: onUpdate(prepareDaemonSetUpdate),
 		Validate: validates(func(ds *appsv1.DaemonSet) field.ErrorList {
-			return append(validateDaemonSet(&ds.Spec, nil), validateTemplateGeneration(ds)...)
+			errs := append(validateDaemonSet(&ds.Spec, nil), validateTemplateGeneration(ds)...)
+			return append(errs, onfailure.Validate(ds.Annotations, nil, "")...)
 		}),
 		ValidateUpdate: validatesUpdate(func(ds, old *appsv1.DaemonSet) field.ErrorList {
 			errs := append(validateDaemonSet(&ds.Spec, &old.Spec), validateTemplateGeneration(ds)...)
+			errs = append(errs, onfailure.Validate(ds.Annotations, old.Annotations, "")...)
 			return append(errs, unchanged(ds.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		}),
 		Warnings: warns(func(ds, old *appsv1.DaemonSet) []string {
 			if old != nil && equality.Semantic.DeepEqual(ds.Spec.Template, old.Spec.Template) {
-				return nil
+				return onfailure.Warnings(ds.Annotations)
 			}
-			return warnTemplate(&ds.Spec.Template)
+			return append(warnTemplate(&ds.Spec.Template), onfailure.Warnings(ds.Annotations)...)
 		}),
 		Inert:                    "no controller makes pods of it",
 		ResetFields:              resets(gv, "status"),

@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/pod"
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 func deployment() *api.Resource {
@@ -38,20 +40,20 @@ func deployment() *api.Resource {
 		}),
 		PrepareUpdate: onUpdate(prepareDeploymentUpdate),
 		Validate: validates(func(d *appsv1.Deployment) field.ErrorList {
-			return validateDeployment(&d.Spec, nil)
+			return append(validateDeployment(&d.Spec, nil), onfailure.Validate(d.Annotations, nil, deploymentDeadline)...)
 		}),
 		ValidateUpdate: validatesUpdate(func(d, old *appsv1.Deployment) field.ErrorList {
-			return append(validateDeployment(&d.Spec, &old.Spec),
-				unchanged(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+			errs := append(validateDeployment(&d.Spec, &old.Spec), onfailure.Validate(d.Annotations, old.Annotations, deploymentDeadline)...)
+			return append(errs, unchanged(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		}),
 		Warnings: warns(func(d, old *appsv1.Deployment) []string {
 			if old == nil {
-				return append(warnPodName(d.Name), warnTemplate(&d.Spec.Template)...)
+				return slices.Concat(warnPodName(d.Name), warnTemplate(&d.Spec.Template), onfailure.Warnings(d.Annotations))
 			}
 			if d.Generation == old.Generation {
 				return nil
 			}
-			return warnTemplate(&d.Spec.Template)
+			return append(warnTemplate(&d.Spec.Template), onfailure.Warnings(d.Annotations)...)
 		}),
 		ResetFields:              resets(gv, "status"),
 		AllowUnconditionalUpdate: true,
@@ -85,6 +87,9 @@ func deployment() *api.Resource {
 		},
 	})
 }
+
+// deploymentDeadline is the field that other kinds have an annotation for.
+const deploymentDeadline = "spec.progressDeadlineSeconds"
 
 func defaultDeployment(d *appsv1.Deployment) {
 	spec := &d.Spec

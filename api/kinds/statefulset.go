@@ -15,6 +15,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/pod"
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 func statefulSet() *api.Resource {
@@ -164,6 +165,7 @@ func warnStatefulSet(s, old *appsv1.StatefulSet) []string {
 			warnings = append(warnings, "spec.volumeClaimTemplates: pods wait for their claims, which are made, but nothing finds or makes a volume for them in this version of Hansa")
 		}
 	}
+	warnings = append(warnings, onfailure.Warnings(s.Annotations)...)
 	for i := range s.Spec.VolumeClaimTemplates {
 		at := field.NewPath("spec", "volumeClaimTemplates").Index(i)
 		if old != nil {

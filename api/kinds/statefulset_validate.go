@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api/pod"
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 // statefulSetCheck is one validation of a spec. On update, what cannot be
@@ -26,14 +27,14 @@ type statefulSetCheck struct {
 }
 
 func validateStatefulSet(s *appsv1.StatefulSet) field.ErrorList {
-	return statefulSetCheck{}.spec(&s.Spec, field.NewPath("spec"))
+	return append(statefulSetCheck{}.spec(&s.Spec, field.NewPath("spec")), onfailure.Validate(s.Annotations, nil, "")...)
 }
 
 func validateStatefulSetUpdate(s, old *appsv1.StatefulSet) field.ErrorList {
 	path := field.NewPath("spec")
 	check := statefulSetCheck{old: &old.Spec.Template, update: true}
 	check.skipTemplate = len(check.spec(&old.Spec, nil)) > 0
-	errs := check.spec(&s.Spec, path)
+	errs := append(check.spec(&s.Spec, path), onfailure.Validate(s.Annotations, old.Annotations, "")...)
 	errs = append(errs, unchanged(s.Spec.Selector, old.Spec.Selector, path.Child("selector"))...)
 	errs = append(errs, unchanged(s.Spec.VolumeClaimTemplates, old.Spec.VolumeClaimTemplates, path.Child("volumeClaimTemplates"))...)
 	errs = append(errs, unchanged(s.Spec.ServiceName, old.Spec.ServiceName, path.Child("serviceName"))...)

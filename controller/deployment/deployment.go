@@ -17,6 +17,7 @@ import (
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 var (
@@ -116,8 +117,7 @@ func (l *Loop) look(ctx context.Context, d *appsv1.Deployment) (snapshot, error)
 	if err != nil {
 		return snapshot{}, err
 	}
-	s := snapshot{d: d}
-	s.current, s.old = split(d, sets)
+	s := standIn(d, sets)
 	for _, rs := range s.old {
 		for o := range view.ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
 			if p := o.(*corev1.Pod); p.Status.Phase != corev1.PodFailed && p.Status.Phase != corev1.PodSucceeded {
@@ -126,6 +126,41 @@ func (l *Loop) look(ctx context.Context, d *appsv1.Deployment) (snapshot, error)
 		}
 	}
 	return s, nil
+}
+
+// standIn looks for the set that the deployment asks for, and for the one that is
+// rolled out instead where that one failed (design/rollback.md). What follows
+// then sees a deployment that asks for the latter.
+func standIn(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) snapshot {
+	s := snapshot{d: d}
+	s.current, s.old = split(d, sets)
+	if _, on := onfailure.Read(d.Annotations); !on || s.current == nil {
+		return s
+	}
+	if f := onfailure.FailureOf(s.current, revisionOf(s.current)); f != nil {
+		s.failed = failedText(f)
+		good, held := onfailure.Held(d, s.current, sets, func(rs *appsv1.ReplicaSet) int64 { return revisionOf(rs) })
+		if !held {
+			return s
+		}
+		instead := *d
+		instead.Spec.Template = good.Spec.Template
+		instead.Spec.Template.Labels = controller.WithoutHash(good.Spec.Template.Labels)
+		s.d, s.asked = &instead, s.current
+		s.current, s.old = split(s.d, sets)
+		return s
+	}
+	from, to := onfailure.Undone(d)
+	if to != s.current.Name {
+		return s
+	}
+	s.failed = failedPrefix + "was rolled back"
+	for _, rs := range s.old {
+		if f := onfailure.FailureOf(rs, revisionOf(rs)); f != nil && rs.Name == from {
+			s.failed = failedText(f)
+		}
+	}
+	return s
 }
 
 // refresh brings annotations and minReadySeconds of the current set up to date.

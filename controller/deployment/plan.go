@@ -8,6 +8,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/controller"
 )
 
 // snapshot is what a plan is made from. The objects in it are not written to.
@@ -16,6 +18,11 @@ type snapshot struct {
 	current *appsv1.ReplicaSet // nil: not made yet
 	old     []*appsv1.ReplicaSet
 	oldPods bool // pods of old sets are still there, ending ones too
+
+	// failed is what is to be said while a revision that was found to have failed
+	// is asked for, or was undone; asked is its set, if another stands in for it.
+	failed string
+	asked  *appsv1.ReplicaSet
 
 	// What became of the decision to make the current set; the status tells.
 	created  bool
@@ -233,9 +240,9 @@ func proportional(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) []scaling {
 			return int(size(b) - size(a))
 		}
 		if change > 0 {
-			return byAge(b, a) // growth goes to the newer first
+			return controller.ByAge(b, a) // growth goes to the newer first
 		}
-		return byAge(a, b)
+		return controller.ByAge(a, b)
 	})
 	var out []scaling
 	left := change
@@ -279,7 +286,7 @@ func surplus(s snapshot) []*appsv1.ReplicaSet {
 	}
 	var alive []*appsv1.ReplicaSet
 	for _, rs := range s.old {
-		if rs.DeletionTimestamp == nil {
+		if rs.DeletionTimestamp == nil && rs != s.asked {
 			alive = append(alive, rs)
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/controller"
 )
 
 var now = time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -204,12 +206,12 @@ func TestNames(t *testing.T) {
 	if len(a.Name) > 253 || a.Name == b.Name {
 		t.Errorf("names %s and %s", a.Name, b.Name)
 	}
-	if !sameTemplate(&a.Spec.Template, &d.Spec.Template) || !sameTemplate(&a.Spec.Template, &b.Spec.Template) {
+	if !controller.SameTemplate(&a.Spec.Template, &d.Spec.Template) || !controller.SameTemplate(&a.Spec.Template, &b.Spec.Template) {
 		t.Error("the label with the hash counts as a difference")
 	}
 	changed := d.Spec.Template.DeepCopy()
 	changed.Annotations = map[string]string{"kubectl.kubernetes.io/restartedAt": "now"}
-	if sameTemplate(changed, &d.Spec.Template) {
+	if controller.SameTemplate(changed, &d.Spec.Template) {
 		t.Error("a restart is no difference")
 	}
 }

@@ -1,7 +1,6 @@
 package deployment
 
 import (
-	"cmp"
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
@@ -12,13 +11,13 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 // Annotations that Deployments and their ReplicaSets carry; kubectl reads them.
@@ -37,37 +36,25 @@ var notCopied = map[string]bool{
 	desiredAnnotation:                  true,
 	maxAnnotation:                      true,
 	appsv1.DeprecatedRollbackTo:        true,
+	onfailure.GoodMark:                 true,
+	onfailure.FailedMark:               true,
+	onfailure.UndoneMark:               true,
+	onfailure.PausedMark:               true,
+	onfailure.StrategyMark:             true,
 }
 
 // split finds the set that has the deployment's template, the oldest of several,
 // and all others, the oldest first.
 func split(d *appsv1.Deployment, sets []*appsv1.ReplicaSet) (current *appsv1.ReplicaSet, old []*appsv1.ReplicaSet) {
-	slices.SortStableFunc(sets, byAge)
+	slices.SortStableFunc(sets, controller.ByAge)
 	for _, rs := range sets {
-		if current == nil && sameTemplate(&rs.Spec.Template, &d.Spec.Template) {
+		if current == nil && controller.SameTemplate(&rs.Spec.Template, &d.Spec.Template) {
 			current = rs
 		} else {
 			old = append(old, rs)
 		}
 	}
 	return current, old
-}
-
-func byAge(a, b *appsv1.ReplicaSet) int {
-	return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), strings.Compare(a.Name, b.Name))
-}
-
-// sameTemplate compares two templates but for the label that tells sets apart.
-func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
-	x, y := a.ObjectMeta, b.ObjectMeta
-	x.Labels, y.Labels = withoutHash(x.Labels), withoutHash(y.Labels)
-	return equality.Semantic.DeepEqual(x, y) && equality.Semantic.DeepEqual(a.Spec, b.Spec)
-}
-
-func withoutHash(m map[string]string) map[string]string {
-	m = maps.Clone(m)
-	delete(m, appsv1.DefaultDeploymentUniqueLabelKey)
-	return m
 }
 
 // templateHash names a template; collisions is how often the name was taken by

@@ -3,12 +3,15 @@ package deployment
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 // Reasons of conditions, those of Kubernetes; `kubectl rollout status` reads
@@ -73,6 +76,14 @@ func progressing(was, is *appsv1.DeploymentStatus) bool {
 		is.ReadyReplicas > was.ReadyReplicas || is.AvailableReplicas > was.AvailableReplicas
 }
 
+// failedPrefix begins what is said of a revision that failed, by which the loop
+// that found it out tells it from a deadline that passed.
+const failedPrefix = "Revision "
+
+func failedText(f *onfailure.Failure) string {
+	return fmt.Sprintf("%s%d failed: %s", failedPrefix, f.Revision, f.Message)
+}
+
 type conditions []appsv1.DeploymentCondition
 
 func (c conditions) get(kind appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
@@ -121,12 +132,23 @@ func (c *conditions) touch(kind appsv1.DeploymentConditionType, status corev1.Co
 // progress keeps the condition Progressing.
 func (c *conditions) progress(s snapshot, st *appsv1.DeploymentStatus, now time.Time) (after time.Duration) {
 	d := s.d
+	if s.failed != "" {
+		// A rollout of what failed is over; `kubectl rollout status` fails by this.
+		if was := c.get(appsv1.DeploymentProgressing); was == nil || was.Reason != reasonTimedOut || was.Message != s.failed {
+			c.touch(appsv1.DeploymentProgressing, corev1.ConditionFalse, reasonTimedOut, s.failed, now)
+		}
+		return 0
+	}
 	seconds := ptr.Deref(d.Spec.ProgressDeadlineSeconds, math.MaxInt32)
 	if seconds == math.MaxInt32 {
 		c.remove(appsv1.DeploymentProgressing)
 		return 0
 	}
 	was := c.get(appsv1.DeploymentProgressing)
+	if was != nil && was.Reason == reasonTimedOut && strings.HasPrefix(was.Message, failedPrefix) {
+		c.remove(appsv1.DeploymentProgressing) // that was about another revision
+		was = nil
+	}
 	paused := was != nil && was.Reason == reasonPaused
 	switch {
 	case was != nil && was.Reason == reasonTimedOut && d.Spec.Paused:

@@ -1,0 +1,173 @@
+package rollback
+
+import (
+	"strconv"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/onfailure"
+)
+
+// flavor is what is particular to a kind. Functions that write do so to an
+// object of their own.
+type flavor struct {
+	kind schema.GroupVersionKind
+	// look fills in what the workload and its revisions say, and answers with
+	// the objects that carry them.
+	look        func(w api.Object, s *snapshot) (map[*revision]api.Object, error)
+	ownersOfPod func(old, new api.Object) []api.Key
+	// undo puts the template of a revision back.
+	undo func(w, carrier api.Object) error
+	// suspend and resume stop pods from being replaced, and let it go on.
+	suspend, resume func(w api.Object)
+	conditionOf     func(w api.Object) *condition
+	setCondition    func(w api.Object, c *condition)
+}
+
+func resumedBy(mark string) (name string, resumed bool) {
+	return strings.CutSuffix(mark, resumedSuffix)
+}
+
+const (
+	revisionAnnotation = "deployment.kubernetes.io/revision"
+	causeAnnotation    = "kubernetes.io/change-cause"
+	// oursBegin is how messages begin by which the loop of Deployments tells of
+	// a revision that this one found to have failed.
+	oursBegin = "Revision "
+)
+
+// NewDeployments makes the loop of Deployments; it acts as the client's identity.
+func NewDeployments(c client.Interface, recorder events.Recorder) *Loop {
+	r := c.Registry()
+	l := &Loop{client: c, events: recorder, workloads: r.Must("apps", "deployments"), carriers: r.Must("apps", "replicasets"), pods: r.Must("", "pods")}
+	l.flavor = flavor{
+		kind:        appsv1.SchemeGroupVersion.WithKind("Deployment"),
+		look:        l.lookAtDeployment,
+		ownersOfPod: l.deploymentsOfPod,
+		undo:        undoDeployment,
+		suspend:     func(w api.Object) { w.(*appsv1.Deployment).Spec.Paused = true },
+		resume:      func(w api.Object) { w.(*appsv1.Deployment).Spec.Paused = false },
+		conditionOf: func(w api.Object) *condition {
+			for _, c := range w.(*appsv1.Deployment).Status.Conditions {
+				if c.Type == onfailure.ConditionType {
+					return &condition{c.Status, c.Reason, c.Message, c.LastTransitionTime.Time}
+				}
+			}
+			return nil
+		},
+		setCondition: func(w api.Object, c *condition) {
+			st := &w.(*appsv1.Deployment).Status
+			kept := st.Conditions[:0]
+			for _, had := range st.Conditions {
+				if had.Type != onfailure.ConditionType {
+					kept = append(kept, had)
+				}
+			}
+			if st.Conditions = kept; c != nil {
+				at := metav1.NewTime(c.since)
+				st.Conditions = append(kept, appsv1.DeploymentCondition{
+					Type: onfailure.ConditionType, Status: c.status, Reason: c.reason, Message: c.message, LastUpdateTime: at, LastTransitionTime: at,
+				})
+			}
+		},
+	}
+	return l
+}
+
+func (l *Loop) deploymentsOfPod(old, new api.Object) []api.Key {
+	p := new
+	if p == nil {
+		p = old
+	}
+	ref := metav1.GetControllerOfNoCopy(p)
+	if ref == nil || ref.Kind != "ReplicaSet" {
+		return nil
+	}
+	rs := l.client.View().Get(l.carriers, api.Key{Namespace: p.GetNamespace(), Name: ref.Name})
+	if rs == nil {
+		return nil
+	}
+	return controller.KeysOfOwners(rs, nil, "Deployment", nil)
+}
+
+func numberOfSet(rs *appsv1.ReplicaSet) int64 {
+	n, err := strconv.ParseInt(rs.Annotations[revisionAnnotation], 10, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+func (l *Loop) lookAtDeployment(w api.Object, s *snapshot) (map[*revision]api.Object, error) {
+	d, view := w.(*appsv1.Deployment), l.client.View()
+	s.observed = d.Status.ObservedGeneration >= d.Generation
+	s.suspended = d.Spec.Paused
+	s.handsOff = d.Spec.Paused
+	s.desired, s.whole = ptr.Deref(d.Spec.Replicas, 1), true
+	s.minReady = time.Duration(d.Spec.MinReadySeconds) * time.Second
+	s.hasDeadline = true
+	for _, c := range d.Status.Conditions {
+		if c.Type == appsv1.DeploymentProgressing && c.Reason == reasonDeadline && !strings.HasPrefix(c.Message, oursBegin) {
+			s.expired = c.LastUpdateTime.Time
+		}
+	}
+	carriers := map[*revision]api.Object{}
+	var sets []*appsv1.ReplicaSet
+	for o := range view.ByIndex(l.carriers, api.IndexOwner, string(d.UID)) {
+		if controller.ControlledBy(o, d) && o.GetDeletionTimestamp() == nil {
+			sets = append(sets, o.(*appsv1.ReplicaSet))
+		}
+	}
+	asked := controller.SetWithTemplate(sets, &d.Spec.Template)
+	good, _ := onfailure.LastGood(sets, numberOfSet)
+	for _, rs := range sets {
+		r := revisionOf(rs, numberOfSet(rs))
+		carriers[r] = rs
+		for o := range view.ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
+			r.pods = append(r.pods, o.(*corev1.Pod))
+		}
+		for _, c := range rs.Status.Conditions {
+			if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
+				r.refused = &refusal{ptr.Deref(rs.Spec.Replicas, 1) - int32(len(r.pods)), c.LastTransitionTime.Time, c.Message}
+			}
+		}
+		if rs == asked {
+			s.asked = r
+			continue
+		}
+		if s.old = append(s.old, r); rs == good {
+			s.lastGood = r
+		}
+	}
+	return carriers, nil
+}
+
+// revisionOf is what the marks of a carrier say.
+func revisionOf(carrier api.Object, number int64) *revision {
+	return &revision{
+		name: carrier.GetName(), number: number,
+		good: onfailure.GoodAt(carrier, number), everGood: carrier.GetAnnotations()[onfailure.GoodMark] != "",
+		failed: onfailure.FailureOf(carrier, number),
+	}
+}
+
+// undoDeployment puts template and cause back, as `kubectl rollout undo` does.
+func undoDeployment(w, carrier api.Object) error {
+	d, rs := w.(*appsv1.Deployment), carrier.(*appsv1.ReplicaSet)
+	d.Spec.Template = *rs.Spec.Template.DeepCopy()
+	delete(d.Spec.Template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+	if delete(d.Annotations, causeAnnotation); rs.Annotations[causeAnnotation] != "" {
+		d.Annotations[causeAnnotation] = rs.Annotations[causeAnnotation]
+	}
+	return nil
+}
