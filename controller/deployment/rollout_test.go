@@ -2,11 +2,15 @@ package deployment
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
+
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 // cluster is a deployment with what the ReplicaSet loop and the agents make of
@@ -37,8 +41,7 @@ func (c *cluster) kept() int32 {
 
 // decide is a step of the loop.
 func (c *cluster) decide(r *rapid.T) {
-	s := snapshot{d: c.d}
-	s.current, s.old = split(c.d, c.sets)
+	s := standIn(c.d, c.sets)
 	for _, rs := range s.old {
 		s.oldPods = s.oldPods || c.pods[rs].all > 0
 	}
@@ -47,7 +50,7 @@ func (c *cluster) decide(r *rapid.T) {
 	dec := plan(s)
 	if dec.create {
 		c.made++
-		rs := setOf(c.d, c.made, dec.size, 0)
+		rs := setOf(s.d, c.made, dec.size, 0)
 		rs.Status, rs.Generation = appsv1.ReplicaSetStatus{}, 1
 		c.sets, c.pods[rs] = append(c.sets, rs), &pods{}
 	}
@@ -67,13 +70,27 @@ func (c *cluster) decide(r *rapid.T) {
 			r.Fatalf("a set with %d pods was removed", c.pods[gone].all)
 		}
 	}
-	c.d.Status, _ = status(snapshot{d: c.d, current: s.current, old: s.old}, now)
+	c.d.Status, _ = status(snapshot{d: s.d, failed: s.failed, current: s.current, old: s.old}, now)
 	if most := replicas(c.d) + surge(c.d); c.total(size) > max(before, most) {
 		r.Fatalf("%d pods after %q, at most %d are allowed", c.total(size), dec.text(), most)
 	}
 	if least := replicas(c.d) - unavailable(c.d); rollout && c.d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType && c.kept() < min(kept, least) {
 		r.Fatalf("%d available pods remain after %q, %d should", c.kept(), dec.text(), least)
 	}
+}
+
+func (c *cluster) progressing() string {
+	for _, p := range c.d.Status.Conditions {
+		if p.Type == appsv1.DeploymentProgressing {
+			return p.Reason
+		}
+	}
+	return ""
+}
+
+func mark(rs *appsv1.ReplicaSet, name, value string) {
+	rs.Annotations = maps.Clone(rs.Annotations)
+	rs.Annotations[name] = value
 }
 
 // obey is what the ReplicaSet loop does to the pods, and report to the status.
@@ -91,7 +108,8 @@ func (c *cluster) report(rs *appsv1.ReplicaSet) {
 
 // In no order of events does a rollout have more pods than replicas and
 // maxSurge, or make fewer available than replicas less maxUnavailable; and every
-// rollout comes to its end (documentation: "Rolling Update Deployment").
+// rollout comes to its end (documentation: "Rolling Update Deployment"); nor where
+// revisions are found to have failed, and others stand in for them.
 func TestRolloutStaysWithinItsFence(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		number := rapid.Int32Range(0, 9)
@@ -102,13 +120,14 @@ func TestRolloutStaysWithinItsFence(t *testing.T) {
 			}
 		}
 		c := &cluster{d: deploymentOf(number.Draw(r, "replicas"), 0, 0), pods: map[*appsv1.ReplicaSet]*pods{}}
+		c.d.Annotations = map[string]string{onfailure.ActionAnnotation: rapid.SampledFrom([]string{"", "rollback", "rollback", "pause"}).Draw(r, "policy")}
 		c.d.Spec.RevisionHistoryLimit = ptr.To(rapid.Int32Range(0, 2).Draw(r, "history"))
 		fenceOf(c.d)
 		some := func() *appsv1.ReplicaSet {
 			return c.sets[rapid.IntRange(0, len(c.sets)-1).Draw(r, "set")]
 		}
 		for range rapid.IntRange(0, 100).Draw(r, "events") {
-			event := rapid.SampledFrom([]string{"decide", "decide", "decide", "obey", "obey", "report", "report", "ready", "ready", "template", "scale", "fence", "pause"}).Draw(r, "event")
+			event := rapid.SampledFrom([]string{"decide", "decide", "decide", "obey", "obey", "report", "report", "ready", "ready", "template", "scale", "fence", "pause", "good", "failed"}).Draw(r, "event")
 			switch {
 			case event == "decide":
 				c.decide(r)
@@ -123,6 +142,11 @@ func TestRolloutStaysWithinItsFence(t *testing.T) {
 			case len(c.sets) == 0:
 			case event == "obey":
 				c.obey(some())
+			case event == "good":
+				mark(some(), onfailure.GoodMark, "1")
+			case event == "failed":
+				rs := some()
+				mark(rs, onfailure.FailedMark, onfailure.Failure{Revision: revisionOf(rs), Message: "it crashes"}.String())
 			case event == "report":
 				c.report(some())
 			case event == "ready":
@@ -144,9 +168,16 @@ func TestRolloutStaysWithinItsFence(t *testing.T) {
 				c.report(rs)
 			}
 		}
-		current, old := split(c.d, c.sets)
+		s := standIn(c.d, c.sets)
+		current, old := s.current, s.old
+		if s.asked != nil {
+			old = slices.DeleteFunc(old, func(rs *appsv1.ReplicaSet) bool { return rs == s.asked }) // kept beyond the history
+		}
 		if current == nil || size(current) != replicas(c.d) || sum(old, size) != 0 {
 			r.Fatalf("the rollout does not come to its end: %+v", c.sets)
+		}
+		if f := c.progressing(); (s.failed != "") != (f == reasonTimedOut) {
+			r.Fatalf("%q, and Progressing says %s", s.failed, f)
 		}
 		if !complete(c.d, &c.d.Status) || len(old) > int(*c.d.Spec.RevisionHistoryLimit) {
 			r.Fatalf("at the end %d old sets are left, status %+v", len(old), c.d.Status)

@@ -106,7 +106,9 @@ func plan(s snapshot, now time.Time) decision {
 		return decision{forget: s.undoneTo != "" || s.paused != ""}
 	}
 	dec := decision{condition: s.condition}
-	dec.good = provenOld(s, now)
+	if s.asked == nil || s.asked.failed == nil {
+		dec.good = provenOld(s, now)
+	}
 	if s.paused != "" && (s.asked == nil || s.paused != s.asked.name && s.paused != s.asked.name+resumedSuffix) {
 		// The pause was for another template.
 		dec.resume = true
@@ -142,7 +144,7 @@ func plan(s snapshot, now time.Time) decision {
 func (s snapshot) proves(dec *decision, now time.Time) {
 	_, good, after := judge(s, now, now)
 	if dec.after = after; good {
-		dec.good, dec.forgive = append(dec.good, s.asked), true
+		dec.good = append(dec.good, s.asked)
 	}
 }
 

@@ -102,16 +102,17 @@ func lastEnd(c *corev1.ContainerStatus) string {
 }
 
 // lostReadiness says whether the containers were all ready once and are not now.
-// The condition is false from the pod's start until they are for the first time;
-// later, it changed after a container was started. The node's own failure does
-// not show in it.
+// The condition is false from the pod's start, before any container's, until they
+// are for the first time; one that changed later was true meanwhile. Stamps are
+// whole seconds: what happens within the first goes unnoticed. A node that is lost
+// does not show in it.
 func lostReadiness(p *corev1.Pod) bool {
 	c := podstate.Condition(p, corev1.ContainersReady)
 	if c == nil || c.Status != corev1.ConditionFalse || p.Status.StartTime == nil {
 		return false
 	}
 	at := c.LastTransitionTime.Time
-	if !at.After(p.Status.StartTime.Add(time.Second)) { // stamps are whole seconds
+	if !at.After(p.Status.StartTime.Time) {
 		return false
 	}
 	for i := range p.Status.ContainerStatuses {

@@ -78,36 +78,40 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	return dec.after, nil
 }
 
-// mark writes what was found out on what carries the revisions.
+// mark writes what was found out on what carries the revisions; what is good first,
+// so that a failure finds what to go back to.
 func (l *Loop) mark(ctx context.Context, s snapshot, dec decision, carriers map[*revision]api.Object) error {
-	next := map[*revision]map[string]string{}
-	of := func(r *revision) map[string]string {
-		if next[r] == nil {
-			next[r] = maps.Clone(carriers[r].GetAnnotations())
-			if next[r] == nil {
-				next[r] = map[string]string{}
-			}
-		}
-		return next[r]
-	}
 	for _, r := range dec.good {
-		of(r)[onfailure.GoodMark] = strconv.FormatInt(r.number, 10)
-	}
-	if dec.forgive {
-		delete(of(s.asked), onfailure.FailedMark)
-	}
-	if dec.failed != nil {
-		of(s.asked)[onfailure.FailedMark] = dec.failed.String()
-	}
-	for r, annotations := range next {
-		if maps.Equal(annotations, carriers[r].GetAnnotations()) {
-			continue
+		err := l.annotate(ctx, carriers[r], func(a map[string]string) {
+			a[onfailure.GoodMark] = strconv.FormatInt(r.number, 10)
+			delete(a, onfailure.FailedMark)
+		})
+		if err != nil {
+			return err
 		}
-		changed := carriers[r].DeepCopyObject().(api.Object)
-		changed.SetAnnotations(annotations)
-		if _, err := l.client.Update(ctx, l.carriers, changed, ""); err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("mark revision %s/%s: %w", changed.GetNamespace(), changed.GetName(), err)
-		}
+	}
+	switch {
+	case dec.failed != nil:
+		return l.annotate(ctx, carriers[s.asked], func(a map[string]string) { a[onfailure.FailedMark] = dec.failed.String() })
+	case dec.forgive:
+		return l.annotate(ctx, carriers[s.asked], func(a map[string]string) { delete(a, onfailure.FailedMark) })
+	}
+	return nil
+}
+
+// annotate changes the annotations of what carries a revision.
+func (l *Loop) annotate(ctx context.Context, carrier api.Object, change func(map[string]string)) error {
+	annotations := maps.Clone(carrier.GetAnnotations())
+	if annotations == nil {
+		annotations = map[string]string{}
+	}
+	if change(annotations); maps.Equal(annotations, carrier.GetAnnotations()) {
+		return nil
+	}
+	changed := carrier.DeepCopyObject().(api.Object)
+	changed.SetAnnotations(annotations)
+	if _, err := l.client.Update(ctx, l.carriers, changed, ""); err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("mark revision %s/%s: %w", changed.GetNamespace(), changed.GetName(), err)
 	}
 	return nil
 }

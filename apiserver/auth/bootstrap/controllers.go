@@ -22,7 +22,9 @@ type loop struct {
 
 func rules(rules ...rbacv1.PolicyRule) []rbacv1.PolicyRule { return rules }
 
-func controllers() []loop { return slices.Concat(clusterLoops(), workloadLoops(), storageLoops()) }
+func controllers() []loop {
+	return slices.Concat(clusterLoops(), workloadLoops(), storageLoops(), ownLoops())
+}
 
 func controllerRoles() []*rbacv1.ClusterRole {
 	var roles []*rbacv1.ClusterRole

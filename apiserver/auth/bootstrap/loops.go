@@ -83,13 +83,6 @@ func workloadLoops() []loop {
 			on("core", "pods/status", "patch update"),
 			events(),
 			on("resource.k8s.io", "resourceclaims/binding", "patch update"))},
-		// Ours: Kubernetes has no such loop.
-		{"rollback-controller", rules(
-			on("apps", "deployments statefulsets daemonsets", "get list update watch"),
-			on("apps", "deployments/status statefulsets/status daemonsets/status", "update"),
-			on("apps", "replicasets controllerrevisions", "get list update watch"),
-			on("core", "pods", read),
-			events())},
 		{"statefulset-controller", rules(
 			on("core", "pods", "list watch"),
 			on("apps", "statefulsets", read),
@@ -103,6 +96,18 @@ func workloadLoops() []loop {
 			events())},
 		{"ttl-after-finished-controller", rules(
 			on("batch", "jobs", "delete get list watch"),
+			events())},
+	}
+}
+
+// ownLoops are those that Kubernetes does not have.
+func ownLoops() []loop {
+	return []loop{
+		{"rollback-controller", rules(
+			on("apps", "deployments statefulsets daemonsets", "get list update watch"),
+			on("apps", "deployments/status statefulsets/status daemonsets/status", "update"),
+			on("apps", "replicasets controllerrevisions", "get list update watch"),
+			on("core", "pods", read),
 			events())},
 	}
 }

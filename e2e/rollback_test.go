@@ -1,0 +1,179 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestRollback is about revisions that fail where annotations say what to do then
+// (design/rollback.md).
+func TestRollback(t *testing.T) {
+	t.Parallel()
+	for _, r := range []row{
+		{"a missing image is rolled back", rollbackOfImage},
+		{"a crash after ready is rolled back", rollbackOfCrash},
+		{"a readiness that never comes is rolled back", rollbackOfReadiness},
+		{"a failed revision is paused", pauseOfFailure},
+	} {
+		t.Run(r.noun, func(t *testing.T) {
+			t.Parallel()
+			r.check(newSpace(t, shared))
+		})
+	}
+}
+
+// guarded rolls out a Deployment whose revisions are monitored for a few seconds,
+// and waits until the first is found good.
+func (s *space) guarded(action string) {
+	s.t.Helper()
+	s.apply(deployment("web", "one", 2))
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+	s.kubectl("annotate", "deployment", "web", "hansa.dev/on-failure="+action, "hansa.dev/monitor=4s")
+	s.rolledBack("False Good")
+}
+
+// rolledBack waits for the condition, which is answered with.
+func (s *space) rolledBack(want string) appsv1.DeploymentCondition {
+	s.t.Helper()
+	var found appsv1.DeploymentCondition
+	await(s.t, "condition RolledBack is "+want, func() error {
+		d, err := s.client.AppsV1().Deployments(s.name).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		for _, c := range d.Status.Conditions {
+			if c.Type != "RolledBack" {
+				continue
+			}
+			text := fmt.Sprintf("%s %s %s", c.Status, c.Reason, c.Message)
+			if found = c; strings.HasPrefix(text, want) {
+				return nil
+			}
+			return errors.New(text)
+		}
+		return errors.New("there is none")
+	})
+	return found
+}
+
+// statusFails runs `kubectl rollout status` while break runs, and checks that it
+// fails long before its own time is over.
+func (s *space) statusFails(breakIt func()) {
+	s.t.Helper()
+	breakIt()
+	began := time.Now()
+	out, err := s.cluster.kubectl("-n", s.name, "rollout", "status", "deployment/web", "--timeout=300s")
+	if err == nil || !strings.Contains(out+err.Error(), `deployment "web" exceeded its progress deadline`) || time.Since(began) > 200*time.Second {
+		s.t.Errorf("kubectl rollout status after %s: %v: %s", time.Since(began), err, out)
+	}
+}
+
+// isBack checks that the first template is in place, and works.
+func (s *space) isBack(reason, why string) {
+	s.t.Helper()
+	c := s.rolledBack("True " + reason)
+	if !strings.Contains(c.Message, why) || !strings.Contains(c.Message, "was rolled back to web-") {
+		s.t.Errorf("message %q", c.Message)
+	}
+	await(s.t, "all pods are those of before", func() error {
+		d, err := s.client.AppsV1().Deployments(s.name).Get(s.t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if c := d.Spec.Template.Spec.Containers[0]; c.Image != "hansa.local/testimage:1" || c.Env[0].Value != "one" {
+			return fmt.Errorf("image %s, %s", c.Image, c.Env[0].Value)
+		}
+		if st := d.Status; st.AvailableReplicas != 2 || st.UpdatedReplicas != 2 || st.Replicas != 2 {
+			return fmt.Errorf("status %+v", st)
+		}
+		return nil
+	})
+	if got := s.kubectl("get", "events", "--field-selector", "reason=RolledBack", "-o", "jsonpath={.items[*].message}"); !strings.Contains(got, why) {
+		s.t.Errorf("event %q", got)
+	}
+	// A client that only asks now is told as well.
+	s.statusFails(func() {})
+}
+
+func rollbackOfImage(s *space) {
+	s.guarded("rollback")
+	s.statusFails(func() { s.kubectl("set", "image", "deployment/web", "main=hansa.local/none:1") })
+	s.isBack("PodsFailed", "container main: ImagePullBackOff")
+	// The same template again is not rolled out.
+	s.kubectl("set", "image", "deployment/web", "main=hansa.local/none:1")
+	s.statusFails(func() {})
+	if n := len(s.podsOf("web")); n != 2 {
+		s.t.Errorf("%d pods are ready", n)
+	}
+	// kubectl rollout undo, and another template, are as ever.
+	s.kubectl("set", "image", "deployment/web", "main=hansa.local/testimage:1")
+	s.kubectl("set", "env", "deployment/web", "WORD=three")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+	s.rolledBack("False Good")
+	s.kubectl("rollout", "undo", "deployment/web")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+	if got := s.kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.template.spec.containers[0].env[0].value}"); got != "one" {
+		s.t.Errorf("undone: %q", got)
+	}
+}
+
+func rollbackOfCrash(s *space) {
+	s.guarded("rollback")
+	s.kubectl("annotate", "--overwrite", "deployment", "web", "hansa.dev/monitor=60s")
+	s.kubectl("set", "env", "deployment/web", "WORD=two")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+	s.rolledBack("False Monitoring")
+	for _, p := range s.podsOf("web") {
+		await(s.t, "it has been ready for some seconds", func() error {
+			if d := time.Since(conditionOf(&p, corev1.PodReady).LastTransitionTime.Time); d < 3*time.Second {
+				return fmt.Errorf("for %s", d)
+			}
+			return nil
+		})
+		if err := killHard(s.processOf(&p, "main")); err != nil {
+			s.t.Fatal(err)
+		}
+		break
+	}
+	s.isBack("PodsFailed", "container main")
+}
+
+func rollbackOfReadiness(s *space) {
+	s.guarded("rollback")
+	s.statusFails(func() {
+		s.kubectl("patch", "deployment", "web", "--type=json", "-p", `[{"op": "replace", "path": "/spec/progressDeadlineSeconds", "value": 15}, {"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": [serve, -sick]}]`)
+	})
+	s.isBack("ProgressDeadlineExceeded", "did not become ready in time")
+}
+
+func pauseOfFailure(s *space) {
+	s.guarded("pause")
+	s.statusFails(func() { s.kubectl("set", "image", "deployment/web", "main=hansa.local/none:1") })
+	s.rolledBack("False Paused")
+	await(s.t, "it is paused", func() error {
+		if got := s.kubectl("get", "deployment", "web", "-o", "jsonpath={.spec.paused} {.spec.template.spec.containers[0].image}"); got != "true hansa.local/none:1" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	ready := 0
+	for _, p := range s.podsOf("web") {
+		if condition(&p, corev1.PodReady) == corev1.ConditionTrue {
+			ready++
+		}
+	}
+	if ready != 2 {
+		s.t.Errorf("%d pods are ready", ready)
+	}
+	s.kubectl("rollout", "resume", "deployment/web")
+	s.rolledBack("False Resumed")
+	s.kubectl("set", "image", "deployment/web", "main=hansa.local/testimage:1")
+	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
+}
