@@ -98,8 +98,8 @@ func (w *world) passFates(d time.Duration) {
 	}
 }
 
-// guarded is a deployment with a policy, rolled out and found good.
-func guarded(t *testing.T, change func(*appsv1.Deployment)) *world {
+// monitored is a deployment with a policy, rolled out and found good.
+func monitored(t *testing.T, change func(*appsv1.Deployment)) *world {
 	w := workloads(t)
 	w.run(rollbacks)
 	w.guard(change)
@@ -172,7 +172,7 @@ func (w *world) fails(message string) {
 }
 
 func TestRollbackOfMissingImage(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "missing:2")
 	w.fates()
 	w.tells("False Monitoring Revision 2 (web-")
@@ -186,7 +186,7 @@ func TestRollbackOfMissingImage(t *testing.T) {
 }
 
 func TestRollbackOfCrashes(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "crashing:2")
 	w.fates()
 	w.undone("one")
@@ -195,7 +195,7 @@ func TestRollbackOfCrashes(t *testing.T) {
 }
 
 func TestRollbackOfReadinessThatNeverComes(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "unready:2")
 	w.fates()
 	w.passFates(100 * time.Second)
@@ -209,7 +209,7 @@ func TestRollbackOfReadinessThatNeverComes(t *testing.T) {
 // A pod that was ready fails within its time of monitoring, once the rollout is
 // complete.
 func TestRollbackOfRevisionThatDoesNotStayReady(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "two")
 	w.fates()
 	w.rolledOut("web", 4)
@@ -224,7 +224,7 @@ func TestRollbackOfRevisionThatDoesNotStayReady(t *testing.T) {
 }
 
 func TestGoodRevisionIsNotRolledBack(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "two")
 	w.fates()
 	w.passFates(40 * time.Second)
@@ -239,7 +239,7 @@ func TestGoodRevisionIsNotRolledBack(t *testing.T) {
 }
 
 func TestMaxFailureRatio(t *testing.T) {
-	w := guarded(t, func(d *appsv1.Deployment) { d.Annotations[onfailure.RatioAnnotation] = "0.25" })
+	w := monitored(t, func(d *appsv1.Deployment) { d.Annotations[onfailure.RatioAnnotation] = "0.25" })
 	w.setImage("web", "two")
 	w.fates()
 	w.unwell(w.running()[0])
@@ -259,7 +259,7 @@ func TestMaxFailureRatio(t *testing.T) {
 
 // A rollback never rolls back: what is undone to may fail as it likes.
 func TestRollbackNeverRollsBack(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "two")
 	w.fates()
 	w.passFates(40 * time.Second)
@@ -280,7 +280,7 @@ func TestRollbackNeverRollsBack(t *testing.T) {
 // What failed is not rolled out again, whoever writes it: tools that keep what is
 // in a repository have no fight. A change is tried again.
 func TestFailedTemplateIsHeld(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "crashing:2")
 	w.fates()
 	w.undone("one")
@@ -306,7 +306,7 @@ func TestFailedTemplateIsHeld(t *testing.T) {
 
 // A tool writes the bad template again while the rollback is on its way.
 func TestRollbackGoesOnWhereTheTemplateIsWrittenAgain(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "two")
 	w.fates()
 	for _, p := range w.running() {
@@ -372,7 +372,7 @@ func TestPolicyThatComesWithTheBadTemplate(t *testing.T) {
 
 func TestPauseOnFailure(t *testing.T) {
 	paused := func(t *testing.T) *world {
-		w := guarded(t, func(d *appsv1.Deployment) { d.Annotations[onfailure.ActionAnnotation] = "pause" })
+		w := monitored(t, func(d *appsv1.Deployment) { d.Annotations[onfailure.ActionAnnotation] = "pause" })
 		w.setImage("web", "crashing:2")
 		w.fates()
 		if d := w.deployment("web"); !d.Spec.Paused || d.Spec.Template.Spec.Containers[0].Image != "crashing:2" {
@@ -418,7 +418,7 @@ func TestPauseOnFailure(t *testing.T) {
 
 // What somebody paused is not judged.
 func TestPausedByHandIsNotJudged(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "missing:2")
 	w.fates()
 	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Spec.Paused = true })
@@ -432,7 +432,7 @@ func TestPausedByHandIsNotJudged(t *testing.T) {
 
 // `kubectl rollout undo` meanwhile is a rollout as any other.
 func TestUndoneByHand(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "missing:2")
 	w.fates()
 	w.setImage("web", "one")
@@ -444,7 +444,7 @@ func TestUndoneByHand(t *testing.T) {
 }
 
 func TestPolicyTakenAway(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	w.setImage("web", "crashing:2")
 	w.fates()
 	w.undone("one")
@@ -460,7 +460,7 @@ func TestPolicyTakenAway(t *testing.T) {
 
 // Replicas that cannot be made count as pods that failed.
 func TestRollbackOfPodsThatAreRefused(t *testing.T) {
-	w := guarded(t, nil)
+	w := monitored(t, nil)
 	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Spec.Template.Spec.PriorityClassName = "missing" })
 	for range 40 {
 		for _, d := range w.loops {
@@ -486,7 +486,7 @@ func TestRollbackSurvivesCrashes(t *testing.T) {
 	for at := range 8 {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %v", at, after), func(t *testing.T) {
-				w := guarded(t, nil)
+				w := monitored(t, nil)
 				for _, d := range w.loops {
 					d.client.dieAt(at, after)
 				}
