@@ -22,9 +22,7 @@ type loop struct {
 
 func rules(rules ...rbacv1.PolicyRule) []rbacv1.PolicyRule { return rules }
 
-func controllers() []loop {
-	return slices.Concat(clusterLoops(), workloadLoops(), storageLoops(), ownLoops())
-}
+func controllers() []loop { return slices.Concat(clusterLoops(), workloadLoops(), storageLoops()) }
 
 func controllerRoles() []*rbacv1.ClusterRole {
 	var roles []*rbacv1.ClusterRole

@@ -100,18 +100,6 @@ func workloadLoops() []loop {
 	}
 }
 
-// ownLoops are those that Kubernetes does not have.
-func ownLoops() []loop {
-	return []loop{
-		{"rollback-controller", rules(
-			on("apps", "deployments statefulsets daemonsets", "get list update watch"),
-			on("apps", "deployments/status statefulsets/status daemonsets/status", "update"),
-			on("apps", "replicasets controllerrevisions", "get list update watch"),
-			on("core", "pods", read),
-			events())},
-	}
-}
-
 // storageLoops are about volumes and what is stored.
 func storageLoops() []loop {
 	return []loop{
@@ -270,6 +258,12 @@ func ownLoops() []loop {
 			on("*", "*", "delete get list patch watch"),
 			on("core", "pods", "update"),
 			on("core", "pods/status", "update"),
+			events())},
+		{"rollback-controller", rules(
+			on("apps", "deployments statefulsets daemonsets", "get list update watch"),
+			on("apps", "deployments/status statefulsets/status daemonsets/status", "update"),
+			on("apps", "replicasets controllerrevisions", "get list update watch"),
+			on("core", "pods", read),
 			events())},
 	}
 }
