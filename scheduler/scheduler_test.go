@@ -388,7 +388,7 @@ func TestPreemptionSparesBudgets(t *testing.T) {
 			ObjectMeta: metav1.ObjectMeta{Name: "b", Namespace: "default"},
 			Spec:       policyv1.PodDisruptionBudgetSpec{Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "guarded"}}},
 		}
-		if _, err := b.client.Create(t.Context(), b.client.Registry().Must("policy", "poddisruptionbudgets"), budget, metav1.CreateOptions{}); err != nil {
+		if _, err := b.client.Create(b.t.Context(), b.client.Registry().Must("policy", "poddisruptionbudgets"), budget, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		b.node("n", 2)
