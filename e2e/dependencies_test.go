@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -61,18 +62,16 @@ spec:
 `, name, strings.Join(annotations, ", "))
 }
 
-const migration = `
----
-apiVersion: batch/v1
-kind: Job
-metadata: {name: migrate, annotations: {hansa.dev/depends-on: deployment/db}}
-spec:
-  template:
-    spec:
-      restartPolicy: Never
-      containers:
-      - {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo begins; sleep 1; echo done"]}
-`
+// example is a manifest of examples/dependencies, with the image that there is here.
+// Its parts are in the order of the file.
+func example(t testing.TB) []string {
+	t.Helper()
+	b, err := os.ReadFile("../examples/dependencies/shop.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.ReplaceAll(string(b), "busybox:1", "hansa.local/busybox:1"), "\n---\n")
+}
 
 // appPod waits for the one pod with a label that is not on its way out.
 func (s *space) appPod(selector string) *corev1.Pod {
@@ -111,7 +110,9 @@ func (s *space) logged(pod, line string) time.Time {
 }
 
 func dependenciesStart(s *space) {
-	s.apply(simple("app", `hansa.dev/depends-on: "deployment/db:Ready, job/migrate:Complete"`) + migration)
+	shop := example(s.t)
+	s.apply(shop[0])
+	s.apply(shop[1])
 	app := s.appPod("app=app")
 	s.until(app.Name, "it says what it waits for", func(p *corev1.Pod) bool {
 		return slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
@@ -130,7 +131,7 @@ func dependenciesStart(s *space) {
 	if got := s.kubectl("get", "pod", app.Name, "-o", "jsonpath={.spec.schedulingGates[*].name}"); got != "depends-on.hansa.dev/deployment.db depends-on.hansa.dev/job.migrate" {
 		s.t.Errorf("gates: %s", got)
 	}
-	s.apply(simple("db"))
+	s.apply(shop[2])
 	s.kubectl("rollout", "status", "deployment/app", "--timeout=120s")
 	db, migrate := s.appPod("app=db").Name, s.appPod("batch.kubernetes.io/job-name=migrate").Name
 	order := []time.Time{s.logged(db, "begins"), s.logged(db, "ready"), s.logged(migrate, "begins"), s.logged(migrate, "done"), s.logged(app.Name, "begins")}
