@@ -1,6 +1,7 @@
 package controller_test
 
 import (
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -8,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -82,7 +84,7 @@ func (w *world) agent() bool {
 	did := false
 	for _, p := range all[*corev1.Pod](w, "") {
 		switch {
-		case p.DeletionTimestamp != nil && (p.DeletionGracePeriodSeconds == nil || *p.DeletionGracePeriodSeconds > 0):
+		case p.DeletionTimestamp != nil && !slices.Contains(p.Finalizers, dependency.Finalizer) && (p.DeletionGracePeriodSeconds == nil || *p.DeletionGracePeriodSeconds > 0):
 			w.gone(p)
 			did = true
 		case p.DeletionTimestamp == nil && len(p.Spec.SchedulingGates) == 0 && p.Status.Phase != corev1.PodRunning && !podstate.Finished(p):

@@ -392,7 +392,7 @@ func TestDependenciesStartProperty(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		w, loop := shopping(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }
-		n := rapid.IntRange(2, 5).Draw(r, "deployments")
+		n := rapid.IntRange(2, 4).Draw(r, "deployments")
 		needs := map[string][]string{}
 		for _, i := range rapid.Permutation(upTo(n)).Draw(r, "order of creation") {
 			name := fmt.Sprint("d", i)

@@ -132,11 +132,16 @@ func (x *script) run(t *testing.T, input []string) string {
 		x.lost = true
 	case "probe": // CONTAINER KIND true|false
 		x.s.Probed(args[0], x.s.Containers[args[0]].Newest().ID, pod.ProbeKind(args[1]), args[2] == "true")
-	case "delete": // GRACE
+	case "delete": // GRACE [FINALIZER]
 		p := x.pod.DeepCopy()
+		p.Finalizers = args[1:]
 		grace := int64(duration(t, args[0]).Seconds())
 		stamp := metav1.NewTime(x.now.Add(time.Duration(grace) * time.Second))
 		p.DeletionTimestamp, p.DeletionGracePeriodSeconds = &stamp, &grace
+		x.set(p)
+	case "finalized":
+		p := x.pod.DeepCopy()
+		p.Finalizers = nil
 		x.set(p)
 	case "gone":
 		x.s.SetGone(x.now)

@@ -7,6 +7,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"hansa.dev/hansa/api/dependency"
 )
 
 // State is what the agent knows of one pod. It belongs to one goroutine.
@@ -282,7 +284,8 @@ func (s *State) SetPod(p *v1.Pod, now time.Time) {
 		}
 		c.Kind, c.Spec = kind, spec
 	})
-	if p.DeletionTimestamp == nil {
+	// What others have to stop before runs on until its turn has come.
+	if p.DeletionTimestamp == nil || slices.Contains(p.Finalizers, dependency.Finalizer) {
 		return
 	}
 	grace := SpecGrace(p)

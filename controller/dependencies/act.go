@@ -180,11 +180,14 @@ func (l *Loop) patch(ctx context.Context, at dependency.Link, meta map[string]an
 // order looks at an object's part in a stop order.
 func (l *Loop) order(ctx context.Context, x dependency.Link, now time.Time) (time.Duration, error) {
 	o := order{first: dependency.Reversed(x.Object), finalizer: isFinal(x.Object)}
+	self, isPod := x.Object.(*corev1.Pod)
+	// A pod stays until it has stopped, whatever is deleted how.
+	o.first = o.first && !isPod
 	ns := l.client.View().Get(l.namespaces, api.Key{Name: x.Object.GetNamespace()})
 	o.all = ns == nil || ns.GetDeletionTimestamp() != nil
 	for _, key := range l.index.of(x.Target()) {
 		r, user := l.find(key)
-		if user == nil || !dependency.Reversed(user) {
+		if user == nil || !dependency.Reversed(user) || isPod && podstate.Finished(self) {
 			continue
 		}
 		if p, ok := user.(*corev1.Pod); ok && podstate.Finished(p) {

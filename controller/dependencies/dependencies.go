@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"hansa.dev/hansa/api"
@@ -201,7 +202,8 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		return 0, nil
 	}
 	var after time.Duration
-	if r != l.pods {
+	// A pod with a controller stops when that has it stop.
+	if r != l.pods || metav1.GetControllerOfNoCopy(obj) == nil {
 		var err error
 		if after, err = l.order(ctx, dependency.Link{Resource: r, Object: obj}, now); err != nil {
 			return 0, fmt.Errorf("stop order of %s: %w", api.RefTo(r, obj), err)

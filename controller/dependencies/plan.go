@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/internal/podstate"
@@ -237,7 +238,7 @@ type order struct {
 	finalizer bool // it has ours
 }
 
-// planOrder decides about an object that is no pod.
+// planOrder decides about an object.
 //
 //	live, with a part in an order ── gets the finalizer; without, loses it
 //	deleted ── if it stops first: in the foreground, so that it is there until its
@@ -255,7 +256,9 @@ func planOrder(obj metav1.Object, o order, now time.Time) orderPlan {
 	if o.waits {
 		return orderPlan{}
 	}
-	if left := deleted.Add(window).Sub(now); o.used && !o.all && left > 0 {
+	// The time of a pod is when it has to be gone.
+	began := deleted.Add(-time.Duration(ptr.Deref(obj.GetDeletionGracePeriodSeconds(), 0)) * time.Second)
+	if left := began.Add(window).Sub(now); o.used && !o.all && left > 0 {
 		return orderPlan{after: left}
 	}
 	if o.first && !has(metav1.FinalizerDeleteDependents) && !has(metav1.FinalizerOrphanDependents) {
