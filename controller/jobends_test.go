@@ -114,3 +114,19 @@ func TestFinishedJobGoesAfterItsTime(t *testing.T) {
 	}
 	w.rests()
 }
+
+// A clock that is put back while a job runs does not keep it from completing: the
+// API refuses a completion before the start.
+func TestJobCompletesWhenTheClockIsPutBack(t *testing.T) {
+	w := newWorld(t)
+	w.run(jobs)
+	create(w, aJob("pi", 1, 1))
+	w.live()
+	w.clock.SetTime(w.clock.Now().Add(-time.Hour))
+	w.exits(w.running()[0], 0)
+	w.settle()
+	if j := w.job("pi"); ended(j) != batchv1.JobComplete || !j.Status.CompletionTime.Equal(j.Status.StartTime) {
+		t.Errorf("the status is %+v", j.Status)
+	}
+	w.rests()
+}

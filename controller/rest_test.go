@@ -23,7 +23,7 @@ var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
 	certificateSigner, podCertificates, trustBundles, serviceRanges, defaultRange, claimRepair, replication, claimKeeper,
-	tokenCleaner, bootstrapSigner, disruptions, statefulSets,
+	tokenCleaner, bootstrapSigner, disruptions, statefulSets, cronJobs,
 }
 
 // The loops do not disturb one another: whatever the order in which they get

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"time"
 
 	"k8s.io/utils/clock"
 
@@ -20,6 +21,7 @@ import (
 	"hansa.dev/hansa/controller/bootstraptoken"
 	"hansa.dev/hansa/controller/certificates"
 	"hansa.dev/hansa/controller/clusterrole"
+	"hansa.dev/hansa/controller/cronjob"
 	"hansa.dev/hansa/controller/definition"
 	"hansa.dev/hansa/controller/dependencies"
 	"hansa.dev/hansa/controller/deployment"
@@ -155,6 +157,7 @@ func (s *loops) startManager() {
 	run(rollback.Name, "rollback_deployments", 2, func(c door, r told) loop { return rollback.NewDeployments(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
+	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })
 	run("endpointslice-controller", "endpoint_slice", 5, func(c door, r told) loop { return endpointslice.New(c, r) })
 	run("endpointslicemirroring-controller", "endpoint_slice_mirroring", 5, func(c door, r told) loop { return mirroring.New(c, r) })

@@ -40,7 +40,6 @@ func cronJob() *api.Resource {
 		Validate:                 validates(validateCronJob),
 		ValidateUpdate:           validatesUpdate(func(c, old *batchv1.CronJob) field.ErrorList { return validateCronJobSpec(&c.Spec, &old.Spec) }),
 		Warnings:                 warns(warnCronJob),
-		Inert:                    "no controller makes jobs of it",
 		ResetFields:              resets(gv, "status"),
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

@@ -126,7 +126,11 @@ func (s *snapshot) conclude(st *batchv1.JobStatus, outcome batchv1.JobCondition,
 	kind := batchv1.JobFailed
 	if outcome.Type == batchv1.JobSuccessCriteriaMet {
 		kind = batchv1.JobComplete
+		// A clock that was put back must not keep the job from ending.
 		st.CompletionTime = &metav1.Time{Time: s.now}
+		if s.now.Before(st.StartTime.Time) {
+			st.CompletionTime = st.StartTime.DeepCopy()
+		}
 	}
 	setCondition(st, *newCondition(kind, outcome.Reason, outcome.Message, s.now))
 }
