@@ -32,11 +32,23 @@ func setReady(p *corev1.Pod, ready bool, now metav1.Time) {
 	}
 }
 
+// placeFor is the node that a pod asks for by name, or n.
+func placeFor(p *corev1.Pod) string {
+	if a := p.Spec.Affinity; a != nil && a.NodeAffinity != nil && a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution != nil {
+		for _, term := range a.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms {
+			for _, f := range term.MatchFields {
+				return f.Values[0]
+			}
+		}
+	}
+	return "n"
+}
+
 // runs places a pod on a node, makes it run and be ready.
 func (w *world) runs(p *corev1.Pod) *corev1.Pod {
 	w.Helper()
 	if p.Spec.NodeName == "" {
-		b := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: "n"}}
+		b := &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name}, Target: corev1.ObjectReference{Kind: "Node", Name: placeFor(p)}}
 		if _, err := w.api.Post(w.Context(), api.RefTo(w.row(p), p), "binding", b); err != nil {
 			w.Fatal(err)
 		}

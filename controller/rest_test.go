@@ -23,7 +23,7 @@ var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
 	certificateSigner, podCertificates, trustBundles, serviceRanges, defaultRange, claimRepair, replication, claimKeeper,
-	tokenCleaner, bootstrapSigner, disruptions, statefulSets, cronJobs,
+	tokenCleaner, bootstrapSigner, disruptions, statefulSets, cronJobs, daemonSets,
 }
 
 // The loops do not disturb one another: whatever the order in which they get
@@ -43,6 +43,8 @@ func TestAllLoopsRest(t *testing.T) {
 		create(w, addressed("web", ""))
 		create(w, indexed(aJob("work", 2, 3)))
 		create(w, aStatefulSet("db", 2))
+		create(w, aDaemonSet("logs"))
+		create(w, aCronJob("tidy", "@hourly", ""))
 		create(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 		create(w, &rbacv1.ClusterRole{
 			ObjectMeta: metav1.ObjectMeta{Name: "extra", Labels: map[string]string{"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
@@ -65,6 +67,7 @@ func TestAllLoopsRest(t *testing.T) {
 		w.deleteJob("work", metav1.DeletePropagationBackground)
 		w.live()
 		if w.namespace("shop") != nil || w.job("work") != nil || len(w.pods()) != 5 {
+		if w.namespace("shop") != nil || w.job("work") != nil || len(w.pods()) != 4 {
 			r.Errorf("namespace %v, job %v, %d pods", w.namespace("shop"), w.job("work"), len(w.pods()))
 		}
 		w.time(5*time.Minute, "n")

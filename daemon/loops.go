@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -22,6 +23,7 @@ import (
 	"hansa.dev/hansa/controller/certificates"
 	"hansa.dev/hansa/controller/clusterrole"
 	"hansa.dev/hansa/controller/cronjob"
+	"hansa.dev/hansa/controller/daemonset"
 	"hansa.dev/hansa/controller/definition"
 	"hansa.dev/hansa/controller/dependencies"
 	"hansa.dev/hansa/controller/deployment"
@@ -93,6 +95,10 @@ func newLoops(l *lifecycle, p *controlPlane, log *slog.Logger) *loops {
 	return &loops{l, p, controller.NewMetrics(p.metrics), log, ""}
 }
 
+// sourceOf is the component that a loop's events name, where upstream's is another
+// one than its identity.
+var sourceOf = map[string]string{"daemon-set-controller": "daemonset-controller"}
+
 // runAs runs a loop as some client; queue is the name of its queue in upstream's
 // metrics.
 func (s *loops) runAs(c door, name, queue string, workers int, build func(door, told) loop) {
@@ -102,6 +108,7 @@ func (s *loops) runAs(c door, name, queue string, workers int, build func(door, 
 		source = theirs
 	}
 	recorder := events.New(c, clk, source, "", s.log)
+	recorder := events.New(c, clk, cmp.Or(sourceOf[name], name), "", s.log)
 	s.l.run(name+" events", recorder.Run)
 	runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: s.log, Workers: workers, Metrics: s.metrics, Queue: queue}
 	if slices.Contains(ofEveryKind, name) {
@@ -155,6 +162,7 @@ func (s *loops) startManager() {
 	run("replication-controller", "replicationmanager", 5, func(c door, r told) loop { return replicaset.NewReplication(c, r) })
 	run("statefulset-controller", "statefulset", 5, func(c door, r told) loop { return statefulset.New(c, r) })
 	run(rollback.Name, "rollback_deployments", 2, func(c door, r told) loop { return rollback.NewDeployments(c, r) })
+	run("daemon-set-controller", "daemonset", 2, func(c door, r told) loop { return daemonset.New(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
 	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local) })

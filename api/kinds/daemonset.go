@@ -55,7 +55,6 @@ func daemonSet() *api.Resource {
 			}
 			return append(warnTemplate(&ds.Spec.Template), onfailure.Warnings(ds.Annotations)...)
 		}),
-		Inert:                    "no controller makes pods of it",
 		ResetFields:              resets(gv, "status"),
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

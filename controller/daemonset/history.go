@@ -1,0 +1,149 @@
+package daemonset
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/pod"
+	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/revision"
+)
+
+// history are the revisions of a set.
+type history struct {
+	current *appsv1.ControllerRevision   // of the present template
+	old     []*appsv1.ControllerRevision // the oldest first
+}
+
+// hashOf is what pods of a revision are labelled with. Revisions of old have no
+// hash but their name.
+func hashOf(r *appsv1.ControllerRevision) string {
+	return cmp.Or(r.Labels[appsv1.ControllerRevisionHashLabelKey], r.Name)
+}
+
+// history brings the set's revisions up to date with its template. It has no
+// current one when its name was taken: the status, which counts that, wakes us.
+func (l *Loop) history(ctx context.Context, ds *appsv1.DaemonSet, pods []*corev1.Pod) (history, error) {
+	all, err := l.claimRevisions(ctx, ds)
+	if err != nil {
+		return history{}, err
+	}
+	revision.Sort(all)
+	c, err := revision.Plan(revision.Owner{
+		Object: ds, Kind: kind, Template: &ds.Spec.Template, HashLabel: revision.PodHashLabel,
+		Collisions: ds.Status.CollisionCount, Default: pod.DefaultTemplate,
+	}, all)
+	if err != nil {
+		return history{}, err
+	}
+	h := history{current: c.Revision}
+	switch {
+	case c.Create:
+		o, err := l.client.Create(ctx, l.revisions, c.Revision, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			st := *ds.Status.DeepCopy()
+			st.CollisionCount = ptr.To(ptr.Deref(st.CollisionCount, 0) + 1)
+			return history{}, l.report(ctx, ds, st)
+		}
+		if err != nil {
+			return history{}, fmt.Errorf("create revision %s/%s: %w", ds.Namespace, c.Revision.Name, err)
+		}
+		h.current = o.(*appsv1.ControllerRevision)
+	case c.Renumber:
+		o, err := l.client.Update(ctx, l.revisions, c.Revision, "")
+		if err != nil {
+			return history{}, fmt.Errorf("number revision %s/%s anew: %w", ds.Namespace, c.Revision.Name, err)
+		}
+		h.current = o.(*appsv1.ControllerRevision)
+	}
+	for _, r := range all {
+		switch {
+		case r.UID == h.current.UID:
+		case bytes.Equal(r.Data.Raw, h.current.Data.Raw):
+			if err := l.merge(ctx, r, h.current, pods); err != nil {
+				return history{}, err
+			}
+		default:
+			h.old = append(h.old, r)
+		}
+	}
+	return h, nil
+}
+
+// claimRevisions adopts and releases revisions, as claim does pods.
+func (l *Loop) claimRevisions(ctx context.Context, ds *appsv1.DaemonSet) ([]*appsv1.ControllerRevision, error) {
+	selector, err := l.selector(ds)
+	if err != nil {
+		return nil, err
+	}
+	var candidates []*appsv1.ControllerRevision
+	for o := range l.client.View().ByIndex(l.revisions, api.IndexOwner, string(ds.UID)) {
+		candidates = append(candidates, o.(*appsv1.ControllerRevision))
+	}
+	for o := range l.client.View().ByIndex(l.revisions, api.IndexOrphan, ds.Namespace) {
+		candidates = append(candidates, o.(*appsv1.ControllerRevision))
+	}
+	owner := controller.Owner{Resource: l.sets, Kind: kind, Object: ds}
+	return controller.Settle(ctx, l.client, owner, l.revisions, controller.Claim(ds, selector, candidates))
+}
+
+// merge makes the pods of a revision, which keeps the same template as another
+// one, those of the other, and deletes it. Such a revision was adopted.
+func (l *Loop) merge(ctx context.Context, r, into *appsv1.ControllerRevision, pods []*corev1.Pod) error {
+	for _, p := range pods {
+		if p.Labels[appsv1.ControllerRevisionHashLabelKey] != hashOf(r) {
+			continue
+		}
+		patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+			"uid": p.UID, "labels": map[string]string{appsv1.ControllerRevisionHashLabelKey: hashOf(into)},
+		}})
+		if err != nil {
+			return fmt.Errorf("encode a patch: %w", err)
+		}
+		_, err = l.client.Patch(ctx, api.RefTo(l.pods, p), types.MergePatchType, patch, metav1.PatchOptions{}, "")
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("label pod %s/%s: %w", p.Namespace, p.Name, err)
+		}
+	}
+	return l.forget(ctx, r)
+}
+
+func (l *Loop) forget(ctx context.Context, r *appsv1.ControllerRevision) error {
+	err := l.client.Delete(ctx, api.RefTo(l.revisions, r), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &r.UID}})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("delete revision %s/%s: %w", r.Namespace, r.Name, err)
+	}
+	return nil
+}
+
+// prune deletes old revisions beyond the history to keep; those that have pods
+// count, and stay.
+func (l *Loop) prune(ctx context.Context, ds *appsv1.DaemonSet, h history, pods []*corev1.Pod) error {
+	live := map[string]bool{}
+	for _, p := range pods {
+		live[p.Labels[appsv1.ControllerRevisionHashLabelKey]] = true
+	}
+	limit := ptr.Deref(ds.Spec.RevisionHistoryLimit, 10)
+	for _, r := range h.old {
+		if live[hashOf(r)] {
+			limit--
+		}
+	}
+	for _, r := range revision.Surplus(h.old, max(0, limit), func(r *appsv1.ControllerRevision) bool { return live[hashOf(r)] }) {
+		if err := l.forget(ctx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
