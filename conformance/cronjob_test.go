@@ -21,11 +21,11 @@ func TestCronJobSchedules(t *testing.T) {
 		`schedule: "0 0 1 1 *", timeZone: America/Argentina/Buenos_Aires, concurrencyPolicy: Replace, startingDeadlineSeconds: 10`,
 	} {
 		var c batchv1.CronJob
-		answer := admin.want(t, http.StatusCreated, call{method: "POST", path: at("cronjobs", ns), body: body(spec)}, &c)
+		answer := admin.want(t, http.StatusCreated, call{method: "POST", path: under("batch/v1", "cronjobs", ns), body: body(spec)}, &c)
 		if got := answer.header.Values("Warning"); len(got) > 0 {
 			t.Errorf("%s: %v", spec, got)
 		}
-		admin.want(t, http.StatusOK, call{method: "DELETE", path: at("cronjobs", ns, "c")}, nil)
+		admin.want(t, http.StatusOK, call{method: "DELETE", path: under("batch/v1", "cronjobs", ns, "c")}, nil)
 	}
 	for spec, message := range map[string]string{
 		`schedule: "61 * * * *"`:                             "spec.schedule: Invalid value",
@@ -38,7 +38,7 @@ func TestCronJobSchedules(t *testing.T) {
 		`schedule: "* * * * *", concurrencyPolicy: Never`:    `supported values: "Allow", "Forbid", "Replace"`,
 		`schedule: "* * * * *", startingDeadlineSeconds: -1`: "spec.startingDeadlineSeconds: Invalid value",
 	} {
-		admin.do(t, call{method: "POST", path: at("cronjobs", ns), body: body(spec)}).refused(t, 422, metav1.StatusReasonInvalid, message)
+		admin.do(t, call{method: "POST", path: under("batch/v1", "cronjobs", ns), body: body(spec)}).refused(t, 422, metav1.StatusReasonInvalid, message)
 	}
 }
 
@@ -47,16 +47,16 @@ func TestCronJobStartsJobs(t *testing.T) {
 	ns := namespace(t)
 	for _, name := range []string{"on", "off"} {
 		spec := `schedule: "@every 1s", suspend: ` + map[string]string{"on": "false", "off": "true"}[name]
-		admin.want(t, http.StatusCreated, call{method: "POST", path: at("cronjobs", ns),
+		admin.want(t, http.StatusCreated, call{method: "POST", path: under("batch/v1", "cronjobs", ns),
 			body: "metadata: {name: " + name + "}\nspec: {" + spec + ", jobTemplate: {metadata: {labels: {from: " + name + "}}, spec: {suspend: true, template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}}"}, nil)
 	}
 	var c batchv1.CronJob
 	eventually(t, "a job is active", func() bool {
-		admin.want(t, http.StatusOK, call{path: at("cronjobs", ns, "on")}, &c)
+		admin.want(t, http.StatusOK, call{path: under("batch/v1", "cronjobs", ns, "on")}, &c)
 		return len(c.Status.Active) > 0 && c.Status.LastScheduleTime != nil
 	})
 	var jobs batchv1.JobList
-	admin.want(t, http.StatusOK, call{path: at("jobs", ns)}, &jobs)
+	admin.want(t, http.StatusOK, call{path: under("batch/v1", "jobs", ns)}, &jobs)
 	for _, j := range jobs.Items {
 		if j.Labels["from"] != "on" || !strings.HasPrefix(j.Name, "on-") || !metav1.IsControlledBy(&j, &c) {
 			t.Errorf("job %s has labels %v and owners %v", j.Name, j.Labels, j.OwnerReferences)
