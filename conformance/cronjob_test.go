@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -45,20 +46,20 @@ func TestCronJobSchedules(t *testing.T) {
 // A CronJob starts jobs, and none while it is suspended.
 func TestCronJobStartsJobs(t *testing.T) {
 	ns := namespace(t)
-	for _, name := range []string{"on", "off"} {
-		spec := `schedule: "@every 1s", suspend: ` + map[string]string{"on": "false", "off": "true"}[name]
+	for _, name := range []string{"started", "suspended"} {
+		spec := `schedule: "@every 1s", suspend: ` + strconv.FormatBool(name == "suspended")
 		admin.want(t, http.StatusCreated, call{method: "POST", path: under("batch/v1", "cronjobs", ns),
 			body: "metadata: {name: " + name + "}\nspec: {" + spec + ", jobTemplate: {metadata: {labels: {from: " + name + "}}, spec: {suspend: true, template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}}"}, nil)
 	}
 	var c batchv1.CronJob
 	eventually(t, "a job is active", func() bool {
-		admin.want(t, http.StatusOK, call{path: under("batch/v1", "cronjobs", ns, "on")}, &c)
+		admin.want(t, http.StatusOK, call{path: under("batch/v1", "cronjobs", ns, "started")}, &c)
 		return len(c.Status.Active) > 0 && c.Status.LastScheduleTime != nil
 	})
 	var jobs batchv1.JobList
 	admin.want(t, http.StatusOK, call{path: under("batch/v1", "jobs", ns)}, &jobs)
 	for _, j := range jobs.Items {
-		if j.Labels["from"] != "on" || !strings.HasPrefix(j.Name, "on-") || !metav1.IsControlledBy(&j, &c) {
+		if j.Labels["from"] != "started" || !strings.HasPrefix(j.Name, "started-") || !metav1.IsControlledBy(&j, &c) {
 			t.Errorf("job %s has labels %v and owners %v", j.Name, j.Labels, j.OwnerReferences)
 		}
 	}
