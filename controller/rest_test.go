@@ -66,8 +66,7 @@ func TestAllLoopsRest(t *testing.T) {
 		remove(w, w.namespace("shop"), metav1.DeleteOptions{})
 		w.deleteJob("work", metav1.DeletePropagationBackground)
 		w.live()
-		if w.namespace("shop") != nil || w.job("work") != nil || len(w.pods()) != 5 {
-		if w.namespace("shop") != nil || w.job("work") != nil || len(w.pods()) != 4 {
+		if w.namespace("shop") != nil || w.job("work") != nil || len(w.pods()) != 6 {
 			r.Errorf("namespace %v, job %v, %d pods", w.namespace("shop"), w.job("work"), len(w.pods()))
 		}
 		w.time(5*time.Minute, "n")
