@@ -1,7 +1,6 @@
 package daemon
 
 import (
-	"cmp"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -69,6 +68,7 @@ var ofEveryKind = []string{definition.Name, dependencies.Name, disruption.Name, 
 // not the names of their identities.
 var eventSources = map[string]string{
 	disruption.Name:                     "controllermanager",
+	"daemon-set-controller":             "daemonset-controller",
 	"endpointslice-controller":          "endpoint-slice-controller",
 	"endpointslicemirroring-controller": "endpoint-slice-mirroring-controller",
 	"generic-garbage-collector":         "garbage-collector-controller",
@@ -95,10 +95,6 @@ func newLoops(l *lifecycle, p *controlPlane, log *slog.Logger) *loops {
 	return &loops{l, p, controller.NewMetrics(p.metrics), log, ""}
 }
 
-// sourceOf is the component that a loop's events name, where upstream's is another
-// one than its identity.
-var sourceOf = map[string]string{"daemon-set-controller": "daemonset-controller"}
-
 // runAs runs a loop as some client; queue is the name of its queue in upstream's
 // metrics.
 func (s *loops) runAs(c door, name, queue string, workers int, build func(door, told) loop) {
@@ -108,7 +104,6 @@ func (s *loops) runAs(c door, name, queue string, workers int, build func(door, 
 		source = theirs
 	}
 	recorder := events.New(c, clk, source, "", s.log)
-	recorder := events.New(c, clk, cmp.Or(sourceOf[name], name), "", s.log)
 	s.l.run(name+" events", recorder.Run)
 	runner := &controller.Runner{Loop: build(c, recorder), View: c.View(), Clock: clk, Log: s.log, Workers: workers, Metrics: s.metrics, Queue: queue}
 	if slices.Contains(ofEveryKind, name) {
