@@ -288,14 +288,14 @@ func imagesOf(spec *corev1.PodSpec) []string {
 	return images
 }
 
-// volumeRefusal says why no node can give a pod its volumes, or "". Claims are
-// of a kind that is not served, so none can be found.
+// volumeRefusal says why no node can give a pod its volumes, or "". Whether a
+// claim is there or not, nothing gives it a volume yet.
 func volumeRefusal(p *corev1.Pod) string {
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i]
 		switch {
 		case v.PersistentVolumeClaim != nil:
-			return fmt.Sprintf("persistentvolumeclaim %q not found", v.PersistentVolumeClaim.ClaimName)
+			return fmt.Sprintf("persistentvolumeclaim %q has no volume, and nothing finds or makes one in this version of Hansa", v.PersistentVolumeClaim.ClaimName)
 		case v.Ephemeral != nil:
 			return fmt.Sprintf("waiting for ephemeral volume controller to create the persistentvolumeclaim %q", p.Name+"-"+v.Name)
 		}
