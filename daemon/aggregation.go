@@ -11,7 +11,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
@@ -87,8 +86,5 @@ func (p *controlPlane) authenticationInfo() authentication.Info {
 
 // remoteContents empties namespaces of what other servers have in them.
 func (p *controlPlane) remoteContents() *aggregation.Contents {
-	return &aggregation.Contents{Server: p.aggregate, Authorizer: p.authorize, As: &user.DefaultInfo{
-		Name:   "system:serviceaccount:kube-system:namespace-controller",
-		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", user.AllAuthenticated},
-	}}
+	return &aggregation.Contents{Server: p.aggregate, Authorizer: p.authorize, As: loopUser("namespace-controller")}
 }

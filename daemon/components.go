@@ -2,8 +2,11 @@ package daemon
 
 import (
 	"context"
+	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"hansa.dev/hansa/api"
@@ -13,12 +16,18 @@ import (
 // components answers for the ComponentStatuses of Kubernetes: its three other
 // parts, which here are parts of the same process.
 func components(l *lifecycle, etcd func() error) request.Computed {
-	return func(context.Context) []api.Object {
-		return []api.Object{
-			componentStatus("controller-manager", l.running(loopPart)),
-			componentStatus("etcd-0", etcd()),
-			componentStatus("scheduler", l.running("scheduler")),
+	return func(_ context.Context, key api.Key) ([]api.Object, error) {
+		var list []api.Object
+		for name, err := range map[string]error{"controller-manager": l.running(loopPart), "etcd-0": etcd(), "scheduler": l.running("scheduler")} {
+			if key.Name == "" || key.Name == name {
+				list = append(list, componentStatus(name, err))
+			}
 		}
+		if key.Name != "" && len(list) == 0 { // in the singular, as Kubernetes has it
+			return nil, apierrors.NewNotFound(corev1.Resource("componentstatus"), key.Name)
+		}
+		slices.SortFunc(list, func(a, b api.Object) int { return strings.Compare(a.GetName(), b.GetName()) })
+		return list, nil
 	}
 }
 

@@ -145,7 +145,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, k keys, list
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
 		Hooks:      hooks(reviewer, p.tokens),
 		Rules:      allRules(rules.New(p.registry, view, authorizer, clk), custom.Rules()),
-		Computed:   map[schema.GroupResource]request.Computed{{Resource: "componentstatuses"}: components(l, p.store.Ready)},
+		Computed:   p.computed(l, log),
 		Audit:      auditLog,
 		Metrics:    p.metrics,
 		Clock:      clk, Logger: log,
@@ -296,5 +296,13 @@ func (p *controlPlane) asServer(manager string) *direct.Client {
 // asLoop is a client with the identity of a loop: a service account in
 // kube-system.
 func (p *controlPlane) asLoop(name string) *direct.Client {
-	return p.as("system:serviceaccount:kube-system:"+name, "kube-controller-manager", "system:serviceaccounts", "system:serviceaccounts:kube-system")
+	return direct.New(p.handler, loopUser(name), "kube-controller-manager")
+}
+
+// loopUser is the identity of a loop.
+func loopUser(name string) user.Info {
+	return &user.DefaultInfo{
+		Name:   "system:serviceaccount:kube-system:" + name,
+		Groups: []string{"system:serviceaccounts", "system:serviceaccounts:kube-system", user.AllAuthenticated},
+	}
 }

@@ -30,6 +30,7 @@ import (
 	"hansa.dev/hansa/controller/endpoints"
 	"hansa.dev/hansa/controller/endpointslice"
 	"hansa.dev/hansa/controller/garbage"
+	"hansa.dev/hansa/controller/horizontalpodautoscaler"
 	"hansa.dev/hansa/controller/ipaddress"
 	"hansa.dev/hansa/controller/job"
 	"hansa.dev/hansa/controller/migration"
@@ -161,6 +162,9 @@ func (s *loops) startManager() {
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
 	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local) })
+	run(horizontalpodautoscaler.Name, "horizontalpodautoscaler", 5, func(c door, r told) loop {
+		return horizontalpodautoscaler.New(c, r, p.metricsOf(horizontalpodautoscaler.Name))
+	})
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })
 	run("endpointslice-controller", "endpoint_slice", 5, func(c door, r told) loop { return endpointslice.New(c, r) })
 	run("endpointslicemirroring-controller", "endpoint_slice_mirroring", 5, func(c door, r told) loop { return mirroring.New(c, r) })

@@ -66,11 +66,11 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	if err := recordResults(book); err != nil {
 		return nil, err
 	}
-	if err := tree.Ensure(systemGroup, cgroup.Limits{}); err != nil {
+	if err := tree.Ensure(cgroup.SystemGroup, cgroup.Limits{}); err != nil {
 		return nil, err
 	}
 	config := containerdConfig(c, filepath.Dir(paths["containerd"]))
-	config.Enter = func(pid int) error { return enter(layout, tree.Path(systemGroup), pid) }
+	config.Enter = func(pid int) error { return enter(layout, tree.Path(cgroup.SystemGroup), pid) }
 	supervisor, err := containerd.Start(ctx, config, clock.RealClock{}, log)
 	if err != nil {
 		return nil, err
@@ -94,9 +94,6 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	}
 	return client, nil
 }
-
-// systemGroup is the cgroup of containerd and the shims, beside that of pods.
-const systemGroup = "system"
 
 // enter puts a process into a cgroup of every hierarchy.
 func enter(layout cgroup.Layout, group string, pid int) error {

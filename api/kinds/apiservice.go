@@ -248,6 +248,7 @@ var priorities = map[schema.GroupVersion]Priority{
 	{Group: "internal.apiserver.k8s.io", Version: "v1alpha1"}:    {16000, 9},
 	{Group: "storagemigration.k8s.io", Version: "v1"}:            {15800, 15},
 	{Group: "storagemigration.k8s.io", Version: "v1beta1"}:       {15800, 9},
+	{Group: "metrics.k8s.io", Version: "v1beta1"}:                {100, 100}, // as the metrics server's
 }
 
 // PriorityOf is the priority of a group-version that this server answers for.

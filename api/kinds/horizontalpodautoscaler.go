@@ -53,7 +53,6 @@ func horizontalPodAutoscaler() *api.Resource {
 		ValidateUpdate: validatesUpdate(func(h, old *autoscalingv2.HorizontalPodAutoscaler) field.ErrorList {
 			return validateAutoscaler(&h.Spec, &old.Spec)
 		}),
-		Inert:                    "no controller scales by it",
 		ResetFields:              resetsStatus,
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

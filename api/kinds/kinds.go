@@ -92,6 +92,8 @@ func All() []*api.Resource {
 		storageVersionMigration(),
 		customResourceDefinition(),
 		apiService(),
+		nodeMetrics(),
+		podMetrics(),
 	}
 }
 

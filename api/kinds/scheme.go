@@ -33,6 +33,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	apiregistrationv1 "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
+	metricsv1beta1 "k8s.io/metrics/pkg/apis/metrics/v1beta1"
 )
 
 // Scheme knows the Go types of every served version, of the bodies of
@@ -72,6 +73,7 @@ var scheme = sync.OnceValue(func() *runtime.Scheme {
 		metav1.AddMetaToScheme,
 		apiextensionsv1.AddToScheme,
 		apiregistrationv1.AddToScheme,
+		addMetrics,
 		addOptions,
 	} {
 		utilruntime.Must(add(s))
@@ -83,3 +85,10 @@ var scheme = sync.OnceValue(func() *runtime.Scheme {
 	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
 	return s
 })
+
+// addMetrics adds the metrics of nodes and pods, without the types that any group
+// speaks: what can be done with them is to read them.
+func addMetrics(s *runtime.Scheme) error {
+	s.AddKnownTypes(metricsv1beta1.SchemeGroupVersion, &metricsv1beta1.NodeMetrics{}, &metricsv1beta1.NodeMetricsList{}, &metricsv1beta1.PodMetrics{}, &metricsv1beta1.PodMetricsList{})
+	return nil
+}

@@ -131,7 +131,7 @@ func (c *Contents) do(ctx context.Context, r *Remote, method, verb string, res a
 		return nil, err
 	}
 	as := identity{name: c.As.GetName(), groups: c.As.GetGroups()}
-	got, err := r.do(ctx, method, as, at, "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json", "")
+	got, err := r.do(ctx, method, as, at, "", "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json", "")
 	if err != nil {
 		return nil, err
 	}

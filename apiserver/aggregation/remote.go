@@ -155,11 +155,11 @@ const maxDocument = 32 << 20
 
 // get asks the remote about itself.
 func (r *Remote) get(ctx context.Context, as identity, path, accept, etag string) (*reply, error) {
-	return r.do(ctx, http.MethodGet, as, path, accept, etag)
+	return r.do(ctx, http.MethodGet, as, path, "", accept, etag)
 }
 
 // do asks the remote something.
-func (r *Remote) do(ctx context.Context, method string, as identity, path, accept, etag string) (*reply, error) {
+func (r *Remote) do(ctx context.Context, method string, as identity, path, query, accept, etag string) (*reply, error) {
 	if r.broken != nil {
 		return nil, r.broken
 	}
@@ -167,7 +167,7 @@ func (r *Remote) do(ctx context.Context, method string, as identity, path, accep
 	if err != nil {
 		return nil, err
 	}
-	at.Path = path
+	at.Path, at.RawQuery = path, query
 	req, err := http.NewRequestWithContext(ctx, method, at.String(), nil)
 	if err != nil {
 		return nil, err

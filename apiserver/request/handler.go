@@ -100,9 +100,10 @@ type Rule struct {
 	Warnings func(obj, old api.Object) []string
 }
 
-// Computed makes all objects of a kind at the moment they are asked for, in the
-// order of their names.
-type Computed func(ctx context.Context) []api.Object
+// Computed makes the objects of a kind at the moment they are asked for, in the
+// order of their names: all, those of a namespace, or the one of a name, which is
+// said not to be there by an API status error.
+type Computed func(ctx context.Context, key api.Key) ([]api.Object, error)
 
 // Allocator gives an object what is unique in the cluster (addresses, ports) and
 // claims it in the same transaction.

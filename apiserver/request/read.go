@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/selection"
 
 	"hansa.dev/hansa/api"
@@ -39,13 +38,16 @@ func (h *Handler) read(ctx context.Context, info *Info, resourceVersion string) 
 	if compute == nil {
 		return h.Store.Get(ctx, info.ref(), resourceVersion)
 	}
-	for _, obj := range compute(ctx) {
+	list, err := compute(ctx, api.Key{Namespace: info.Namespace, Name: info.Name})
+	if err != nil {
+		return nil, err
+	}
+	for _, obj := range list {
 		if obj.GetName() == info.Name {
 			return obj, nil
 		}
 	}
-	// The name in the singular, as Kubernetes has it.
-	return nil, apierrors.NewNotFound(schema.GroupResource{Group: info.row().Group, Resource: info.row().Singular}, info.Name)
+	return nil, apierrors.NewNotFound(info.resource(), info.Name)
 }
 
 // List reads the objects that the options select.
@@ -61,9 +63,10 @@ func (h *Handler) List(ctx context.Context, info *Info, opts *metav1.ListOptions
 		return store.Page{}, err
 	}
 	if compute := h.Computed[info.row().GroupResource()]; compute != nil {
-		return store.Page{Objects: slices.Values(slices.DeleteFunc(compute(ctx), func(obj api.Object) bool {
+		list, err := compute(ctx, api.Key{Namespace: q.Namespace})
+		return store.Page{Objects: slices.Values(slices.DeleteFunc(list, func(obj api.Object) bool {
 			return q.Name != "" && obj.GetName() != q.Name || q.Match != nil && !q.Match(obj)
-		}))}, nil
+		}))}, err
 	}
 	return h.Store.Scan(ctx, q, listOptions(opts))
 }

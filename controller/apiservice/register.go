@@ -44,7 +44,7 @@ func NewRegistration(c client.Interface) *Registration {
 	}
 	for _, s := range c.Registry().Served() {
 		// The group of APIServices has none: it is there in any case.
-		if gv := s.Version.GroupVersion; s.View == nil && gv.Group != apiregistrationv1.GroupName {
+		if gv := s.Version.GroupVersion; s.View == nil && gv.Group != apiregistrationv1.GroupName && !kinds.Yields(gv) {
 			l.builtin[kinds.APIServiceName(gv)] = gv
 		}
 	}

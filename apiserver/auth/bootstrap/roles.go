@@ -200,6 +200,11 @@ func peopleRoles() []*rbacv1.ClusterRole {
 			on("rbac.authorization.k8s.io", "rolebindings roles", readWrite)),
 		part("system:aggregate-to-edit", toEdit, editRules()...),
 		part("system:aggregate-to-view", toView, viewRules()...),
+		// The metrics server's, for the metrics that are served without one.
+		{
+			ObjectMeta: meta("system:aggregated-metrics-reader", toAdmin, toEdit, toView),
+			Rules:      []rbacv1.PolicyRule{on("metrics.k8s.io", "nodes pods", read)},
+		},
 	}
 }
 
