@@ -13,6 +13,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -26,6 +29,7 @@ import (
 	"hansa.dev/hansa/agent/gc"
 	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/node"
+	"hansa.dev/hansa/agent/probe"
 	"hansa.dev/hansa/agent/server"
 	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/agent/status"
@@ -74,9 +78,8 @@ type Config struct {
 	// the network, for one. Its error says what is missing.
 	Ready func(ctx context.Context) error
 
-	// Authorize wraps the node API; Metrics serves its /metrics (nil: none).
+	// Authorize wraps the node API.
 	Authorize func(http.Handler) http.Handler
-	Metrics   http.Handler
 	Log       *slog.Logger
 }
 
@@ -107,6 +110,10 @@ type Agent struct {
 	// pressure is what the machine is short of.
 	pressure pressure
 	images   gc.Memory
+	// meter is for rates; registry has what the agent counts.
+	meter    *meter
+	registry *prometheus.Registry
+	probes   *prometheus.Registry
 }
 
 type entry struct {
@@ -144,8 +151,10 @@ func New(c Config) (*Agent, error) {
 			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"),
 		},
 		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), knows: make(chan struct{}),
-		workers: map[types.UID]*entry{},
+		workers: map[types.UID]*entry{}, meter: newMeter(), registry: prometheus.NewRegistry(),
 	}
+	a.registry.MustRegister(&kubeletMetrics{a}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.probes = prometheus.NewRegistry()
 	a.objects = &objects{client: c.Client, rows: &a.rows, users: newUsers()}
 	a.events = events.New(c.Client, c.Clock, "kubelet", c.NodeName, c.Log)
 	a.pusher = status.New(c.Client, c.Clock, c.Log)
@@ -163,7 +172,7 @@ func New(c Config) (*Agent, error) {
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
 		LogsDir: cmp.Or(set.PodLogsDir, filepath.Join(c.DataDir, "logs")), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
-		Rules: rules(c), FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Log: c.Log,
+		Rules: rules(c), FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Probes: probe.NewMetrics(a.probes), Log: c.Log,
 		MemoryQoS: set.MemoryQoS, MemoryThrottling: ptr.Deref(set.MemoryThrottlingFactor, 0), OneProcessOOM: ptr.Deref(set.SingleProcessOOMKill, false),
 		SeccompDefault: *set.SeccompDefault, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
 	}
@@ -200,7 +209,8 @@ func texts(ips []netip.Addr) []string {
 // that runs on from before a restart is not to be told that it is not there.
 func (a *Agent) Handler() http.Handler {
 	h := server.New(server.Config{
-		Node: nodeView{a}, Runtime: a.Runtime, Clock: a.Clock, Metrics: a.Metrics, Authorize: a.Authorize, Log: a.Log,
+		Node: nodeView{a}, Runtime: a.Runtime, Clock: a.Clock, Authorize: a.Authorize, Log: a.Log,
+		Metrics: promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}), Probes: promhttp.HandlerFor(a.probes, promhttp.HandlerOpts{}),
 		Settings: a.Settings,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -78,6 +78,9 @@ func (a *Agent) begin(ctx context.Context, p *v1.Pod, known work.Known) {
 func (a *Agent) forget(uid types.UID) {
 	a.objects.users.remove(uid)
 	a.workersMu.Lock()
+	if w := a.workers[uid]; w != nil {
+		a.node.Probes.Forget(w.key.Namespace, w.key.Name, string(uid))
+	}
 	delete(a.workers, uid)
 	a.workersMu.Unlock()
 	a.podsChanged()

@@ -62,6 +62,8 @@ type Layout interface {
 	Set(group string, l Limits) error
 	// Usage reads what an existing group uses.
 	Usage(group string) (Usage, error)
+	// Stat reads all that is measured of an existing group.
+	Stat(group string) (Stat, error)
 	// Inside is what the groups of containers inside an existing group are to
 	// have beside their limits, by file: nothing on version 1.
 	Inside(group string) map[string]string

@@ -285,3 +285,72 @@ func TestPodLimits(t *testing.T) {
 		}
 	}
 }
+
+// All that is measured, as kernels with either layout show it.
+func TestStat(t *testing.T) {
+	files := v1Files("/g")
+	for name, content := range map[string]string{
+		"cpuacct/g/cpuacct.stat": "user 120\nsystem 30\n", "cpu/g/cpu.stat": "nr_periods 9\nnr_throttled 4\nthrottled_time 5000\n",
+		"cpu/g/cpu.cfs_quota_us": "50000", "memory/g/memory.max_usage_in_bytes": "6000", "memory/g/memory.failcnt": "2",
+		"memory/g/memory.stat":        "cache 1\ntotal_inactive_file 2000\ntotal_rss 2500\ntotal_cache 2100\ntotal_mapped_file 11\ntotal_pgfault 12\ntotal_pgmajfault 13\ntotal_swap 14\n",
+		"memory/g/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 3\n", "memory/g/memory.memsw.limit_in_bytes": "9223372036854771712",
+	} {
+		files[name] = content
+	}
+	l, err := newLegacy(recorded(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Stat{
+		CPU:    CPUStat{Nanos: 1_500_000_000, UserNanos: 1_200_000_000, SystemNanos: 300_000_000, Periods: 9, Throttled: 4, ThrottledNanos: 5000, Shares: 1024, Quota: 50000, Period: 100000},
+		Memory: MemoryStat{Usage: 5000, WorkingSet: 3000, MaxUsage: 6000, RSS: 2500, Cache: 2100, Mapped: 11, Swap: 14, Swaps: true, Faults: 12, MajorFaults: 13, Failures: 2, OOMKills: 3},
+		Pids:   3,
+	}
+	if got, err := l.Stat("/g"); err != nil || got != want {
+		t.Errorf("version 1: %+v %v\nwant %+v", got, err, want)
+	}
+	if _, err := l.Stat("/gone"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a group that is gone: %v", err)
+	}
+
+	files = v2Files()
+	for name, content := range map[string]string{
+		"a/g/cpu.stat": "usage_usec 7\nuser_usec 3\nsystem_usec 4\nnr_periods 9\nnr_throttled 4\nthrottled_usec 5\n", "a/g/cpu.max": "50000 100000",
+		"a/g/memory.stat": "anon 2500\nfile 2100\nfile_mapped 11\ninactive_file 2000\npgfault 12\npgmajfault 13\n", "a/g/memory.peak": "6000",
+		"a/g/memory.max": "8192", "a/g/memory.swap.current": "14", "a/g/memory.swap.max": "max", "a/g/memory.events": "low 0\nhigh 0\nmax 2\noom 1\noom_kill 3\n",
+	} {
+		files[name] = content
+	}
+	u, err := newUnified(recorded(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want.CPU = CPUStat{Nanos: 7000, UserNanos: 3000, SystemNanos: 4000, Periods: 9, Throttled: 4, ThrottledNanos: 5000, Quota: 50000, Period: 100000}
+	want.Memory.Limit = 8192
+	got, err := u.Stat("a/g")
+	if weight := Weight(got.CPU.Shares); weight != 100 {
+		t.Errorf("shares of weight 100: %d", got.CPU.Shares)
+	}
+	if got.CPU.Shares = 0; err != nil || got != want {
+		t.Errorf("version 2: %+v %v\nwant %+v", got, err, want)
+	}
+	if _, err := u.Stat("gone"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a group that is gone: %v", err)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	files := v2Files()
+	files["pods/u/cgroup.procs"], files["pods/u/c/cgroup.procs"] = "", "42\n43\n"
+	u, err := newUnified(recorded(t, files))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := New(u, "/", nil)
+	if pid := tree.Process("pods/u"); pid != 42 {
+		t.Errorf("process %d, want 42", pid)
+	}
+	if pid := tree.Process("pods/gone"); pid != 0 {
+		t.Errorf("process %d of a group that is gone", pid)
+	}
+}

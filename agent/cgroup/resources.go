@@ -50,8 +50,11 @@ func (c CPU) Quota(milli int64) (quota int64, period uint64) {
 	return max(milli*int64(period)/1000, minQuota), period
 }
 
-// PodsGroup is the group of all pods, below the base.
-const PodsGroup = "pods"
+// Groups below the base: of the runtime with its shims, and of all pods.
+const (
+	SystemGroup = "system"
+	PodsGroup   = "pods"
+)
 
 // QOSGroup is the group of a quality of service class.
 func QOSGroup(qos v1.PodQOSClass) string {

@@ -237,32 +237,3 @@ func space(st unix.Statfs_t) (bytes, inodes evict.Observation) {
 	return evict.Observation{Available: int64(st.Bavail) * st.Bsize, Capacity: int64(st.Blocks) * st.Bsize},
 		evict.Observation{Available: int64(st.Ffree), Capacity: int64(st.Files)}
 }
-
-// Usage is what the machine uses.
-type Usage struct{ CPUNanos, Memory, WorkingSet, Available uint64 }
-
-// tick is the unit of /proc/stat: USER_HZ is 100 on all architectures.
-const tick = 10_000_000 // ns
-
-// Usage reads what is used now.
-func (h Host) Usage() (Usage, error) {
-	m, err := h.meminfo()
-	if err != nil {
-		return Usage{}, err
-	}
-	u := Usage{Memory: m["MemTotal"] - m["MemFree"], WorkingSet: m["MemTotal"] - m["MemAvailable"], Available: m["MemAvailable"]}
-	line, _, _ := strings.Cut(h.read("proc/stat"), "\n")
-	fields := strings.Fields(line)
-	// cpu user nice system idle iowait irq softirq steal
-	for i, f := range fields {
-		if i == 0 || i == 4 || i == 5 || i > 8 {
-			continue
-		}
-		n, err := strconv.ParseUint(f, 10, 64)
-		if err != nil {
-			return u, fmt.Errorf("read cpu usage: %w", err)
-		}
-		u.CPUNanos += n * tick
-	}
-	return u, nil
-}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -232,5 +234,47 @@ func TestHost(t *testing.T) {
 	}
 	if u, err := h.Usage(); err != nil || u.CPUNanos == 0 || u.WorkingSet == 0 {
 		t.Errorf("usage: %+v %v", u, err)
+	}
+}
+
+// What the machine uses, as the kernel's files have it.
+func TestUsageOfRecordedHost(t *testing.T) {
+	root := t.TempDir()
+	for name, content := range map[string]string{
+		"proc/meminfo":            "MemTotal: 1000 kB\nMemFree: 200 kB\nMemAvailable: 600 kB\nAnonPages: 50 kB\nSwapTotal: 80 kB\nSwapFree: 70 kB\n",
+		"proc/stat":               "cpu  100 1 50 9000 77 2 3 4 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1700000000\n",
+		"proc/vmstat":             "pgfault 11\npgmajfault 12\n",
+		"proc/cpuinfo":            "processor : 0\nphysical id : 0\ncore id : 0\n\nprocessor : 1\nphysical id : 0\ncore id : 0\n",
+		"proc/loadavg":            "0.1 0.2 0.3 1/345 999\n",
+		"proc/sys/kernel/pid_max": "4096\n",
+		"proc/7/net/dev":          "Inter-| Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 11 12 13 0 0 0 0 20 21 22 23 0 0 0 0\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h := node.Host{Root: root}
+	want := node.Usage{
+		CPUNanos: 160 * 10_000_000, Memory: 800 << 10, Free: 200 << 10, WorkingSet: 400 << 10, Available: 600 << 10, RSS: 50 << 10, Swap: 10 << 10, SwapFree: 70 << 10,
+		Faults: 11, MajorFaults: 12, Boot: time.Unix(1700000000, 0),
+	}
+	if u, err := h.Usage(); err != nil || u != want {
+		t.Errorf("usage %+v, %v\nwant %+v", u, err, want)
+	}
+	if c := h.Cores(); c != (node.Cores{CPUs: 2, Cores: 1, Sockets: 1}) {
+		t.Errorf("cores %+v", c)
+	}
+	if p := h.Processes(metav1.Time{}); *p.MaxPID != 4096 || *p.NumOfRunningProcesses != 345 {
+		t.Errorf("processes %+v", p)
+	}
+	if i := h.InterfacesOf("7"); len(i) != 1 || i[0] != (node.Interface{Name: "eth0", RxBytes: 10, RxPackets: 11, RxErrors: 12, RxDropped: 13, TxBytes: 20, TxPackets: 21, TxErrors: 22, TxDropped: 23}) {
+		t.Errorf("interfaces %+v", i)
+	}
+	if fs := h.FileSystem(root, metav1.Time{}); fs == nil || *fs.CapacityBytes == 0 || *fs.Inodes < *fs.InodesFree {
+		t.Errorf("file system %+v", fs)
 	}
 }

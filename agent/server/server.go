@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -44,8 +45,11 @@ type Node interface {
 	Run(ctx context.Context, namespace, name string, uid types.UID, container string, previous bool) (Run, error)
 	// Sandbox finds a pod's sandbox.
 	Sandbox(ctx context.Context, namespace, name string, uid types.UID) (string, error)
-	// Summary is what the node and its pods use.
-	Summary(ctx context.Context) (*statsv1alpha1.Summary, error)
+	// Summary is what the node and its pods use: of cpu and memory alone, or of
+	// everything.
+	Summary(ctx context.Context, cpuAndMemory bool) (*statsv1alpha1.Summary, error)
+	// Measure is what each group of processes uses, for monitoring.
+	Measure(ctx context.Context) (Measured, error)
 	// Healthy is nil when the agent works.
 	Healthy(ctx context.Context) error
 }
@@ -55,8 +59,8 @@ type Config struct {
 	Node    Node
 	Runtime hansaruntime.Runtime
 	Clock   clock.PassiveClock
-	// Metrics serves /metrics; nil for none.
-	Metrics http.Handler
+	// Metrics and Probes serve /metrics and /metrics/probes; nil for none.
+	Metrics, Probes http.Handler
 	// Settings are shown at /configz and say what is served; nil for the
 	// defaults.
 	Settings *settings.Settings
@@ -111,7 +115,11 @@ func New(c Config) http.Handler {
 	if c.Metrics != nil {
 		mux.Handle("GET /metrics", c.Metrics)
 	}
+	if c.Probes != nil {
+		mux.Handle("GET /metrics/probes", c.Probes)
+	}
 	mux.HandleFunc("GET /metrics/resource", s.resourceMetrics)
+	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisorMetrics)
 
 	outer := http.NewServeMux()
 	outer.HandleFunc("GET /healthz", s.healthz)
@@ -162,8 +170,15 @@ func (s *Server) pods(w http.ResponseWriter, _ *http.Request) {
 	s.write(w, data)
 }
 
+// summary is everything, or with only_cpu_and_memory just that.
 func (s *Server) summary(w http.ResponseWriter, r *http.Request) {
-	sum, err := s.Node.Summary(r.Context())
+	text := r.URL.Query().Get("only_cpu_and_memory")
+	less, err := strconv.ParseBool(text)
+	if err != nil && text != "" {
+		s.fail(w, &Error{http.StatusBadRequest, fmt.Sprintf("only_cpu_and_memory is %q, not true or false", text)})
+		return
+	}
+	sum, err := s.Node.Summary(r.Context(), less)
 	if err != nil {
 		s.fail(w, err)
 		return

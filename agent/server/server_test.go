@@ -31,6 +31,8 @@ import (
 	utilexec "k8s.io/utils/exec"
 	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/agent/cgroup"
+	agentnode "hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/server"
 	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/runtime"
@@ -65,7 +67,7 @@ func (n *node) Sandbox(context.Context, string, string, types.UID) (string, erro
 }
 func (n *node) Healthy(context.Context) error { return n.err }
 
-func (n *node) Summary(context.Context) (*statsv1alpha1.Summary, error) {
+func (n *node) Summary(_ context.Context, cpuAndMemory bool) (*statsv1alpha1.Summary, error) {
 	at := metav1.NewTime(now)
 	c := statsv1alpha1.ContainerStats{Name: "app", StartTime: at,
 		CPU:    &statsv1alpha1.CPUStats{Time: at, UsageCoreNanoSeconds: ptr.To[uint64](1_500_000_000)},
@@ -73,9 +75,34 @@ func (n *node) Summary(context.Context) (*statsv1alpha1.Summary, error) {
 	if n.err != nil {
 		return nil, n.err
 	}
-	return &statsv1alpha1.Summary{
-		Node: statsv1alpha1.NodeStats{NodeName: "n1", CPU: c.CPU, Memory: c.Memory},
+	sum := &statsv1alpha1.Summary{
+		Node: statsv1alpha1.NodeStats{NodeName: "n1", CPU: c.CPU, Memory: c.Memory, Swap: &statsv1alpha1.SwapStats{Time: at, SwapUsageBytes: ptr.To[uint64](9)}},
 		Pods: []statsv1alpha1.PodStats{{PodRef: statsv1alpha1.PodReference{Namespace: "ns", Name: "p"}, Containers: []statsv1alpha1.ContainerStats{c}, CPU: c.CPU}},
+	}
+	if !cpuAndMemory {
+		sum.Node.Rlimit = &statsv1alpha1.RlimitStats{MaxPID: ptr.To[int64](77)}
+	}
+	return sum, nil
+}
+
+func (n *node) Measure(context.Context) (server.Measured, error) {
+	if n.err != nil {
+		return server.Measured{}, n.err
+	}
+	stat := cgroup.Stat{
+		CPU:    cgroup.CPUStat{Nanos: 1_500_000_000, Periods: 7, Throttled: 3, ThrottledNanos: 2_000_000_000, Quota: 50000, Period: 100000, Shares: 512},
+		Memory: cgroup.MemoryStat{Usage: 5000, WorkingSet: 4096, RSS: 1000, Cache: 2000, Limit: 8192, Failures: 4, OOMKills: 1, Faults: 11},
+	}
+	return server.Measured{
+		Info: v1.NodeSystemInfo{BootID: "b", MachineID: "m", SystemUUID: "s"}, Cores: agentnode.Cores{CPUs: 2, Cores: 1, Sockets: 1}, MemoryTotal: 1 << 30,
+		Groups: []server.Group{
+			{ID: "/", Stat: cgroup.Stat{CPU: cgroup.CPUStat{Nanos: 9e9}}},
+			{ID: "/pods/u", Namespace: "ns", Pod: "p", Stat: stat, Interfaces: []agentnode.Interface{{Name: "eth0", RxBytes: 10, TxBytes: 20, RxDropped: 1}}},
+			{
+				ID: "/pods/u/c", Name: "c", Image: "img", Namespace: "ns", Pod: "p", Container: `a"p\\p`, Started: now, Stat: stat,
+				Fs: &statsv1alpha1.FsStats{UsedBytes: ptr.To[uint64](30), CapacityBytes: ptr.To[uint64](40)},
+			},
+		},
 	}, nil
 }
 
@@ -107,6 +134,7 @@ func newRig(t *testing.T) *rig {
 	r.node = &node{sandbox: sb, run: server.Run{ID: id, Running: true, Ended: ended, LogFile: filepath.Join(t.TempDir(), "0.log")}}
 	r.server = httptest.NewServer(server.New(server.Config{
 		Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakePassiveClock(now),
+		Probes: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "probes") }),
 		Authorize: func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if r.Header.Get("X-Who") == "stranger" {
@@ -209,13 +237,30 @@ func TestPaths(t *testing.T) {
 		`pod_cpu_usage_seconds_total{namespace="ns",pod="p"} 1.5 1767366245000`,
 		`container_start_time_seconds{container="app",namespace="ns",pod="p"} 1.767366245e+09`,
 		`node_cpu_usage_seconds_total 1.5 1767366245000`,
+		`node_swap_usage_bytes 9 1767366245000`,
 		"resource_scrape_error 0",
 	} {
 		if code != 200 || !strings.Contains(body, line+"\n") {
 			t.Errorf("metrics lack %s:\n%s", line, body)
 		}
 	}
+	if code, body := r.get("/stats/summary"); code != 200 || !strings.Contains(body, `"maxpid": 77`) {
+		t.Errorf("summary: %d %s", code, body)
+	}
+	if code, body := r.get("/stats/summary?only_cpu_and_memory=true"); code != 200 || strings.Contains(body, "maxpid") {
+		t.Errorf("summary of cpu and memory: %d %s", code, body)
+	}
+	if code, body := r.get("/stats/summary?only_cpu_and_memory=maybe"); code != 400 {
+		t.Errorf("summary of something: %d %s", code, body)
+	}
+	if code, body := r.get("/metrics/probes"); code != 200 || body != "probes" {
+		t.Errorf("metrics of probes: %d %s", code, body)
+	}
+	r.cadvisor()
 	r.err = errors.New("no runtime")
+	if code, body := r.get("/metrics/cadvisor"); code != 200 || !strings.Contains(body, "\ncontainer_scrape_error 1\n") {
+		t.Errorf("metrics of an ill node: %d %s", code, body)
+	}
 	if code, _ := r.get("/healthz"); code != 500 {
 		t.Errorf("healthz of an ill node: %d", code)
 	}
@@ -403,5 +448,46 @@ func TestConfigz(t *testing.T) {
 		if w.Code != want {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
+	}
+}
+
+// cadvisor checks the series that dashboards and rules are made of.
+func (r *rig) cadvisor() {
+	r.t.Helper()
+	const pod = `container="",id="/pods/u",image="",name="",namespace="ns",pod="p"`
+	const container = `container="a\"p\\\\p",id="/pods/u/c",image="img",name="c",namespace="ns",pod="p"`
+	code, body := r.get("/metrics/cadvisor")
+	for _, line := range []string{
+		`# TYPE container_cpu_usage_seconds_total counter`,
+		`container_cpu_usage_seconds_total{container="",cpu="total",id="/",image="",name="",namespace="",pod=""} 9 1767366245000`,
+		`container_cpu_cfs_periods_total{` + container + `} 7 1767366245000`,
+		`container_cpu_cfs_throttled_periods_total{` + container + `} 3 1767366245000`,
+		`container_cpu_cfs_throttled_seconds_total{` + container + `} 2 1767366245000`,
+		`container_memory_working_set_bytes{` + container + `} 4096 1767366245000`,
+		`container_memory_usage_bytes{` + pod + `} 5000 1767366245000`,
+		`container_memory_rss{` + pod + `} 1000 1767366245000`,
+		`container_memory_cache{` + pod + `} 2000 1767366245000`,
+		`container_memory_failcnt{` + container + `} 4 1767366245000`,
+		`container_memory_failures_total{` + container + `,failure_type="pgfault",scope="hierarchy"} 11 1767366245000`,
+		`container_oom_events_total{` + container + `} 1 1767366245000`,
+		`container_network_receive_bytes_total{` + pod + `,interface="eth0"} 10 1767366245000`,
+		`container_network_transmit_bytes_total{` + pod + `,interface="eth0"} 20 1767366245000`,
+		`container_network_receive_packets_dropped_total{` + pod + `,interface="eth0"} 1 1767366245000`,
+		`container_fs_usage_bytes{` + container + `} 30 1767366245000`,
+		`container_fs_limit_bytes{` + container + `} 40 1767366245000`,
+		`container_spec_cpu_quota{` + container + `} 50000 1767366245000`,
+		`container_spec_cpu_shares{` + container + `} 512 1767366245000`,
+		`container_spec_memory_limit_bytes{` + container + `} 8192 1767366245000`,
+		`container_start_time_seconds{` + container + `} 1.767366245e+09 1767366245000`,
+		`machine_cpu_cores{boot_id="b",machine_id="m",system_uuid="s"} 2`,
+		`machine_memory_bytes{boot_id="b",machine_id="m",system_uuid="s"} 1.073741824e+09`,
+		`container_scrape_error 0`,
+	} {
+		if code != 200 || !strings.Contains(body, line+"\n") {
+			r.t.Errorf("metrics lack %s:\n%s", line, body)
+		}
+	}
+	if strings.Contains(body, `container_spec_memory_limit_bytes{container="",id="/"`) {
+		r.t.Error("the machine has a limit")
 	}
 }

@@ -18,7 +18,7 @@ func (m *Manager) EmptyDirUsage(p *v1.Pod) (map[string]int64, error) {
 		if v.EmptyDir == nil || v.EmptyDir.Medium != v1.StorageMediumDefault {
 			continue
 		}
-		n, err := diskUsage(m.dir(p.UID, emptyDir, v.Name))
+		n, _, err := diskUsage(m.dir(p.UID, emptyDir, v.Name))
 		if err != nil {
 			return nil, err
 		}
@@ -27,12 +27,38 @@ func (m *Manager) EmptyDirUsage(p *v1.Pod) (map[string]int64, error) {
 	return out, nil
 }
 
-// diskUsage counts the blocks of a tree, those of a file with several names
-// once. Files that go while it looks count for nothing.
-func diskUsage(root string) (int64, error) {
-	var sum int64
+// Used is what a volume takes.
+type Used struct {
+	Name, Dir     string
+	Bytes, Inodes uint64
+}
+
+// Usage is what each volume of a pod takes that is in its own directory.
+func (m *Manager) Usage(p *v1.Pod) ([]Used, error) {
+	var out []Used
+	for i := range p.Spec.Volumes {
+		v := &p.Spec.Volumes[i]
+		if v.EmptyDir == nil && v.ConfigMap == nil && v.Secret == nil && v.DownwardAPI == nil && v.Projected == nil {
+			continue
+		}
+		dir, err := m.Path(p, v)
+		if err != nil {
+			return nil, err
+		}
+		bytes, inodes, err := diskUsage(dir)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, Used{v.Name, dir, uint64(bytes), inodes})
+	}
+	return out, nil
+}
+
+// diskUsage counts the blocks and inodes of a tree, those of a file with several
+// names once. Files that go while it looks count for nothing.
+func diskUsage(root string) (sum int64, inodes uint64, err error) {
 	seen := map[uint64]bool{}
-	err := filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(root, func(_ string, d fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
@@ -54,10 +80,11 @@ func diskUsage(root string) (int64, error) {
 			seen[st.Ino] = true
 		}
 		sum += st.Blocks * 512
+		inodes++
 		return nil
 	})
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return 0, 0, nil
 	}
-	return sum, err
+	return sum, inodes, err
 }

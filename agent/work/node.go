@@ -26,6 +26,7 @@ import (
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/agent/probe"
 	"hansa.dev/hansa/agent/userns"
 	"hansa.dev/hansa/agent/volume"
 	"hansa.dev/hansa/api"
@@ -108,5 +109,7 @@ type Node struct {
 	FitsResized func(p *v1.Pod) *pod.Failure
 	// PodsChanged is called when the set of pods that hold cgroups changed.
 	PodsChanged func()
-	Log         *slog.Logger
+	// Probes counts probes; nil: nothing does.
+	Probes *probe.Metrics
+	Log    *slog.Logger
 }

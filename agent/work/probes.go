@@ -79,12 +79,18 @@ func (w *Worker) loop(key probed, p *v1.Probe) *probe.Loop {
 		return string(append(out, errOut...)), int(code), err
 	}}
 	report := w.reporter(key.container)
+	of := w.state.Pod
+	subject := probe.Subject{Kind: title(key.kind), Container: key.container, Pod: of.Name, Namespace: of.Namespace, UID: string(of.UID)}
 	l := &probe.Loop{
 		Clock: w.node.Clock,
 		Probe: p,
 		Since: run.Started,
 		Once: func(ctx context.Context) (probe.Outcome, error) {
+			began := w.node.Clock.Now()
 			o, err := probe.Once(ctx, p, target)
+			if ctx.Err() == nil {
+				w.node.Probes.Observe(subject, o, err, w.node.Clock.Since(began))
+			}
 			if err != nil && ctx.Err() == nil {
 				report(v1.EventTypeWarning, "Unhealthy", fmt.Sprintf("%s probe errored and resulted in unknown state: %v", title(key.kind), err))
 			}
