@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
+	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -20,7 +21,7 @@ import (
 )
 
 func cronJobs(c client.Interface, r events.Recorder) controller.Loop {
-	return cronjob.New(c, r, time.UTC)
+	return cronjob.New(c, r, time.UTC, nil)
 }
 
 // aCronJob has a schedule, and jobs of one pod.
@@ -359,6 +360,37 @@ func TestCronJobFails(t *testing.T) {
 		t.Errorf("%d jobs", n)
 	}
 	w.rests()
+}
+
+// When the clock is set every cron job is looked at: the wait until its run was told
+// by the clock of before.
+func TestCronJobClockJump(t *testing.T) {
+	w := newWorld(t)
+	var jumped func()
+	stopped := false
+	d := w.run(func(c client.Interface, r events.Recorder) controller.Loop {
+		return cronjob.New(c, r, time.UTC, func(f func()) func() { jumped = f; return func() { stopped = true } })
+	})
+	stop := d.loop.(controller.Woken).Listen(func(key api.Key) { d.add(key) })
+	create(w, aCronJob("tidy", "@hourly", ""))
+	w.settle()
+	w.clock.SetTime(epoch.Add(10 * time.Hour))
+	jumped()
+	w.settle()
+	if n := len(w.allJobs()); n != 1 || !w.cron("tidy").Status.LastScheduleTime.Time.Equal(epoch.Truncate(time.Hour).Add(10*time.Hour)) {
+		t.Errorf("%d jobs after the clock was put on", n)
+	}
+	// Put back by so much that it must have been wrong, it starts the next run of now.
+	w.clock.SetTime(epoch)
+	jumped()
+	w.settle()
+	w.pass(time.Hour)
+	if n := len(w.allJobs()); n != 2 {
+		t.Errorf("%d jobs after the clock was put back", n)
+	}
+	if stop(); !stopped {
+		t.Error("it listens on")
+	}
 }
 
 // Each run happens once, whatever dies when, and Forbid and Replace are kept.

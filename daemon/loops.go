@@ -51,6 +51,7 @@ import (
 	"hansa.dev/hansa/controller/tokens"
 	"hansa.dev/hansa/controller/trustbundle"
 	"hansa.dev/hansa/controller/ttl"
+	"hansa.dev/hansa/internal/clockjump"
 	"hansa.dev/hansa/scheduler"
 )
 
@@ -161,10 +162,10 @@ func (s *loops) startManager() {
 	run("daemon-set-controller", "daemonset", 2, func(c door, r told) loop { return daemonset.New(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
-	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local) })
 	run(horizontalpodautoscaler.Name, "horizontalpodautoscaler", 5, func(c door, r told) loop {
 		return horizontalpodautoscaler.New(c, r, p.metricsOf(horizontalpodautoscaler.Name))
 	})
+	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local, s.onClockJump) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })
 	run("endpointslice-controller", "endpoint_slice", 5, func(c door, r told) loop { return endpointslice.New(c, r) })
 	run("endpointslicemirroring-controller", "endpoint_slice_mirroring", 5, func(c door, r told) loop { return mirroring.New(c, r) })
@@ -180,6 +181,16 @@ func (s *loops) startManager() {
 	s.runAs(p.asLoop("node-controller"), "taint-eviction-controller", "noexec_taint_node", 2, func(c door, r told) loop { return tainteviction.New(c, r) })
 	run(dependencies.Name, "dependencies", 2, func(c door, r told) loop { return dependencies.New(c, r) })
 	run("pod-garbage-collector", "orphaned_pods_nodes", 1, func(c door, _ told) loop { return podgc.New(c) })
+}
+
+// onClockJump has jumped called when the clock was set, until stop is called.
+func (s *loops) onClockJump(jumped func()) (stop func()) {
+	stop, err := clockjump.Watch(jumped)
+	if err != nil {
+		s.log.Warn("cron jobs may be late after the clock is set", "err", err)
+		return func() {}
+	}
+	return stop
 }
 
 // startScheduler places pods.

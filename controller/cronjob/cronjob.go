@@ -36,6 +36,7 @@ type Loop struct {
 	crons  *api.Resource
 	jobs   *api.Resource
 	local  *time.Location
+	jumps  Jumps
 
 	mu   sync.Mutex
 	seen map[api.Key]*sighting
@@ -51,11 +52,24 @@ type sighting struct {
 	notes    []note
 }
 
+// Jumps has jumped called each time that the clock was set, until stop is called.
+// A wait until a run is as long as it seemed before that.
+type Jumps func(jumped func()) (stop func())
+
 // New makes the loop; it acts as the client's identity. local is the time zone of
 // schedules that name none.
-func New(c client.Interface, recorder events.Recorder, local *time.Location) *Loop {
+func New(c client.Interface, recorder events.Recorder, local *time.Location, jumps Jumps) *Loop {
 	r := c.Registry()
-	return &Loop{client: c, events: recorder, crons: r.Must("batch", "cronjobs"), jobs: r.Must("batch", "jobs"), local: local, seen: map[api.Key]*sighting{}}
+	return &Loop{client: c, events: recorder, crons: r.Must("batch", "cronjobs"), jobs: r.Must("batch", "jobs"), local: local, jumps: jumps, seen: map[api.Key]*sighting{}}
+}
+
+// Listen wakes every cron job when the clock was set.
+func (l *Loop) Listen(wake func(api.Key)) (cancel func()) {
+	return l.jumps(func() {
+		for c := range l.client.View().List(l.crons, "") {
+			wake(api.Key{Namespace: c.GetNamespace(), Name: c.GetName()})
+		}
+	})
 }
 
 // Name is the loop's identity.
@@ -121,6 +135,9 @@ func (l *Loop) see(key api.Key, c *batchv1.CronJob, now time.Time) *sighting {
 		l.seen[key] = s
 	case s.schedule != schedule:
 		s.schedule, s.since = schedule, now
+	}
+	if _, ok := lastRun(c, c.Status.LastScheduleTime, now); s.since.After(now) || !ok && s.since.IsZero() {
+		s.since = now
 	}
 	return s
 }

@@ -26,8 +26,9 @@ const mostAhead = time.Hour
 type snapshot struct {
 	cron *batchv1.CronJob
 	jobs []*batchv1.Job // those that it controls
-	// since is when its present schedule was first seen in place of another one,
-	// or zero: what would have run before by it is not made up for.
+	// since is when its present schedule was first seen in place of another one, or
+	// when the last run was first seen to be in the future, or zero: what would have
+	// run before is not made up for.
 	since time.Time
 	local *time.Location // the zone of schedules that name none
 	now   time.Time
@@ -178,17 +179,21 @@ func (s snapshot) pursue(d *decision) {
 
 // runs are those that have not been started yet.
 func (s snapshot) runs(schedule cron.Schedule, last *metav1.Time) runs {
-	from := s.cron.CreationTimestamp.Time
-	if last != nil {
-		from = last.Time
-	}
-	if from.After(s.now.Add(mostAhead)) {
-		from = s.now
-	}
-	if s.since.After(from) {
+	from, ok := lastRun(s.cron, last, s.now)
+	if !ok || s.since.After(from) {
 		from = s.since
 	}
 	return runs{schedule, from.Truncate(time.Second)}
+}
+
+// lastRun is when the last run was, or when the cron job was made; not ok: the
+// clock was wrong then.
+func lastRun(c *batchv1.CronJob, last *metav1.Time, now time.Time) (at time.Time, ok bool) {
+	at = c.CreationTimestamp.Time
+	if last != nil {
+		at = last.Time
+	}
+	return at, !at.After(now.Add(mostAhead))
 }
 
 // hasRun says whether a run was started already: its job is there, or was the last

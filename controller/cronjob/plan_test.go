@@ -238,7 +238,9 @@ func TestPlan(t *testing.T) {
 			want: "active " + minutes(hour(2)) + "\nafter 59m59s\n"},
 		"the same, and it has ended":      {now: due, given: func(s *snapshot) { s.jobs = []*batchv1.Job{jobOf(s.cron, hour(2), batchv1.JobComplete)} }, want: "after 59m59s\n"},
 		"the clock was put back a little": {now: hour(2).Add(-time.Minute), given: func(s *snapshot) { running(s, hour(2)) }, want: "active " + minutes(hour(2)) + "\nafter 1h1m0s\n"},
-		"the clock was wrong by years":    {now: due, given: func(s *snapshot) { s.cron.Status.LastScheduleTime = &metav1.Time{Time: now.AddDate(3, 0, 0)} }, want: "after 59m59s\n"},
+		"the clock was wrong by years": {now: due, given: func(s *snapshot) {
+			s.cron.Status.LastScheduleTime, s.since = &metav1.Time{Time: now.AddDate(3, 0, 0)}, hour(1)
+		}, want: "run 2030-01-02T05:00:00Z\nafter 59m59s\n"},
 		"history": {now: due, given: func(s *snapshot) {
 			s.cron.Spec.SuccessfulJobsHistoryLimit, s.cron.Spec.FailedJobsHistoryLimit = ptr.To[int32](2), ptr.To[int32](0)
 			s.cron.Status.LastScheduleTime = &metav1.Time{Time: hour(2)}

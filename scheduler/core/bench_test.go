@@ -34,6 +34,7 @@ func BenchmarkPlace(b *testing.B) {
 		pods   int
 		change func(*corev1.Pod)
 		owned  labels.Selector
+		named  bool // each pod names its node, as those of a DaemonSet do
 	}{
 		{name: "plain", pods: 10000},
 		{name: "nodeAffinity", pods: 10000, change: affinity(&corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
@@ -41,6 +42,7 @@ func BenchmarkPlace(b *testing.B) {
 				MatchExpressions: []corev1.NodeSelectorRequirement{{Key: corev1.LabelTopologyZone, Operator: corev1.NodeSelectorOpIn, Values: []string{"z1", "z2"}}},
 			}}},
 		}})},
+		{name: "daemon", pods: 5000, named: true},
 		{name: "owned", pods: 10000, owned: labels.SelectorFromSet(labels.Set{"app": "web"})},
 		{name: "podAffinity", pods: 10000, change: affinity(&corev1.Affinity{PodAffinity: &corev1.PodAffinity{
 			RequiredDuringSchedulingIgnoredDuringExecution: []corev1.PodAffinityTerm{term},
@@ -57,6 +59,11 @@ func BenchmarkPlace(b *testing.B) {
 				b.StopTimer()
 				cluster := manyNodes(5000)
 				pods := manyPods(c.pods, c.change)
+				for i, p := range pods {
+					if c.named {
+						namesNode(p, fmt.Sprintf("node-%04d", i))
+					}
+				}
 				b.StartTimer()
 				for _, p := range pods {
 					pending := NewPending(p, c.owned)
@@ -71,6 +78,14 @@ func BenchmarkPlace(b *testing.B) {
 			b.ReportMetric(float64(placed)/b.Elapsed().Seconds(), "pods/s")
 		})
 	}
+}
+
+func namesNode(p *corev1.Pod, name string) {
+	p.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{
+		RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{NodeSelectorTerms: []corev1.NodeSelectorTerm{{
+			MatchFields: []corev1.NodeSelectorRequirement{{Key: "metadata.name", Operator: corev1.NodeSelectorOpIn, Values: []string{name}}},
+		}}},
+	}}
 }
 
 func manyNodes(n int) *Cluster {
