@@ -122,6 +122,56 @@ func TestDependenciesStartInOrder(t *testing.T) {
 	w.rests()
 }
 
+// Pods of a StatefulSet wait one after the other.
+func TestDependencyOfStatefulSet(t *testing.T) {
+	w, _ := shopping(t, t)
+	w.run(statefulSets)
+	create(w, annotated(aStatefulSet("web", 2), dependency.DependsOn, "deployment/db"))
+	w.live()
+	if n := len(w.running()); n != 1 {
+		t.Errorf("%d pods while the first waits", n)
+	}
+	if g := w.pod("web-0").Spec.SchedulingGates; len(g) != 1 || g[0].Name != dbGate {
+		t.Errorf("gates %v", g)
+	}
+	create(w, aDeployment("db", 1))
+	w.live()
+	for _, name := range []string{"web-0", "web-1"} {
+		if p := w.pod(name); p == nil || !podstate.Ready(p) {
+			t.Errorf("%s does not run", name)
+		}
+	}
+	w.rests()
+}
+
+// A change wakes those who name the object, and only if it stands differently then.
+func TestDependenciesAreWokenByWhatTheyNameAlone(t *testing.T) {
+	w, loop := shopping(t, t)
+	create(w, aDeployment("db", 1))
+	create(w, annotated(aDeployment("app", 1), dependency.DependsOn, "deployment/db"))
+	other := create(w, aDeployment("other", 1))
+	w.settle()
+	w.loops = nil
+	loop.ready = nil
+	woken := func(what string, want ...string) {
+		t.Helper()
+		var got []string
+		for _, k := range loop.ready {
+			got = append(got, k.Name)
+		}
+		if loop.ready = nil; !slices.Equal(got, want) {
+			t.Errorf("%s wakes %v, want %v", what, got, want)
+		}
+	}
+	update(w, other, "status", func(d *appsv1.Deployment) { d.Status.ReadyReplicas, d.Status.Replicas = 1, 1 })
+	create(w, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "x"}})
+	update(w, w.deployment("db"), "", func(d *appsv1.Deployment) { d.Labels = map[string]string{"a": "b"} })
+	update(w, w.deployment("app"), "", func(d *appsv1.Deployment) { d.Labels = map[string]string{"a": "b"} })
+	woken("what concerns nobody")
+	update(w, w.deployment("db"), "status", func(d *appsv1.Deployment) { d.Status.ReadyReplicas, d.Status.Replicas = 1, 1 })
+	woken("a replica that is ready", "deployments.apps/app")
+}
+
 // What has completed counts for new pods once its object is gone; a job of the same
 // name counts for itself.
 func TestDependencyThatCompletedIsRemembered(t *testing.T) {

@@ -35,9 +35,15 @@ func unmet(format string, args ...any) State {
 // as good as gone.
 func Look(reg *api.Registry, view View, d Dependency) State {
 	r, obj := d.Object(reg, view)
-	switch {
-	case r == nil:
+	if r == nil {
 		return unmet("no kind %q is served", d.Kind)
+	}
+	return LookAt(reg, view, d, obj)
+}
+
+// LookAt is Look with an object, or nil, taken for the target.
+func LookAt(reg *api.Registry, view View, d Dependency, obj api.Object) State {
+	switch {
 	case obj == nil:
 		return unmet("does not exist")
 	case obj.GetDeletionTimestamp() != nil && !d.Once():

@@ -185,8 +185,8 @@ func (l *Loop) order(ctx context.Context, x dependency.Link, now time.Time) (tim
 	o.first = o.first && !isPod
 	ns := l.client.View().Get(l.namespaces, api.Key{Name: x.Object.GetNamespace()})
 	o.all = ns == nil || ns.GetDeletionTimestamp() != nil
-	for _, key := range l.index.of(x.Target()) {
-		r, user := l.find(key)
+	for _, u := range l.index.of(x.Target()) {
+		r, user := l.find(u.key)
 		if user == nil || !dependency.Reversed(user) || isPod && podstate.Finished(self) {
 			continue
 		}

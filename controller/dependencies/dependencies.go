@@ -109,8 +109,8 @@ func (l *Loop) keys(r *api.Resource, kind string, old, new api.Object) (keys []a
 		if old == nil || new == nil || spoken(old) != spoken(new) || begun(old, new) {
 			add(keyOf(r, obj), l.root(r, obj))
 			// Who stops after whom may have changed.
-			for _, t := range append(slices.Clone(before), after...) {
-				if row, o := t.Object(l.graph.Registry, l.graph.View); o != nil {
+			for _, d := range append(slices.Clone(before), after...) {
+				if row, o := d.Object(l.graph.Registry, l.graph.View); o != nil {
 					add(keyOf(row, o))
 				}
 			}
@@ -128,8 +128,11 @@ func (l *Loop) keys(r *api.Resource, kind string, old, new api.Object) (keys []a
 			t = dependency.Target{Kind: l.services.Singular, Namespace: obj.GetNamespace(), Name: obj.GetLabels()[discoveryv1.LabelServiceName]}
 		}
 		users := l.index.of(t)
-		for _, user := range users {
-			if row, o := l.find(user); o != nil {
+		for _, u := range users {
+			if old != nil && new != nil && r != l.slices && l.looks(t, u, old) == l.looks(t, u, new) {
+				continue
+			}
+			if row, o := l.find(u.key); o != nil {
 				add(l.root(row, o))
 			}
 		}
@@ -140,17 +143,18 @@ func (l *Loop) keys(r *api.Resource, kind string, old, new api.Object) (keys []a
 	return keys
 }
 
+// looks is how things stand with what somebody waits for, were obj the target.
+func (l *Loop) looks(t dependency.Target, u user, obj api.Object) dependency.State {
+	return dependency.LookAt(l.graph.Registry, l.graph.View, dependency.Dependency{Target: t, Condition: u.condition}, obj)
+}
+
 // note keeps the index: what obj names, if it is there still.
-func (l *Loop) note(r *api.Resource, obj api.Object, there bool) (before, after []dependency.Target) {
+func (l *Loop) note(r *api.Resource, obj api.Object, there bool) (before, after []dependency.Dependency) {
 	vague := false
 	if there {
-		list, err := dependency.Parse(l.graph.Registry, obj.GetNamespace(), dependency.Text(obj))
+		var err error
+		after, err = dependency.Parse(l.graph.Registry, obj.GetNamespace(), dependency.Text(obj))
 		vague = err != nil
-		for _, d := range list {
-			if !slices.Contains(after, d.Target) {
-				after = append(after, d.Target)
-			}
-		}
 	}
 	return l.index.set(keyOf(r, obj), after, vague), after
 }

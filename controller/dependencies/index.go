@@ -12,31 +12,37 @@ import (
 // It may be used from any goroutine.
 type index struct {
 	mu    sync.RWMutex
-	users map[dependency.Target][]api.Key
-	named map[api.Key][]dependency.Target
+	users map[dependency.Target][]user
+	named map[api.Key][]dependency.Dependency
 	// vague are those of which not everything is understood, as a kind is missing.
 	vague map[api.Key]bool
 }
 
+// user is one who waits for a condition of a target.
+type user struct {
+	key       api.Key
+	condition string
+}
+
 func newIndex() *index {
-	return &index{users: map[dependency.Target][]api.Key{}, named: map[api.Key][]dependency.Target{}, vague: map[api.Key]bool{}}
+	return &index{users: map[dependency.Target][]user{}, named: map[api.Key][]dependency.Dependency{}, vague: map[api.Key]bool{}}
 }
 
 // set replaces what an object names, and answers with what it named before.
-func (x *index) set(key api.Key, targets []dependency.Target, vague bool) (before []dependency.Target) {
+func (x *index) set(key api.Key, list []dependency.Dependency, vague bool) (before []dependency.Dependency) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	before = x.named[key]
-	for _, t := range before {
-		left := slices.DeleteFunc(slices.Clone(x.users[t]), func(k api.Key) bool { return k == key })
-		if x.users[t] = left; len(left) == 0 {
-			delete(x.users, t)
+	for _, d := range before {
+		left := slices.DeleteFunc(slices.Clone(x.users[d.Target]), func(u user) bool { return u.key == key })
+		if x.users[d.Target] = left; len(left) == 0 {
+			delete(x.users, d.Target)
 		}
 	}
-	for _, t := range targets {
-		x.users[t] = append(slices.Clip(x.users[t]), key)
+	for _, d := range list {
+		x.users[d.Target] = append(slices.Clip(x.users[d.Target]), user{key, d.Condition})
 	}
-	if x.named[key] = targets; len(targets) == 0 {
+	if x.named[key] = list; len(list) == 0 {
 		delete(x.named, key)
 	}
 	if x.vague[key] = vague; !vague {
@@ -46,7 +52,7 @@ func (x *index) set(key api.Key, targets []dependency.Target, vague bool) (befor
 }
 
 // of are those who name a target; not to be written to.
-func (x *index) of(t dependency.Target) []api.Key {
+func (x *index) of(t dependency.Target) []user {
 	x.mu.RLock()
 	defer x.mu.RUnlock()
 	return x.users[t]
