@@ -24,6 +24,7 @@ func TestKubectl(t *testing.T) {
 		{"run and expose", runExposed},
 		{"expose a Deployment", exposed},
 		{"cp of folders", copiedFolders},
+		{"debug, attached", debugAttached},
 		{"debug a copy of a pod", debugCopy},
 		{"debug a node", debugNode},
 		{"autoscale", autoscaled},
@@ -149,6 +150,32 @@ func copiedFolders(s *space) {
 			s.t.Errorf("%s came back as %q, %v", name, got, err)
 		}
 	}
+}
+
+// A debugger in a pod is at the terminal, sees the processes of its target and
+// the network of the pod.
+func debugAttached(s *space) {
+	s.create("p", sleeper)
+	p := s.ready("p")
+	x := newTerminal(s.t, s.cluster, 24, 80, "kubectl", "--data-dir", s.dir, "-n", s.name, "debug", "p", "-it", "--image="+shell, "--target=main", "--container=look", "--", "sh")
+	await(s.t, "the debugger answers", func() error {
+		x.write("echo $((6*7)) $(ip addr | grep -c " + p.Status.PodIP + ") $(ps | grep -v grep | grep -c 'sleep')\n")
+		if got := x.shown(); !strings.Contains(got, "42 1 1") {
+			return fmt.Errorf("shown: %q", got)
+		}
+		return nil
+	})
+	x.write("exit 3\n")
+	select {
+	case <-x.done:
+	case <-time.After(patience):
+		s.t.Errorf("kubectl does not end:\n%s", x.shown())
+	}
+	s.until("p", "the debugger has ended", func(p *corev1.Pod) bool {
+		c := p.Status.EphemeralContainerStatuses
+		return len(c) == 1 && c[0].State.Terminated != nil && c[0].State.Terminated.ExitCode == 3
+	})
+	s.ready("p")
 }
 
 func debugCopy(s *space) {
