@@ -74,7 +74,7 @@ func (m *meter) Get(_ context.Context, gv schema.GroupVersion, namespace string,
 func autoscaled(w *world, change func(*autoscalingv2.HorizontalPodAutoscaler)) *meter {
 	m := &meter{w: w, answers: map[string]string{}}
 	w.run(func(c client.Interface, r events.Recorder) controller.Loop {
-		return horizontalpodautoscaler.New(c, r, m)
+		return horizontalpodautoscaler.New(c, r, m, nil)
 	})
 	d := aDeployment("web", 2)
 	d.Spec.Template.Spec.Containers[0].Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1")}

@@ -163,7 +163,7 @@ func (s *loops) startManager() {
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
 	run(horizontalpodautoscaler.Name, "horizontalpodautoscaler", 5, func(c door, r told) loop {
-		return horizontalpodautoscaler.New(c, r, p.metricsOf(horizontalpodautoscaler.Name))
+		return horizontalpodautoscaler.New(c, r, p.metricsOf(horizontalpodautoscaler.Name), p.metrics)
 	})
 	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local, s.onClockJump) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	autoscalingv1 "k8s.io/api/autoscaling/v1"
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	corev1 "k8s.io/api/core/v1"
@@ -43,6 +44,7 @@ type Loop struct {
 	client            client.Interface
 	events            events.Recorder
 	metrics           Metrics
+	counts            *counts
 	autoscalers, pods *api.Resource
 
 	mu sync.Mutex
@@ -52,10 +54,11 @@ type Loop struct {
 	selectors map[api.Key]labels.Selector
 }
 
-// New makes the loop; it acts as the client's identity.
-func New(c client.Interface, recorder events.Recorder, m Metrics) *Loop {
+// New makes the loop; it acts as the client's identity, and counts what it does in
+// a registry, if there is one.
+func New(c client.Interface, recorder events.Recorder, m Metrics, r prometheus.Registerer) *Loop {
 	return &Loop{
-		client: c, events: recorder, metrics: m,
+		client: c, events: recorder, metrics: m, counts: newCounts(r),
 		autoscalers: c.Registry().Must("autoscaling", "horizontalpodautoscalers"), pods: c.Registry().Must("", "pods"),
 		had: map[api.Key]history{}, selectors: map[api.Key]labels.Selector{},
 	}
@@ -88,23 +91,26 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	s := snapshot{autoscaler: h, now: now, had: l.historyOf(key)}
 	row, scale, err := l.scaleOf(h)
 	if err != nil {
-		return syncPeriod, l.write(ctx, h, unknown(h, err, s.had, now))
+		d := unknown(h, err, s.had, now)
+		l.counts.observe(s, d, false)
+		return syncPeriod, l.write(ctx, h, d)
 	}
 	s.target = target{replicas: scale.Spec.Replicas, current: scale.Status.Replicas, selector: scale.Status.Selector}
 	l.look(ctx, key, &s)
-	d := plan(s)
+	d, done := plan(s), false
 	if d.rescale {
 		next := scale.DeepCopy()
 		next.Spec.Replicas = d.size
 		switch _, err := l.client.Update(ctx, row, next, "scale"); {
 		case err == nil:
-			d = d.done(s)
+			d, done = d.done(s), true
 		case apierrors.IsConflict(err), errors.Is(err, ctx.Err()):
 			return 0, fmt.Errorf("scale %s %s/%s: %w", row.Kind, h.Namespace, scale.Name, err)
 		default:
 			d = d.refused(s, err)
 		}
 	}
+	l.counts.observe(s, d, done)
 	l.mu.Lock()
 	l.had[key] = d.had
 	l.mu.Unlock()
@@ -133,6 +139,7 @@ func (l *Loop) historyOf(key api.Key) history {
 	defer l.mu.Unlock()
 	if l.selectors[key] == nil {
 		l.selectors[key] = labels.Nothing()
+		l.counts.known(len(l.selectors))
 	}
 	return l.had[key]
 }
@@ -142,6 +149,8 @@ func (l *Loop) forget(key api.Key) {
 	defer l.mu.Unlock()
 	delete(l.had, key)
 	delete(l.selectors, key)
+	l.counts.known(len(l.selectors))
+	l.counts.forget(key)
 }
 
 // selecting notes an autoscaler's selector, and answers with some autoscalers
