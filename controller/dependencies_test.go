@@ -144,6 +144,56 @@ func TestDependencyOfStatefulSet(t *testing.T) {
 	w.rests()
 }
 
+// The pods of a CronJob wait for what it, its job template and its pods' template name.
+func TestDependencyOfCronJob(t *testing.T) {
+	w, _ := shopping(t, t)
+	w.run(cronJobs)
+	c := annotated(aCronJob("night", "* * * * *", batchv1.ForbidConcurrent), dependency.DependsOn, "deployment/db")
+	c.Spec.JobTemplate.Annotations = map[string]string{dependency.DependsOn: "configmap/x"}
+	c.Spec.JobTemplate.Spec.Template.Annotations = map[string]string{dependency.DependsOn: "secret/y"}
+	create(w, c)
+	w.pass(time.Minute)
+	jobs := w.allJobs()
+	if len(jobs) != 1 {
+		t.Fatalf("%d jobs", len(jobs))
+	}
+	w.waits(jobs[0].Name, "secret/y:Exists (does not exist), configmap/x:Exists (does not exist), deployment/db:Ready (does not exist)",
+		"depends-on.hansa.dev/secret.y", "depends-on.hansa.dev/configmap.x", dbGate)
+	create(w, aDeployment("db", 1))
+	create(w, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "x"}})
+	create(w, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "y"}})
+	w.live()
+	w.waits(jobs[0].Name, "")
+	w.rests()
+}
+
+// The pods of a DaemonSet wait on every node, and one is waited for on all.
+func TestDependencyOfDaemonSet(t *testing.T) {
+	w, _ := shopping(t, t)
+	w.run(daemonSets)
+	for _, name := range []string{"a", "b"} {
+		create(w, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}})
+	}
+	create(w, annotated(aDaemonSet("agent"), dependency.DependsOn, "configmap/x"))
+	create(w, annotated(aDeployment("app", 1), dependency.DependsOn, "daemonset/agent"))
+	w.settle()
+	for _, p := range w.running() {
+		if len(p.Spec.SchedulingGates) != 1 {
+			t.Errorf("%s has the gates %v", p.Name, p.Spec.SchedulingGates)
+		}
+	}
+	create(w, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "x"}})
+	w.settle()
+	w.waits("app", "daemonset/agent:Ready (no replica is ready)", "depends-on.hansa.dev/daemonset.agent")
+	for _, p := range w.running() {
+		if p.Labels["app"] == "agent" {
+			w.runs(p)
+			w.settle()
+		}
+	}
+	w.waits("app", "")
+}
+
 // A change wakes those who name the object, and only if it stands differently then.
 func TestDependenciesAreWokenByWhatTheyNameAlone(t *testing.T) {
 	w, loop := shopping(t, t)
