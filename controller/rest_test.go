@@ -23,7 +23,7 @@ var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 	deployments, replicaSets, collector, jobs, ttls, endpointSlices, endpointsOf, mirrors,
 	namespaces, accounts, rootCAs, nodeLifecycle, evictions, podCollector, clusterRoles,
 	certificateSigner, podCertificates, trustBundles, serviceRanges, defaultRange, claimRepair, replication, claimKeeper,
-	tokenCleaner, bootstrapSigner, disruptions, statefulSets, cronJobs, daemonSets,
+	tokenCleaner, bootstrapSigner, disruptions, statefulSets, cronJobs, daemonSets, rollbacks, statefulRollbacks, daemonRollbacks,
 }
 
 // The loops do not disturb one another: whatever the order in which they get
@@ -38,12 +38,12 @@ func TestAllLoopsRest(t *testing.T) {
 		w.runAs("system:kube-controller-manager", tokenFiller)
 		w.joins("n")
 		create(w, aToken("t", "default", ""))
-		create(w, aDeployment("web", 3))
+		create(w, onFailure(aDeployment("web", 3)))
 		create(w, aBudget("web", "web", atMost("1")))
 		create(w, addressed("web", ""))
 		create(w, indexed(aJob("work", 2, 3)))
-		create(w, aStatefulSet("db", 2))
-		create(w, aDaemonSet("logs"))
+		create(w, onFailure(aStatefulSet("db", 2)))
+		create(w, onFailure(aDaemonSet("logs")))
 		create(w, aCronJob("tidy", "@hourly", ""))
 		create(w, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}})
 		create(w, &rbacv1.ClusterRole{

@@ -80,3 +80,16 @@ func PruneRevisions(ctx context.Context, c client.Interface, surplus []*appsv1.C
 	}
 	return nil
 }
+
+// OwnRevisions are the ControllerRevisions, of that resource, that an object
+// controls, sorted by number.
+func OwnRevisions(view client.View, row *api.Resource, owner metav1.Object) []*appsv1.ControllerRevision {
+	var history []*appsv1.ControllerRevision
+	for o := range view.ByIndex(row, api.IndexOwner, string(owner.GetUID())) {
+		if ControlledBy(o, owner) {
+			history = append(history, o.(*appsv1.ControllerRevision))
+		}
+	}
+	revision.Sort(history)
+	return history
+}

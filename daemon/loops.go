@@ -158,7 +158,7 @@ func (s *loops) startManager() {
 	run("replicaset-controller", "replicaset", 5, func(c door, r told) loop { return replicaset.New(c, r) })
 	run("replication-controller", "replicationmanager", 5, func(c door, r told) loop { return replicaset.NewReplication(c, r) })
 	run("statefulset-controller", "statefulset", 5, func(c door, r told) loop { return statefulset.New(c, r) })
-	run(rollback.Name, "rollback_deployments", 2, func(c door, r told) loop { return rollback.NewDeployments(c, r) })
+	s.startRollbacks()
 	run("daemon-set-controller", "daemonset", 2, func(c door, r told) loop { return daemonset.New(c, r) })
 	run("job-controller", "job", 5, func(c door, r told) loop { return job.New(c, r) })
 	run(disruption.Name, "disruption", 5, func(c door, r told) loop { return disruption.New(c, r) })
@@ -191,6 +191,15 @@ func (s *loops) onClockJump(jumped func()) (stop func()) {
 		return func() {}
 	}
 	return stop
+}
+
+// startRollbacks runs one loop, as one identity, for each kind that has revisions.
+func (s *loops) startRollbacks() {
+	for plural, build := range map[string]func(door, told) *rollback.Loop{
+		"deployments": rollback.NewDeployments, "statefulsets": rollback.NewStatefulSets, "daemonsets": rollback.NewDaemonSets,
+	} {
+		s.runAs(s.p.asLoop(rollback.Name), rollback.Name, "rollback_"+plural, 2, func(c door, r told) loop { return build(c, r) })
+	}
 }
 
 // startScheduler places pods.

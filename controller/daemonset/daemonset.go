@@ -107,6 +107,10 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if ds.DeletionTimestamp != nil {
 		return 0, nil // what it has goes or stays as it was asked to
 	}
+	ds, asked, err := l.standIn(ds)
+	if err != nil {
+		return 0, err
+	}
 	pods, err := l.claim(ctx, ds)
 	if err != nil {
 		return 0, err
@@ -139,7 +143,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if failed != nil {
 		return 0, failed
 	}
-	return sooner(after, d.after), l.prune(ctx, ds, h, pods)
+	return sooner(after, d.after), l.prune(ctx, ds, h, pods, asked)
 }
 
 // pausesOf are the pauses of a set as it is; the caller owns them.

@@ -40,10 +40,7 @@ func (l *Loop) history(ctx context.Context, ds *appsv1.DaemonSet, pods []*corev1
 		return history{}, err
 	}
 	revision.Sort(all)
-	c, err := revision.Plan(revision.Owner{
-		Object: ds, Kind: kind, Template: &ds.Spec.Template, HashLabel: revision.PodHashLabel,
-		Collisions: ds.Status.CollisionCount, Default: pod.DefaultTemplate,
-	}, all)
+	c, err := revision.Plan(revisionOwner(ds), all)
 	if err != nil {
 		return history{}, err
 	}
@@ -79,6 +76,25 @@ func (l *Loop) history(ctx context.Context, ds *appsv1.DaemonSet, pods []*corev1
 		}
 	}
 	return h, nil
+}
+
+// standIn is the set with the template that is rolled out where the revision of
+// its own failed (design/rollback.md), and the name of that revision.
+func (l *Loop) standIn(ds *appsv1.DaemonSet) (*appsv1.DaemonSet, string, error) {
+	t, failed, err := revision.StandIn(revisionOwner(ds), controller.OwnRevisions(l.client.View(), l.revisions, ds))
+	if err != nil || t == nil {
+		return ds, "", err
+	}
+	instead := *ds
+	instead.Spec.Template = *t
+	return &instead, failed, nil
+}
+
+func revisionOwner(ds *appsv1.DaemonSet) revision.Owner {
+	return revision.Owner{
+		Object: ds, Kind: kind, Template: &ds.Spec.Template, HashLabel: revision.PodHashLabel,
+		Collisions: ds.Status.CollisionCount, Default: pod.DefaultTemplate,
+	}
 }
 
 // claimRevisions adopts and releases revisions, as claim does pods.
@@ -128,9 +144,14 @@ func (l *Loop) forget(ctx context.Context, r *appsv1.ControllerRevision) error {
 }
 
 // prune deletes old revisions beyond the history to keep; those that have pods
-// count, and stay.
-func (l *Loop) prune(ctx context.Context, ds *appsv1.DaemonSet, h history, pods []*corev1.Pod) error {
+// count, and stay, and so does one that is asked for although it failed.
+func (l *Loop) prune(ctx context.Context, ds *appsv1.DaemonSet, h history, pods []*corev1.Pod, failed string) error {
 	live := map[string]bool{}
+	for _, r := range h.old {
+		if r.Name == failed {
+			live[hashOf(r)] = true
+		}
+	}
 	for _, p := range pods {
 		live[p.Labels[appsv1.ControllerRevisionHashLabelKey]] = true
 	}

@@ -30,12 +30,9 @@ type flavor struct {
 	undo func(w, carrier api.Object) error
 	// suspend and resume stop pods from being replaced, and let it go on.
 	suspend, resume func(w api.Object)
+	pausesFirst     bool // see snapshot
 	conditionOf     func(w api.Object) *condition
 	setCondition    func(w api.Object, c *condition)
-}
-
-func resumedBy(mark string) (name string, resumed bool) {
-	return strings.CutSuffix(mark, resumedSuffix)
 }
 
 const (

@@ -33,6 +33,8 @@ type snapshot struct {
 	observed bool
 	// suspended: by spec, no pod is replaced by itself.
 	suspended bool
+	// pausesFirst: a rollback pauses before it undoes, by which clients hear of it.
+	pausesFirst bool
 	// handsOff: somebody paused the workload, so nothing is judged.
 	handsOff bool
 	// desired is how many pods the revision that is asked for shall have; whole
@@ -170,7 +172,11 @@ func (s snapshot) carryOut(dec *decision, now time.Time) {
 		dec.suspend = s.paused != r.name
 	case s.lastGood != nil:
 		dec.condition = s.says(corev1.ConditionTrue, r.failed.Reason, "%s", rolledBackText(r, s.lastGood.name))
-		if s.undoneFrom != r.name {
+		switch {
+		case s.undoneFrom == r.name:
+		case s.pausesFirst && !s.suspended:
+			dec.suspend = true
+		default:
 			dec.undo = s.lastGood
 		}
 	default:

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,7 +57,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		return 0, nil
 	}
 	policy, on := onfailure.Read(w.GetAnnotations())
-	s := snapshot{policy: policy, on: on, paused: w.GetAnnotations()[onfailure.PausedMark]}
+	s := snapshot{policy: policy, on: on, pausesFirst: l.pausesFirst, paused: w.GetAnnotations()[onfailure.PausedMark]}
 	s.undoneFrom, s.undoneTo = onfailure.Undone(w)
 	var carriers map[*revision]api.Object
 	var err error
@@ -159,6 +160,7 @@ func (l *Loop) change(ctx context.Context, w api.Object, s snapshot, dec decisio
 			return fmt.Errorf("undo %s %s/%s: %w", l.kind.Kind, w.GetNamespace(), w.GetName(), err)
 		}
 		annotations[onfailure.UndoneMark] = onfailure.UndoneText(s.asked.name, dec.undo.name)
+		l.goOn(changed, s.paused)
 	case dec.suspend:
 		l.suspend(changed)
 		annotations[onfailure.PausedMark] = s.asked.name
@@ -166,11 +168,7 @@ func (l *Loop) change(ctx context.Context, w api.Object, s snapshot, dec decisio
 		annotations[onfailure.PausedMark] = s.asked.name + resumedSuffix
 		delete(annotations, onfailure.StrategyMark)
 	case dec.resume:
-		if _, by := resumedBy(s.paused); !by {
-			l.resume(changed)
-		}
-		delete(annotations, onfailure.PausedMark)
-		delete(annotations, onfailure.StrategyMark)
+		l.goOn(changed, s.paused)
 	case dec.forget:
 		for _, m := range []string{onfailure.UndoneMark, onfailure.PausedMark, onfailure.StrategyMark} {
 			delete(annotations, m)
@@ -180,4 +178,13 @@ func (l *Loop) change(ctx context.Context, w api.Object, s snapshot, dec decisio
 		return fmt.Errorf("update %s %s/%s: %w", l.kind.Kind, w.GetNamespace(), w.GetName(), err)
 	}
 	return nil
+}
+
+// goOn takes back a pause of ours, by its mark, unless somebody has already.
+func (l *Loop) goOn(w api.Object, mark string) {
+	if mark != "" && !strings.HasSuffix(mark, resumedSuffix) {
+		l.resume(w)
+	}
+	delete(w.GetAnnotations(), onfailure.PausedMark)
+	delete(w.GetAnnotations(), onfailure.StrategyMark)
 }

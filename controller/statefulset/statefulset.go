@@ -118,6 +118,10 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if err != nil {
 		return 0, nil // not possible in a set that was validated
 	}
+	set, failed, err := l.standIn(set)
+	if err != nil {
+		return 0, err
+	}
 	owner := controller.Owner{Resource: l.sets, Kind: kind, Object: set}
 	history, collided, err := l.history(ctx, owner, selector)
 	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
@@ -150,7 +154,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		return 0, fmt.Errorf("pods of StatefulSet %s: %w", key, failure)
 	}
 	if set.DeletionTimestamp == nil {
-		err = l.prune(ctx, s, st, history)
+		err = l.prune(ctx, s, st, history, failed)
 	}
 	return soonest(d.after, after), err
 }
@@ -162,10 +166,7 @@ func (l *Loop) history(ctx context.Context, owner controller.Owner, selector lab
 	if err != nil || set.DeletionTimestamp != nil {
 		return history, false, err
 	}
-	return controller.KeepRevision(ctx, l.client, revision.Owner{
-		Object: set, Kind: kind, Template: &set.Spec.Template, HashLabel: revision.HashLabel,
-		Collisions: ptr.To(ptr.Deref(set.Status.CollisionCount, 0)), Default: apipod.DefaultTemplate,
-	}, history)
+	return controller.KeepRevision(ctx, l.client, revisionOwner(set), history)
 }
 
 // snapshot is that of a set without its pods yet.
@@ -240,10 +241,30 @@ func (l *Loop) report(ctx context.Context, set *appsv1.StatefulSet, st appsv1.St
 	return nil
 }
 
+// standIn is the set with the template that is rolled out where the revision of
+// its own failed (design/rollback.md), and the name of that revision.
+func (l *Loop) standIn(set *appsv1.StatefulSet) (*appsv1.StatefulSet, string, error) {
+	t, failed, err := revision.StandIn(revisionOwner(set), controller.OwnRevisions(l.client.View(), l.revisions, set))
+	if err != nil || t == nil {
+		return set, "", err
+	}
+	instead := *set
+	instead.Spec.Template = *t
+	return &instead, failed, nil
+}
+
+func revisionOwner(set *appsv1.StatefulSet) revision.Owner {
+	return revision.Owner{
+		Object: set, Kind: kind, Template: &set.Spec.Template, HashLabel: revision.HashLabel,
+		Collisions: ptr.To(ptr.Deref(set.Status.CollisionCount, 0)), Default: apipod.DefaultTemplate,
+	}
+}
+
 // prune deletes revisions beyond the history that the set keeps. One that a pod
-// has, or that pods may be made of, is not history.
-func (l *Loop) prune(ctx context.Context, s *snapshot, st appsv1.StatefulSetStatus, history []*appsv1.ControllerRevision) error {
-	live := map[string]bool{st.CurrentRevision: true, st.UpdateRevision: true}
+// has, that pods may be made of, or that is asked for although it failed, is not
+// history.
+func (l *Loop) prune(ctx context.Context, s *snapshot, st appsv1.StatefulSetStatus, history []*appsv1.ControllerRevision, failed string) error {
+	live := map[string]bool{st.CurrentRevision: true, st.UpdateRevision: true, failed: true}
 	for _, members := range [][]member{s.inside, s.beyond} {
 		for _, m := range members {
 			live[revisionOf(m.pod)] = true

@@ -30,6 +30,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/rand"
+
+	"hansa.dev/hansa/internal/onfailure"
 )
 
 // Labels with a revision's hash: that of StatefulSets' revisions, and that of
@@ -105,10 +107,14 @@ func (o Owner) draft(data []byte, number int64) *appsv1.ControllerRevision {
 		labels = map[string]string{}
 	}
 	labels[o.HashLabel] = hash
+	annotations := maps.Clone(o.Object.GetAnnotations())
+	for _, mark := range onfailure.Marks {
+		delete(annotations, mark)
+	}
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.Object.GetNamespace(), Name: name[:min(len(name), longestPrefix)] + "-" + hash,
-			Labels: labels, Annotations: maps.Clone(o.Object.GetAnnotations()),
+			Labels: labels, Annotations: annotations,
 			OwnerReferences: []metav1.OwnerReference{*metav1.NewControllerRef(o.Object, o.Kind)},
 		},
 		Data:     runtime.RawExtension{Raw: data},
@@ -147,6 +153,40 @@ func Plan(o Owner, history []*appsv1.ControllerRevision) (Change, error) {
 		}
 	}
 	return Change{Revision: o.draft(data, Next(history)), Create: true}, nil
+}
+
+// Asked is the revision of an owner's template, nil if there is none, and whether
+// it is the last of the history, which Sort has sorted.
+func Asked(o Owner, history []*appsv1.ControllerRevision) (r *appsv1.ControllerRevision, last bool, err error) {
+	c, err := Plan(o, history)
+	if err != nil || c.Create {
+		return nil, false, err
+	}
+	for _, r := range history {
+		if r.UID == c.Revision.UID && r.Name == c.Revision.Name {
+			return r, !c.Renumber, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// StandIn is the template that is rolled out instead of an owner's, where the
+// revision of that one failed (design/rollback.md), and the name of that revision,
+// which is to be kept as long.
+func StandIn(o Owner, history []*appsv1.ControllerRevision) (instead *corev1.PodTemplateSpec, asked string, err error) {
+	if _, on := onfailure.Read(o.Object.GetAnnotations()); !on {
+		return nil, "", nil
+	}
+	r, _, err := Asked(o, history)
+	if err != nil || r == nil {
+		return nil, "", err
+	}
+	good, held := onfailure.Held(o.Object, r, history, func(r *appsv1.ControllerRevision) int64 { return r.Revision })
+	if !held {
+		return nil, "", nil
+	}
+	instead, err = Template(good)
+	return instead, r.Name, err
 }
 
 // keeps says whether a revision is that of the owner's template, whose patch is

@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
+	"hansa.dev/hansa/internal/onfailure"
 	"hansa.dev/hansa/internal/revision"
 )
 
@@ -226,5 +227,47 @@ func TestSurplus(t *testing.T) {
 		if got := numbers(revision.Surplus(numbered(1, 2, 3, 4, 5), c.limit, live)); !slices.Equal(got, c.want) {
 			t.Errorf("limit %d: %v go, want %v", c.limit, got, c.want)
 		}
+	}
+}
+
+// The last good revision stands in for one that failed (design/rollback.md).
+func TestStandIn(t *testing.T) {
+	made := func(image string, number int64, mark, value string) *appsv1.ControllerRevision {
+		r := plan(t, owner(image), nil).Revision
+		r.Revision, r.Annotations = number, map[string]string{mark: value}
+		return r
+	}
+	good := made("one", 1, onfailure.GoodMark, "1")
+	bad := made("two", 2, onfailure.FailedMark, onfailure.Failure{Revision: 2}.String())
+	history := []*appsv1.ControllerRevision{good, bad}
+	ask := func(image string) (string, string) {
+		o := owner(image)
+		o.Object.SetAnnotations(map[string]string{onfailure.ActionAnnotation: "rollback", onfailure.UndoneMark: "x to y"})
+		instead, asked, err := revision.StandIn(o, history)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if instead == nil {
+			return "", asked
+		}
+		return instead.Spec.Containers[0].Image, asked
+	}
+	for image, want := range map[string][2]string{"one": {}, "two": {"one", bad.Name}, "three": {}} {
+		if instead, asked := ask(image); instead != want[0] || asked != want[1] {
+			t.Errorf("%s: %q instead of %q, want %q", image, instead, asked, want)
+		}
+	}
+	if instead, _, err := revision.StandIn(owner("two"), history); instead != nil || err != nil {
+		t.Errorf("without a policy %v instead, %v", instead, err)
+	}
+	for image, want := range map[string]bool{"one": false, "two": true} {
+		if r, last, err := revision.Asked(owner(image), history); err != nil || r == nil || last != want {
+			t.Errorf("%s: %v is asked for, the last one %t, %v", image, r, last, err)
+		}
+	}
+	o := owner("three")
+	o.Object.SetAnnotations(map[string]string{onfailure.ActionAnnotation: "rollback", onfailure.UndoneMark: "x to y"})
+	if r := plan(t, o, history).Revision; r.Annotations[onfailure.UndoneMark] != "" || r.Annotations[onfailure.ActionAnnotation] == "" {
+		t.Errorf("a new revision has annotations %v", r.Annotations)
 	}
 }
