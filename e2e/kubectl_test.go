@@ -363,12 +363,24 @@ apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: web}
 spec: {maxUnavailable: 1, selector: {matchLabels: {app: web}}}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: own}
+spec:
+  selector: {matchLabels: {app: own}}
+  template:
+    metadata: {labels: {app: own}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}]
 `)
 	s.create("lone", sleeper)
 	s.create("local", "volumes: [{name: v, emptyDir: {}}]\n"+strings.TrimPrefix(sleeper, "\n"))
 	s.rolledOut("web")
 	s.ready("lone")
 	s.ready("local")
+	s.readyPods("own", 1)
 	await(t, "the budget allows one", func() error {
 		if got := s.field("pdb/web", ".status.disruptionsAllowed"); got != "1" {
 			return errors.New(got)
@@ -383,6 +395,8 @@ spec: {maxUnavailable: 1, selector: {matchLabels: {app: web}}}
 
 // drainRefused is what drain does not do unless it is told to.
 func drainRefused(s *space) {
+	s.fails([]string{"cannot delete DaemonSet-managed Pods (use --ignore-daemonsets to ignore)", "/own-"},
+		"drain", nodeName, "--force", "--delete-emptydir-data")
 	s.fails([]string{
 		"cannot delete Pods that declare no controller (use --force to override)", "/lone",
 		"cannot delete Pods with local storage (use --delete-emptydir-data to override)", "/local",
@@ -425,6 +439,9 @@ func drained(s *space) {
 	out := s.kubectl("drain", nodeName, "--ignore-daemonsets", "--timeout=120s")
 	if !strings.Contains(out, "node/"+nodeName+" drained") {
 		s.t.Errorf("drain said %s", out)
+	}
+	if n := len(s.podsOf("own")); n != 1 {
+		s.t.Errorf("%d pods of the DaemonSet are left", n)
 	}
 	if n := len(s.podsOf("web")); n != 0 {
 		s.t.Errorf("%d pods of web are left", n)
