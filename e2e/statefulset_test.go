@@ -111,11 +111,29 @@ func (s *space) words() string {
 	return strings.Join(out, " ")
 }
 
+// run awaits that these are the pods' words.
 func (s *space) run(want string) {
 	s.t.Helper()
-	if got := s.words(); got != want {
-		s.t.Errorf("the pods are %q, want %q", got, want)
-	}
+	await(s.t, "the pods are "+want, func() error {
+		if got := s.words(); got != want {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
+// member awaits that a pod of the set is there and ready, made anew perhaps.
+func (s *space) member(name string) *corev1.Pod {
+	s.t.Helper()
+	var p *corev1.Pod
+	await(s.t, "pod "+name+" is ready", func() (err error) {
+		p, err = s.client.CoreV1().Pods(s.name).Get(s.t.Context(), name, metav1.GetOptions{})
+		if err == nil && (p.DeletionTimestamp != nil || condition(p, corev1.PodReady) != corev1.ConditionTrue) {
+			err = fmt.Errorf("deleted %v, conditions %+v", p.DeletionTimestamp, p.Status.Conditions)
+		}
+		return err
+	})
+	return p
 }
 
 // comings notes from now on how pods come (+web-0) and go (-web-0), until the
@@ -170,7 +188,7 @@ func statefulOrder(s *space) {
 	seen := s.comings()
 	s.apply(statefulSet("one", 1, ""))
 	s.rolled()
-	first := s.ready("web-0")
+	first := s.member("web-0")
 	s.turn(first, "sick")
 	s.unready("web-0")
 	s.scaled(3)
@@ -196,7 +214,7 @@ func statefulOrder(s *space) {
 // Documentation: "StatefulSets", "Parallel Pod Management".
 func statefulBurst(s *space) {
 	s.apply(statefulSet("one", 1, "  podManagementPolicy: Parallel"))
-	s.turn(s.ready("web-0"), "sick")
+	s.turn(s.member("web-0"), "sick")
 	s.unready("web-0")
 	s.scaled(3)
 	s.theSet("all others are ready", func(set *appsv1.StatefulSet) bool { return set.Status.ReadyReplicas == 2 })
@@ -238,7 +256,7 @@ func statefulEvicted(s *space) {
 	})
 	s.kubectl("delete", "pod", "holder")
 	s.rolled()
-	s.ready("web-0")
+	s.member("web-0")
 }
 
 // Documentation: "StatefulSets", "Stable Network ID".
@@ -247,7 +265,7 @@ func statefulNames(s *space) {
 	s.apply(statefulSet("one", 2, ""))
 	s.rolled()
 	domain := "web." + s.name + ".svc.cluster.local."
-	zero, one := s.ready("web-0"), s.ready("web-1")
+	zero, one := s.member("web-0"), s.member("web-1")
 	s.resolves("web-0."+domain, zero.Status.PodIP)
 	s.resolves("web-1."+domain, one.Status.PodIP)
 	s.says("_http._tcp."+domain, dns.TypeSRV, "SRV 0 100 8080 web-0."+domain+", SRV 0 100 8080 web-1."+domain)
@@ -261,7 +279,7 @@ func statefulNames(s *space) {
 	// The name goes to the pod that is made in its place.
 	s.kubectl("delete", "pod", "web-1")
 	s.rolled()
-	s.resolves("web-1."+domain, s.ready("web-1").Status.PodIP)
+	s.resolves("web-1."+domain, s.member("web-1").Status.PodIP)
 }
 
 // Documentation: "StatefulSets", "Start ordinal".
@@ -294,7 +312,7 @@ func statefulPartition(s *space) {
 	})
 	s.run("0:one 1:one 2:two")
 	for name, want := range map[string]string{"web-0": set.Status.CurrentRevision, "web-2": set.Status.UpdateRevision} {
-		if got := s.ready(name).Labels["controller-revision-hash"]; got != want {
+		if got := s.member(name).Labels["controller-revision-hash"]; got != want {
 			s.t.Errorf("%s is of revision %s, want %s", name, got, want)
 		}
 	}
@@ -366,11 +384,11 @@ func statefulRollout(s *space) {
 	if got := s.kubectl("rollout", "history", "statefulset/web"); strings.Contains(got, "\n1 ") || !strings.Contains(got, "\n3 ") {
 		s.t.Errorf("history after undoing:\n%s", got)
 	}
-	was := s.ready("web-0").UID
+	was := s.member("web-0").UID
 	s.kubectl("rollout", "restart", "statefulset/web")
 	s.rolled()
 	s.theSet("the update is complete", func(set *appsv1.StatefulSet) bool { return set.Status.CurrentRevision == set.Status.UpdateRevision })
-	if s.ready("web-0").UID == was {
+	if s.member("web-0").UID == was {
 		s.t.Error("the pod was not restarted")
 	}
 	s.scaled(3)
@@ -405,7 +423,7 @@ func statefulHeals(s *space) {
 func statefulAdopts(s *space) {
 	s.apply(statefulSet("one", 2, ""))
 	s.rolled()
-	was := s.ready("web-1")
+	was := s.member("web-1")
 	s.kubectl("delete", "statefulset", "web", "--cascade=orphan")
 	s.until("web-1", "it has no owner", func(p *corev1.Pod) bool { return len(p.OwnerReferences) == 0 })
 	s.apply(statefulSet("one", 2, ""))
@@ -438,6 +456,7 @@ func statefulClaims(s *space) {
 	}
 	claims("data-web-0 data-web-1")
 	s.event("web", "Normal SuccessfulCreate: Create Claim data-web-1 Pod web-1 in StatefulSet web success")
+	s.event("web", "Normal SuccessfulCreate: Create Pod web-1 in StatefulSet web successful")
 	s.until("web-1", "it waits", func(p *corev1.Pod) bool { return condition(p, corev1.PodScheduled) == corev1.ConditionFalse })
 	s.scaled(1)
 	claims("data-web-0")
