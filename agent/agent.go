@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -74,6 +75,8 @@ type Config struct {
 	Version string
 	Labels  map[string]string
 	Taints  []v1.Taint
+	// Bus is the address of the system's D-Bus, for graceful node shutdown.
+	Bus string
 	// Ready, when not nil, is asked beside the runtime whether pods can be run:
 	// the network, for one. Its error says what is missing.
 	Ready func(ctx context.Context) error
@@ -90,6 +93,7 @@ type Agent struct {
 	node    *work.Node
 	keeper  *node.Keeper
 	pusher  *status.Pusher
+	statics *statics
 	events  *events.Broadcaster
 	volumes *volume.Manager
 	objects *objects
@@ -114,14 +118,18 @@ type Agent struct {
 	meter    *meter
 	registry *prometheus.Registry
 	probes   *prometheus.Registry
+	// goingDown says that the machine does.
+	goingDown atomic.Bool
 }
 
 type entry struct {
 	*work.Worker
 	key api.Key
+	// static is the pod if it is the node's own, else nil.
+	static *v1.Pod
 }
 
-type rows struct{ pods, configMaps, secrets, services, accounts, nodes *api.Resource }
+type rows struct{ pods, configMaps, secrets, services, accounts, nodes, classes *api.Resource }
 
 // New makes an agent from what the machine is now.
 func New(c Config) (*Agent, error) {
@@ -148,7 +156,7 @@ func New(c Config) (*Agent, error) {
 		Config: c,
 		rows: rows{
 			pods: r.Must("", "pods"), configMaps: r.Must("", "configmaps"), secrets: r.Must("", "secrets"),
-			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"),
+			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"), classes: r.Must("node.k8s.io", "runtimeclasses"),
 		},
 		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), knows: make(chan struct{}),
 		workers: map[types.UID]*entry{}, meter: newMeter(), registry: prometheus.NewRegistry(),
@@ -158,6 +166,7 @@ func New(c Config) (*Agent, error) {
 	a.objects = &objects{client: c.Client, rows: &a.rows, users: newUsers()}
 	a.events = events.New(c.Client, c.Clock, "kubelet", c.NodeName, c.Log)
 	a.pusher = status.New(c.Client, c.Clock, c.Log)
+	a.statics = newStatics(c, a.rows.pods)
 	a.volumes = volume.New(volume.Config{
 		PodsDir: filepath.Join(c.DataDir, "pods"), Objects: a.objects, Clock: c.Clock,
 		Allocatable: func() v1.ResourceList { return allocatable }, Record: c.Ledger, Addresses: a.addresses,
@@ -168,7 +177,7 @@ func New(c Config) (*Agent, error) {
 	a.node = &work.Node{
 		Name: c.NodeName, IPs: texts(c.NodeIPs), Runtime: c.Runtime, Clock: c.Clock,
 		Client: c.Client, Pods: a.rows.pods,
-		Images: image.New(c.Runtime, c.Clock), Volumes: a.volumes, Groups: c.Groups, Statuses: a.pusher, Users: userns.New(filepath.Join(c.DataDir, "pods")),
+		Images: image.New(c.Runtime, c.Clock), Volumes: a.volumes, Groups: c.Groups, Statuses: statuses{a.pusher, a.statics}, Users: userns.New(filepath.Join(c.DataDir, "pods")),
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
 		LogsDir: cmp.Or(set.PodLogsDir, filepath.Join(c.DataDir, "logs")), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
@@ -237,6 +246,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keeper.Run(ctx) })
 	g.Go(func() error { return a.keepWeights(ctx) })
 	g.Go(func() error { return a.keepHouse(ctx) })
+	g.Go(func() error { return a.keepMirrors(ctx) })
 	g.Go(func() error {
 		return a.Runtime.Events(ctx, a.runtimeEvent, func() { a.reconnected(ctx) })
 	})
@@ -248,9 +258,12 @@ func (a *Agent) Run(ctx context.Context) error {
 
 // loop distributes what happens.
 func (a *Agent) loop(ctx context.Context) error {
-	err := a.Client.View().WaitSynced(ctx, a.rows.pods, a.rows.configMaps, a.rows.secrets, a.rows.services, a.rows.nodes)
-	if err != nil {
-		return fmt.Errorf("agent: wait for the API's objects: %w", err)
+	if err := a.beginStatic(ctx); err != nil {
+		return err
+	}
+	a.running.Go(func() { a.keepStatic(ctx) })
+	if err := a.awaitAPI(ctx); err != nil {
+		return err
 	}
 	if err := a.firstLook(ctx); err != nil {
 		return err
@@ -264,6 +277,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		defer cancel()
 	}
 	close(a.knows)
+	a.running.Go(func() { a.keepShutdown(ctx) })
 	for {
 		for _, f := range a.take() {
 			f(ctx)
@@ -271,6 +285,28 @@ func (a *Agent) loop(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-a.wake:
+		}
+	}
+}
+
+// awaitAPI returns once the API's objects are known. Until then the node's own
+// pods are seen to.
+func (a *Agent) awaitAPI(ctx context.Context) error {
+	synced := make(chan error, 1)
+	go func() {
+		synced <- a.Client.View().WaitSynced(ctx, a.rows.pods, a.rows.configMaps, a.rows.secrets, a.rows.services, a.rows.nodes, a.rows.classes)
+	}()
+	for {
+		for _, f := range a.take() {
+			f(ctx)
+		}
+		select {
+		case err := <-synced:
+			if err != nil {
+				return fmt.Errorf("agent: wait for the API's objects: %w", err)
+			}
+			return nil
 		case <-a.wake:
 		}
 	}
@@ -317,6 +353,9 @@ func (a *Agent) addresses(uid types.UID) downward.Addresses {
 func (a *Agent) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	if a.goingDown.Load() {
+		return errShutdown
+	}
 	if err := a.Runtime.Ready(ctx); err != nil {
 		return err
 	}

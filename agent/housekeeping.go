@@ -74,7 +74,7 @@ func (a *Agent) evictOverLimit(ctx context.Context) (any bool) {
 		return false
 	}
 	for _, p := range a.pods() {
-		if pod.Terminal(p) || p.DeletionTimestamp != nil || !evict.Limited(p) {
+		if pod.Terminal(p) || p.DeletionTimestamp != nil || pod.IsCritical(p) || !evict.Limited(p) {
 			continue
 		}
 		if message := evict.OverLimit(p, a.usage(ctx, p)); message != "" {

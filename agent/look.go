@@ -10,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/runtime"
@@ -79,9 +80,12 @@ func (a *Agent) firstLook(ctx context.Context) error {
 		return fmt.Errorf("agent: %w", err)
 	}
 	ours := map[types.UID]bool{}
+	for uid := range a.workers {
+		ours[uid] = true // static pods
+	}
 	for obj := range a.Client.View().ByIndex(a.rows.pods, api.IndexNode, a.NodeName) {
 		p, ok := obj.(*v1.Pod)
-		if !ok {
+		if !ok || pod.IsMirror(p) {
 			continue
 		}
 		ours[p.UID] = true

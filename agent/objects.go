@@ -7,6 +7,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"hansa.dev/hansa/agent/pod"
@@ -40,6 +41,12 @@ func (o *objects) Services(yield func(*v1.Service) bool) {
 			return
 		}
 	}
+}
+
+// RuntimeClass is nil when there is none of that name.
+func (o *objects) RuntimeClass(name string) *nodev1.RuntimeClass {
+	obj, _ := o.client.View().Get(o.rows.classes, api.Key{Name: name}).(*nodev1.RuntimeClass)
+	return obj
 }
 
 // Token asks for a token of the pod's service account.

@@ -9,6 +9,7 @@ import (
 
 	"hansa.dev/hansa/agent/admit"
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/agent/shutdown"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client/events"
@@ -19,6 +20,10 @@ import (
 func (a *Agent) podChanged(old, new api.Object) {
 	for _, obj := range []api.Object{old, new} {
 		if p, ok := obj.(*v1.Pod); ok && p != nil && p.Spec.NodeName == a.NodeName {
+			if pod.IsMirror(p) {
+				a.statics.poke()
+				return
+			}
 			key := api.Key{Namespace: p.Namespace, Name: p.Name}
 			a.post(func(ctx context.Context) { a.dispatch(ctx, key) })
 			return
@@ -30,11 +35,11 @@ func (a *Agent) podChanged(old, new api.Object) {
 func (a *Agent) dispatch(ctx context.Context, key api.Key) {
 	p := a.podOf(key)
 	for uid, w := range a.workers {
-		if w.key == key && (p == nil || p.UID != uid) {
+		if w.key == key && w.static == nil && (p == nil || p.UID != uid) {
 			w.Gone()
 		}
 	}
-	if p == nil {
+	if p == nil || pod.IsMirror(p) {
 		return
 	}
 	if w := a.workers[p.UID]; w != nil {
@@ -54,13 +59,33 @@ func (a *Agent) podOf(key api.Key) *v1.Pod {
 	return p
 }
 
+// current is the object of a worker: as the view shows it or, of a static pod,
+// as its file says, with the status that its worker gives. Nil when it is gone.
+func (a *Agent) current(uid types.UID, w *entry) *v1.Pod {
+	if w.static == nil {
+		if p := a.podOf(w.key); p != nil && p.UID == uid {
+			return p
+		}
+		return nil
+	}
+	out := *w.static
+	if st := a.statics.status(uid); st != nil {
+		out.Status = *st
+	}
+	return &out
+}
+
 // begin starts the worker of a pod.
 func (a *Agent) begin(ctx context.Context, p *v1.Pod, known work.Known) {
+	own := pod.IsStatic(p)
 	var refused *pod.Refusal
 	if p.Status.StartTime == nil && !pod.Terminal(p) && p.DeletionTimestamp == nil && len(known.Sandboxes) == 0 {
 		refused = a.admit(p)
 	}
-	w := &entry{Worker: a.node.NewWorker(p, known, refused), key: api.Key{Namespace: p.Namespace, Name: p.Name}}
+	w := &entry{Worker: a.node.NewWorker(p, known, refused), key: keyOf(p)}
+	if own {
+		w.static = p
+	}
 	a.workersMu.Lock()
 	a.workers[p.UID] = w
 	a.workersMu.Unlock()
@@ -81,8 +106,13 @@ func (a *Agent) forget(uid types.UID) {
 	if w := a.workers[uid]; w != nil {
 		a.node.Probes.Forget(w.key.Namespace, w.key.Name, string(uid))
 	}
+	own := a.workers[uid] != nil && a.workers[uid].static != nil
 	delete(a.workers, uid)
 	a.workersMu.Unlock()
+	if own {
+		a.statics.forget(uid)
+		a.post(a.syncStatic) // another one may have waited for the name
+	}
 	a.podsChanged()
 }
 
@@ -104,6 +134,9 @@ func (a *Agent) admit(p *v1.Pod) *pod.Refusal {
 		}
 	}
 	refused := admit.Pod(p, n)
+	if a.goingDown.Load() {
+		refused = &pod.Refusal{Reason: shutdown.Refused, Message: shutdown.RefusedMessage}
+	}
 	if refused != nil {
 		a.events.Event(events.About(v1.SchemeGroupVersion.WithKind("Pod"), p, ""), events.Warning, refused.Reason, refused.Message)
 	}
@@ -127,7 +160,7 @@ func (a *Agent) pods() []*v1.Pod {
 	defer a.workersMu.RUnlock()
 	var out []*v1.Pod
 	for uid, w := range a.workers {
-		if p := a.podOf(w.key); p != nil && p.UID == uid {
+		if p := a.current(uid, w); p != nil {
 			out = append(out, p)
 		}
 	}

@@ -119,8 +119,8 @@ func (a *Agent) stillLeaving(now time.Time) bool {
 // are over, and images that nobody uses. It says whether that was enough.
 func (a *Agent) clear(ctx context.Context, now time.Time) bool {
 	a.workersMu.RLock()
-	for _, w := range a.workers {
-		if p := a.podOf(w.key); p != nil && pod.Terminal(p) {
+	for uid, w := range a.workers {
+		if p := a.current(uid, w); p != nil && pod.Terminal(p) {
 			w.Shed()
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -23,10 +24,12 @@ import (
 	"hansa.dev/hansa/agent"
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/node"
+	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/runtime/fake"
 )
@@ -46,9 +49,36 @@ type rig struct {
 	api     *httptest.Server
 	pods    *api.Resource
 	stop    func()
+	// settings of the node, and what stands between it and the API; may be nil.
+	settings *settings.Settings
+	door     func(client.Interface) client.Interface
+	bus      string
 }
 
 func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := configured(t, nil)
+	r.start()
+	return r
+}
+
+// configured is a rig whose node has the fields given; its agent does not run.
+// What the machine is short of does not matter unless the fields say so.
+func configured(t *testing.T, fields map[string]any) *rig {
+	t.Helper()
+	all := map[string]any{"evictionHard": map[string]any{"memory.available": "1Mi"}}
+	maps.Copy(all, fields)
+	set, err := settings.Parse(all, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newIdleRig(t)
+	r.settings = set
+	return r
+}
+
+// newIdleRig is a rig whose agent does not run yet.
+func newIdleRig(t *testing.T) *rig {
 	t.Helper()
 	layout, err := cgroup.Detect("/sys/fs/cgroup")
 	if err != nil {
@@ -69,7 +99,6 @@ func newRig(t *testing.T) *rig {
 			t.Error(err)
 		}
 	})
-	r.start()
 	return r
 }
 
@@ -77,9 +106,14 @@ func newRig(t *testing.T) *rig {
 func (r *rig) start() {
 	r.t.Helper()
 	var recorded sync.Map
+	var door client.Interface = r.client
+	if r.door != nil {
+		door = r.door(r.client)
+	}
 	a, err := agent.New(agent.Config{
 		NodeName: "n1", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, DataDir: r.dir,
-		Client: r.client, Runtime: r.runtime, Clock: clock.RealClock{},
+		Settings: r.settings, Bus: r.bus,
+		Client: door, Runtime: r.runtime, Clock: clock.RealClock{},
 		Groups: cgroup.New(r.layout, r.base, func(kind, name string) error { recorded.Store(name, kind); return nil }),
 		Ledger: func(kind, name string) error { recorded.Store(name, kind); return nil },
 		DNS:    work.DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local"},

@@ -33,10 +33,10 @@ func (n nodeView) worker(namespace, name string, uid types.UID) (*entry, error) 
 	a.workersMu.RLock()
 	defer a.workersMu.RUnlock()
 	for id, w := range a.workers {
-		if w.key.Namespace != namespace || w.key.Name != name || uid != "" && uid != id {
+		if w.key.Namespace != namespace || w.key.Name != name || uid != "" && uid != id && w.static == nil {
 			continue
 		}
-		if p := a.podOf(w.key); p != nil && p.UID == id {
+		if a.current(id, w) != nil {
 			return w, nil
 		}
 	}

@@ -30,9 +30,10 @@ func (e errInUse) Error() string {
 }
 
 // names are those of what a data directory holds, and of what may be put there
-// before a first start: configuration of registries, seccomp profiles.
+// before a first start: configuration of registries and of containerd, seccomp
+// profiles.
 var names = []string{
-	"agent", "bin", "cni", "containerd", "etcd", "kubeconfig", "ledger", "lock", "logs", "pki", "pods",
+	"agent", "bin", "cni", "containerd", "containerd.d", "etcd", "kubeconfig", "ledger", "lock", "logs", "pki", "pods",
 	"registry", "seccomp", "lost+found",
 }
 

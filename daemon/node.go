@@ -21,6 +21,7 @@ import (
 	"hansa.dev/hansa/agent"
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/node"
+	"hansa.dev/hansa/agent/shutdown"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/internal/ledger"
@@ -63,6 +64,7 @@ func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority,
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,
 		Authorize: authorizeNode(c.NodeName, z), Log: log,
+		Bus: cmp.Or(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), shutdown.DefaultBus),
 	})
 	if err != nil {
 		return nil, err

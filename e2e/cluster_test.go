@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,7 +69,12 @@ func (c *cluster) up() error {
 		return err
 	}
 	defer log.Close()
-	cmd := c.program(append([]string{"up", "--data-dir", c.dir}, c.flags...)...)
+	args := append([]string{"up", "--data-dir", c.dir}, c.flags...)
+	if !slices.Contains(c.flags, "--kubelet-config") {
+		// How full the disk of the tests' machine is does not matter.
+		args = append(args, "--eviction-hard=memory.available<50Mi")
+	}
+	cmd := c.program(args...)
 	cmd.Stderr = log
 	// A part that changes an object which others read ends the process.
 	cmd.Env = append(os.Environ(), "HANSA_DETECT_MUTATIONS=1")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -73,12 +74,17 @@ podLogsDir: /tmp/podlogs
 registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 `, memoryTotal(t)-podsMemory))
 	writeFile(t, "/tmp/kubelet.d/10.conf", kubeletHead+"maxPods: 31\n")
-	c := started(t, newCluster("configured", "--kubelet-config", file, "--kubelet-config-dir", "/tmp/kubelet.d", "--max-pods=32", "--node-status-max-images=1"))
+	c := newCluster("configured", "--kubelet-config", file, "--kubelet-config-dir", "/tmp/kubelet.d", "--max-pods=32", "--node-status-max-images=1", "--pod-manifest-path=/tmp/manifests")
+	writeFile(t, filepath.Join(c.dir, "containerd.d/second.toml"), secondHandler)
+	writeFile(t, "/tmp/manifests/early.yaml", strings.Replace(staticPod, "NAMESPACE", "default", 1))
+	started(t, c)
 	for _, r := range []row{
 		{"configz", configz}, {"allocatable", allocatable}, {"a field without effect is said", idleField},
 		{"PID limit of a pod", podPids}, {"unsafe sysctls that are allowed", unsafeSysctls}, {"seccomp by default", seccompByDefault},
 		{"local seccomp profile", localSeccomp},
 		{"period of the CPU quota", quotaPeriod}, {"bound of the crash back-off", crashBound}, {"pods' logs elsewhere", logsElsewhere},
+		{"runtime class: handler, overhead, unknown", runtimeClass}, {"static pods with mirrors", staticPods},
+		{"extended resources by node status", extendedResources}, {"huge pages that the node lacks", noHugePages},
 		{"eviction for memory, condition and taint", memoryPressure},
 	} {
 		t.Run(r.noun, func(t *testing.T) { r.check(newSpace(t, c)) })
@@ -183,7 +189,7 @@ func localSeccomp(s *space) {
 }
 
 func quotaPeriod(s *space) {
-	s.create("p", strings.Replace(sleeper, `"1000"]`, `"1000"], resources: {limits: {cpu: 500m, memory: 20Mi}}`, 1))
+	s.create("p", using("{limits: {cpu: 500m, memory: 20Mi}}"))
 	p := s.ready("p")
 	id := strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")
 	for _, group := range []string{s.podGroup(p, "guaranteed"), filepath.Join(s.podGroup(p, "guaranteed"), id)} {
@@ -214,7 +220,7 @@ func logsElsewhere(s *space) {
 // "Node-pressure Eviction": the pod that uses more than it requested goes, the
 // other one stays; the node says so while it is short.
 func memoryPressure(s *space) {
-	s.create("modest", strings.Replace(sleeper, `"1000"]`, `"1000"], resources: {requests: {memory: 20Mi}}`, 1))
+	s.create("modest", using("{requests: {memory: 20Mi}}"))
 	s.ready("modest")
 	s.create("hog", `
 volumes: [{name: m, emptyDir: {medium: Memory}}]
@@ -253,5 +259,137 @@ containers:
 	}
 	if out, err := s.cluster.kubectl("get", "events", "-A", "--field-selector=reason=EvictionThresholdMet"); err != nil || !strings.Contains(out, "Attempting to reclaim memory") {
 		s.t.Errorf("events: %s %v", out, err)
+	}
+}
+
+// using is a sleeper with resources.
+func using(resources string) string {
+	return strings.Replace(sleeper, `"1000"]`, `"1000"], resources: `+resources, 1)
+}
+
+// secondHandler is a second way to run containers, by the same runc.
+const secondHandler = `version = 4
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.second]
+  runtime_type = "io.containerd.runc.v2"
+`
+
+// "Runtime Class": the handler of the class runs the pod, its overhead counts
+// for the scheduler and in the pod's group, and an unknown class is refused.
+func runtimeClass(s *space) {
+	if !slices.ContainsFunc(s.node().Status.RuntimeHandlers, func(h corev1.NodeRuntimeHandler) bool { return h.Name == "second" }) {
+		s.t.Errorf("handlers of the node: %+v", s.node().Status.RuntimeHandlers)
+	}
+	s.apply(`
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: second}
+handler: second
+overhead: {podFixed: {cpu: 250m, memory: 10Mi}}
+scheduling: {nodeSelector: {kubernetes.io/os: linux}, tolerations: [{key: example.com/second, operator: Exists}]}
+---
+apiVersion: node.k8s.io/v1
+kind: RuntimeClass
+metadata: {name: missing}
+handler: missing
+`)
+	s.create("p", strings.Replace(using("{limits: {cpu: 250m, memory: 20Mi}}"), "containers:", "runtimeClassName: second\ncontainers:", 1))
+	p := s.ready("p")
+	if p.Spec.Overhead.Memory().String() != "10Mi" || p.Spec.NodeSelector["kubernetes.io/os"] != "linux" {
+		s.t.Errorf("pod of the class: %+v", p.Spec)
+	}
+	if got, want := s.readGroup(s.podGroup(p, "guaranteed")), (groupValues{shares(512), "5000 10000", fmt.Sprint(30 << 20)}); got != want {
+		s.t.Errorf("group with overhead: %+v, want %+v", got, want)
+	}
+	if out := s.kubectl("describe", "node", nodeName); !strings.Contains(out, "500m") {
+		s.t.Errorf("the node's requests lack the overhead:\n%s", out)
+	}
+	// It fits only without its overhead.
+	room := fmt.Sprintf("{requests: {cpu: %dm}}", s.node().Status.Allocatable.Cpu().MilliValue()-200)
+	s.create("large", strings.Replace(using(room), "containers:", "runtimeClassName: second\ncontainers:", 1))
+	s.until("large", "it is unschedulable", func(p *corev1.Pod) bool { return condition(p, corev1.PodScheduled) == corev1.ConditionFalse })
+	s.create("nowhere", strings.Replace(sleeper, "containers:", "runtimeClassName: missing\ncontainers:", 1))
+	s.event("nowhere", `Failed to create pod sandbox: `)
+	bad := podOf(s.t, "bad", "spec: {runtimeClassName: none, containers: [{name: main, image: x}]}")
+	if _, err := s.client.CoreV1().Pods(s.name).Create(s.t.Context(), bad, metav1.CreateOptions{}); err == nil || !strings.Contains(err.Error(), `RuntimeClass "none" not found`) {
+		s.t.Errorf("unknown class: %v", err)
+	}
+}
+
+const staticPod = `apiVersion: v1
+kind: Pod
+metadata: {name: early, namespace: NAMESPACE}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: main, image: "hansa.local/busybox:1", imagePullPolicy: IfNotPresent, command: [sleep, "1000"]}]
+`
+
+// "Create static Pods": from a file, shown by a mirror that comes back, gone with
+// the file.
+func staticPods(s *space) {
+	early := &space{cluster: s.cluster, t: s.t, name: "default"}
+	early.ready("early-" + nodeName)
+	file := writeFile(s.t, "/tmp/manifests/own.yaml", strings.NewReplacer("NAMESPACE", s.name, "early", "own").Replace(staticPod))
+	name := "own-" + nodeName
+	await(s.t, "the mirror", func() error {
+		_, err := s.client.CoreV1().Pods(s.name).Get(s.t.Context(), name, metav1.GetOptions{})
+		return err
+	})
+	p := s.ready(name)
+	if o := metav1.GetControllerOf(p); o == nil || o.Kind != "Node" || p.Annotations[corev1.MirrorPodAnnotationKey] == "" || s.exec(name, "hostname") != name+"\n" {
+		s.t.Errorf("mirror: %+v", p.ObjectMeta)
+	}
+	s.kubectl("delete", "pod", name, "--wait=false")
+	await(s.t, "another mirror", func() error {
+		now, err := s.client.CoreV1().Pods(s.name).Get(s.t.Context(), name, metav1.GetOptions{})
+		if err == nil && (now.UID == p.UID || condition(now, corev1.PodReady) != corev1.ConditionTrue) {
+			err = errors.New("it is the old one, or not ready")
+		}
+		return err
+	})
+	if now := s.ready(name); now.Status.ContainerStatuses[0].ContainerID != p.Status.ContainerStatuses[0].ContainerID {
+		s.t.Error("the container was made anew")
+	}
+	if err := os.Remove(file); err != nil {
+		s.t.Fatal(err)
+	}
+	s.gone(name)
+	writeFile(s.t, "/tmp/manifests/bad.yaml", "kind: Pod\n")
+	await(s.t, "an event about the bad file", func() error {
+		out, err := s.cluster.kubectl("get", "events", "-A", "--field-selector=reason=InvalidStaticPod")
+		if err == nil && !strings.Contains(out, "bad.yaml") {
+			err = errors.New(out)
+		}
+		return err
+	})
+}
+
+// "Advertise Extended Resources for a Node": what a patch of its status says is
+// kept, given to pods and counted.
+func extendedResources(s *space) {
+	s.kubectl("patch", "node", nodeName, "--subresource=status", "--type=merge", "-p", `{"status":{"capacity":{"example.com/dongle":"2"},"allocatable":{"example.com/dongle":"2"}}}`)
+	with := func(n int) string { return using(fmt.Sprintf("{limits: {example.com/dongle: %d}}", n)) }
+	s.create("two", with(2))
+	s.ready("two")
+	s.create("one", with(1))
+	p := s.until("one", "it waits", func(p *corev1.Pod) bool { return condition(p, corev1.PodScheduled) == corev1.ConditionFalse })
+	if !strings.Contains(p.Status.Conditions[0].Message, "Insufficient example.com/dongle") {
+		s.t.Errorf("%+v", p.Status.Conditions)
+	}
+	s.kubectl("delete", "pod", "two")
+	s.ready("one")
+	if n := s.node(); n.Status.Capacity.Name("example.com/dongle", "").String() != "2" {
+		s.t.Errorf("capacity %v", n.Status.Capacity)
+	}
+}
+
+// "Manage HugePages": the node counts what it has reserved, and pods wait for
+// more.
+func noHugePages(s *space) {
+	q := s.node().Status.Capacity["hugepages-2Mi"]
+	more := q.Value()/(2<<20) + 1
+	s.create("p", using(fmt.Sprintf("{limits: {hugepages-2Mi: %dMi, memory: 10Mi, cpu: 10m}}", 2*more)))
+	p := s.until("p", "it waits", func(p *corev1.Pod) bool { return condition(p, corev1.PodScheduled) == corev1.ConditionFalse })
+	if !strings.Contains(p.Status.Conditions[0].Message, "Insufficient hugepages-2Mi") {
+		s.t.Errorf("%+v", p.Status.Conditions)
 	}
 }

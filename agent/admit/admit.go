@@ -68,7 +68,7 @@ func Pod(p *v1.Pod, n Node) *pod.Refusal {
 // ("Node-pressure Eviction"): one that is short of memory takes pods that say
 // how much they need.
 func pressure(p *v1.Pod, node *v1.Node) *pod.Refusal {
-	if node == nil || p.Spec.Priority != nil && *p.Spec.Priority >= pod.Critical {
+	if node == nil || pod.IsCritical(p) {
 		return nil
 	}
 	var short []v1.NodeConditionType

@@ -40,7 +40,7 @@ func (s *State) conditions(st *v1.PodStatus, now time.Time) {
 	if all := s.restartingAll(); all || index(old, v1.AllContainersRestarting) >= 0 || index(s.reported, v1.AllContainersRestarting) >= 0 {
 		set(v1.PodCondition{Type: v1.AllContainersRestarting, Status: boolStatus(all)})
 	}
-	if s.Stop != nil && s.Stop.Fail && s.Stop.Reason == "Evicted" {
+	if s.Stop != nil && s.Stop.Fail && (s.Stop.Reason == "Evicted" || s.Stop.Reason == "Terminated") {
 		set(v1.PodCondition{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: s.Stop.Message})
 	}
 	s.reported = slices.Clone(st.Conditions)

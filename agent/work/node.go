@@ -20,6 +20,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
@@ -55,6 +56,8 @@ type Statuses interface {
 type Objects interface {
 	volume.Objects
 	Services(yield func(*v1.Service) bool)
+	// RuntimeClass is nil when there is none of that name.
+	RuntimeClass(name string) *nodev1.RuntimeClass
 }
 
 // DNS is how pods resolve names.

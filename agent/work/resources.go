@@ -166,3 +166,15 @@ func (n *Node) sandboxResources(p *v1.Pod) *cri.LinuxContainerResources {
 	out.CpuQuota, out.CpuPeriod = quota, int64(period)
 	return out
 }
+
+// overhead is what the runtime itself needs for a pod, by its class.
+func overhead(p *v1.Pod) *cri.LinuxContainerResources {
+	out := &cri.LinuxContainerResources{}
+	if q, ok := p.Spec.Overhead[v1.ResourceCPU]; ok {
+		out.CpuShares = int64(cgroup.Shares(q.MilliValue()))
+	}
+	if q, ok := p.Spec.Overhead[v1.ResourceMemory]; ok {
+		out.MemoryLimitInBytes = q.Value()
+	}
+	return out
+}

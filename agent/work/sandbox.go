@@ -27,12 +27,12 @@ func (w *Worker) runSandbox(attempt uint32) step {
 		if _, complaint := w.node.DNS.Resolve(p); complaint != "" {
 			w.podEvent(p, v1.EventTypeWarning, "DNSConfigForming", complaint)
 		}
-		if p.Spec.RuntimeClassName != nil && *p.Spec.RuntimeClassName != "" {
-			err := fmt.Errorf("RuntimeClass %q not found: this node knows no runtime classes", *p.Spec.RuntimeClassName)
-			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+err.Error())
+		handler, err := w.node.handler(p)
+		if err != nil {
+			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
 			return nil, err
 		}
-		id, err := w.node.Runtime.RunSandbox(ctx, config, "")
+		id, err := w.node.Runtime.RunSandbox(ctx, config, handler)
 		if err != nil {
 			if ctx.Err() == nil {
 				w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+runtime.Said(err))
@@ -53,6 +53,20 @@ func (w *Worker) runSandbox(attempt uint32) step {
 			}
 		}, nil
 	}
+}
+
+// handler is the runtime's way to run a pod: that of its class, or the default
+// one ("Runtime Class").
+func (n *Node) handler(p *v1.Pod) (string, error) {
+	name := p.Spec.RuntimeClassName
+	if name == nil || *name == "" {
+		return "", nil
+	}
+	class := n.Objects.RuntimeClass(*name)
+	if class == nil {
+		return "", fmt.Errorf("runtimeclass.node.k8s.io %q not found", *name)
+	}
+	return class.Handler, nil
 }
 
 func (w *Worker) stopSandbox(id string) step {
@@ -93,7 +107,7 @@ func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, cgroupParent, logDir str
 			CgroupParent:    cgroupParent,
 			SecurityContext: sandboxSecurity(p),
 			Resources:       n.sandboxResources(p),
-			Overhead:        &cri.LinuxContainerResources{},
+			Overhead:        overhead(p),
 		},
 	}
 	if _, err := n.mapUsers(p, config.Linux.SecurityContext.NamespaceOptions); err != nil {

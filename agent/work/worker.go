@@ -126,6 +126,13 @@ func (w *Worker) Evict(reason, message string, grace time.Duration) {
 	})
 }
 
+// Terminate ends the pod for a reason of the node's that its events tell of.
+func (w *Worker) Terminate(reason, message string, grace time.Duration) {
+	w.post(func(now time.Time) {
+		w.state.Terminate(pod.Stop{Since: now, Grace: grace, Reason: reason, Message: message, Fail: true})
+	})
+}
+
 // Shed removes the containers of a pod that is over, with their logs, to make
 // room on the disk.
 func (w *Worker) Shed() {

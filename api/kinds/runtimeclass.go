@@ -23,7 +23,6 @@ func runtimeClass() *api.Resource {
 		Singular: "runtimeclass",
 		Kind:     "RuntimeClass",
 		Prefix:   "runtimeclasses",
-		Inert:    "all pods run with the runtime of their node",
 		Validate: validates(func(c *nodev1.RuntimeClass) field.ErrorList {
 			return append(validateHandler(c.Handler, content.IsDNS1123Label), validateRuntimeClass(c)...)
 		}),

@@ -2,6 +2,7 @@ package containerd
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -50,7 +51,7 @@ func (c Config) binary() string     { return filepath.Join(c.BinDir, "containerd
 const configTemplate = `version = 4
 root = {Root}
 state = {State}
-imports = []
+imports = [{Imports}]
 oom_score = 0
 disabled_plugins = [
   "io.containerd.nri.v1.nri",
@@ -119,11 +120,32 @@ func (c Config) render() []byte {
 		"TTRPC": c.Endpoint() + ".ttrpc", "Shims": filepath.Join(c.RunDir, "s"),
 		"Opt": filepath.Join(c.rootDir(), "opt"), "Pause": PauseImage, "Registry": c.RegistryDir,
 		"Runc": filepath.Join(c.BinDir, "runc"), "RuncRoot": filepath.Join(c.RunDir, "runc"),
-		"Bin": c.BinDir, "CNI": c.CNIDir,
+		"Bin": c.BinDir, "CNI": c.CNIDir, "Imports": filepath.Join(c.importDir(), "*.toml"),
 	} {
 		values = append(values, "{"+name+"}", strconv.Quote(path))
 	}
 	return []byte(strings.NewReplacer(values...).Replace(configTemplate))
+}
+
+// importDir holds parts of containerd's configuration that users add: runtime
+// handlers, above all.
+func (c Config) importDir() string { return filepath.Join(c.DataDir, "containerd.d") }
+
+// imported is the identity of the parts that users have added, as a comment.
+func (c Config) imported() ([]byte, error) {
+	files, err := filepath.Glob(filepath.Join(c.importDir(), "*.toml"))
+	if err != nil || len(files) == 0 {
+		return nil, err
+	}
+	h := sha256.New()
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			return nil, fmt.Errorf("read addition to the configuration of containerd: %w", err)
+		}
+		fmt.Fprintf(h, "%s %d\n%s", f, len(data), data)
+	}
+	return fmt.Appendf(nil, "# additions: %x\n", h.Sum(nil)), nil
 }
 
 // writeConfig makes the directories and the configuration file. It says whether
@@ -141,7 +163,11 @@ func (c Config) writeConfig() (changed bool, err error) {
 			return false, fmt.Errorf("prepare directories of containerd: %w", err)
 		}
 	}
-	text := c.render()
+	added, err := c.imported()
+	if err != nil {
+		return false, err
+	}
+	text := append(c.render(), added...)
 	if old, err := os.ReadFile(c.configFile()); err == nil && bytes.Equal(old, text) {
 		return false, nil
 	}
