@@ -107,7 +107,7 @@ func (s *space) readyPods(app string, n int) map[string]corev1.Pod {
 	return pods
 }
 
-// No pod of a revision is made before the last one of the former has gone.
+// No pod of a revision is made before the last one of the former has ended.
 func recreated(s *space) {
 	s.apply(sleepers("Deployment", "web", "one", 2, "  strategy: {type: Recreate}"))
 	s.rolledOut("web")
@@ -131,7 +131,8 @@ func recreated(s *space) {
 			if !ok {
 				continue
 			}
-			if delete(there, p.UID); e.Type != "DELETED" {
+			ended := p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
+			if delete(there, p.UID); e.Type != "DELETED" && !ended {
 				there[p.UID] = p.Spec.Containers[0].Env[0].Value
 			}
 			words := map[string]bool{}
