@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -29,6 +31,7 @@ import (
 	"hansa.dev/hansa/agent/downward"
 	"hansa.dev/hansa/agent/gc"
 	"hansa.dev/hansa/agent/image"
+	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/probe"
 	"hansa.dev/hansa/agent/server"
@@ -77,9 +80,14 @@ type Config struct {
 	Taints  []v1.Taint
 	// Bus is the address of the system's D-Bus, for graceful node shutdown.
 	Bus string
+	// GoneLogs bounds the logs that are kept of pods that are gone; zero is none.
+	GoneLogs logs.Limits
 	// Ready, when not nil, is asked beside the runtime whether pods can be run:
 	// the network, for one. Its error says what is missing.
 	Ready func(ctx context.Context) error
+	// Hung, when not nil, is called when the runtime has not answered for a
+	// minute, and again each further minute.
+	Hung func()
 
 	// Authorize wraps the node API.
 	Authorize func(http.Handler) http.Handler
@@ -107,8 +115,13 @@ type Agent struct {
 	workersMu sync.RWMutex
 	workers   map[types.UID]*entry
 	running   sync.WaitGroup
+	// orphans are the pods whose remains are being removed; of the agent's
+	// goroutine.
+	orphans map[types.UID]bool
 	// knows is closed once the agent has workers for all pods there were.
 	knows chan struct{}
+	// silent is since when the runtime has not answered; of the keeper.
+	silent time.Time
 	// weights wakes whoever sets the classes' cpu weights.
 	weights chan struct{}
 	// pressure is what the machine is short of.
@@ -129,7 +142,7 @@ type entry struct {
 	static *v1.Pod
 }
 
-type rows struct{ pods, configMaps, secrets, services, accounts, nodes, classes *api.Resource }
+type rows struct{ pods, configMaps, secrets, services, accounts, nodes, classes, trustBundles *api.Resource }
 
 // New makes an agent from what the machine is now.
 func New(c Config) (*Agent, error) {
@@ -157,9 +170,10 @@ func New(c Config) (*Agent, error) {
 		rows: rows{
 			pods: r.Must("", "pods"), configMaps: r.Must("", "configmaps"), secrets: r.Must("", "secrets"),
 			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"), classes: r.Must("node.k8s.io", "runtimeclasses"),
+			trustBundles: r.Must(certificatesv1.GroupName, "clustertrustbundles"),
 		},
 		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), knows: make(chan struct{}),
-		workers: map[types.UID]*entry{}, meter: newMeter(), registry: prometheus.NewRegistry(),
+		workers: map[types.UID]*entry{}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: prometheus.NewRegistry(),
 	}
 	a.registry.MustRegister(&kubeletMetrics{a}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.probes = prometheus.NewRegistry()
@@ -174,12 +188,23 @@ func New(c Config) (*Agent, error) {
 			return a.node.PullVolume(ctx, p, ref, policy)
 		},
 	})
+	images, err := image.New(image.Config{
+		Runtime: c.Runtime, Clock: c.Clock, Dir: filepath.Join(c.DataDir, "agent", "images"), Settings: pulls(set), Log: c.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
+	logsDir := cmp.Or(set.PodLogsDir, filepath.Join(c.DataDir, "logs"))
+	keeper, err := logs.NewKeeper(logsDir, c.GoneLogs, c.Clock)
+	if err != nil {
+		return nil, fmt.Errorf("agent: %w", err)
+	}
 	a.node = &work.Node{
 		Name: c.NodeName, IPs: texts(c.NodeIPs), Runtime: c.Runtime, Clock: c.Clock,
 		Client: c.Client, Pods: a.rows.pods,
-		Images: image.New(c.Runtime, c.Clock), Volumes: a.volumes, Groups: c.Groups, Statuses: statuses{a.pusher, a.statics}, Users: userns.New(filepath.Join(c.DataDir, "pods")),
+		Images: images, Volumes: a.volumes, Groups: c.Groups, Statuses: statuses{a.pusher, a.statics}, Users: userns.New(filepath.Join(c.DataDir, "pods")),
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
-		LogsDir: cmp.Or(set.PodLogsDir, filepath.Join(c.DataDir, "logs")), SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
+		LogsDir: logsDir, Logs: keeper, SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
 		Rules: rules(c), FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Probes: probe.NewMetrics(a.probes), Log: c.Log,
 		MemoryQoS: set.MemoryQoS, MemoryThrottling: ptr.Deref(set.MemoryThrottlingFactor, 0), OneProcessOOM: ptr.Deref(set.SingleProcessOOMKill, false),
@@ -187,13 +212,22 @@ func New(c Config) (*Agent, error) {
 	}
 	a.keeper = node.New(node.Config{
 		Name: c.NodeName, IPs: c.NodeIPs, Port: c.Port, PodCIDR: c.PodCIDR, Version: c.Version,
-		RuntimeVersion: a.runtimeVersion, Offers: c.Runtime.Offers, Labels: c.Labels, Taints: slices.Concat(c.Taints, set.RegisterWithTaints), Info: c.Host.Info(),
+		RuntimeVersion: a.runtimeVersion, Offers: a.offers, Labels: c.Labels, Taints: slices.Concat(c.Taints, set.RegisterWithTaints), Info: c.Host.Info(),
 		Capacity: capacity, Allocatable: allocatable, Ready: a.ready, Pressure: a.pressure.conditions, Images: a.imagesShown, MaxImages: int(*set.NodeStatusMaxImages),
 		Lease: time.Duration(set.NodeLeaseDurationSeconds) * time.Second, Look: set.NodeStatusUpdateFrequency.Duration,
 		Unregistered: !*set.RegisterNode, ProviderID: set.ProviderID,
 		Client: c.Client, Clock: c.Clock, Events: a.events, Log: c.Log,
 	})
 	return a, nil
+}
+
+// pulls says how images are pulled.
+func pulls(set *settings.Settings) image.Settings {
+	s := image.Settings{Parallel: 1, Verify: image.Verification(set.ImagePullCredentialsVerificationPolicy), Allowlist: set.PreloadedImagesVerificationAllowlist}
+	if !*set.SerializeImagePulls {
+		s.Parallel = int(ptr.Deref(set.MaxParallelImagePulls, -1))
+	}
+	return s
 }
 
 // rules are those by which pods are limited.
@@ -273,6 +307,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		view.Subscribe(a.rows.pods, a.podChanged),
 		view.Subscribe(a.rows.configMaps, a.objects.changed(kindConfigMap, a.refresh)),
 		view.Subscribe(a.rows.secrets, a.objects.changed(kindSecret, a.refresh)),
+		view.Subscribe(a.rows.trustBundles, a.objects.bundleChanged(a.refresh)),
 	} {
 		defer cancel()
 	}
@@ -295,7 +330,7 @@ func (a *Agent) loop(ctx context.Context) error {
 func (a *Agent) awaitAPI(ctx context.Context) error {
 	synced := make(chan error, 1)
 	go func() {
-		synced <- a.Client.View().WaitSynced(ctx, a.rows.pods, a.rows.configMaps, a.rows.secrets, a.rows.services, a.rows.nodes, a.rows.classes)
+		synced <- a.Client.View().WaitSynced(ctx, a.rows.pods, a.rows.configMaps, a.rows.secrets, a.rows.services, a.rows.nodes, a.rows.classes, a.rows.trustBundles)
 	}()
 	for {
 		for _, f := range a.take() {
@@ -351,13 +386,20 @@ func (a *Agent) addresses(uid types.UID) downward.Addresses {
 
 // ready says why pods cannot be run here, if so.
 func (a *Agent) ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	if a.goingDown.Load() {
 		return errShutdown
 	}
-	if err := a.Runtime.Ready(ctx); err != nil {
+	if err := a.Runtime.Ready(asking); err != nil {
+		a.watchHung(ctx, err)
 		return err
+	}
+	a.silent = time.Time{}
+	for _, dir := range []string{a.volumes.PodsDir, a.node.LogsDir} {
+		if errors.Is(unix.Access(dir, unix.W_OK), unix.EROFS) {
+			return fmt.Errorf("the file system of %s is read-only: no pod can be started", dir)
+		}
 	}
 	if a.Config.Ready != nil {
 		return a.Config.Ready(ctx)
@@ -365,7 +407,41 @@ func (a *Agent) ready(ctx context.Context) error {
 	return nil
 }
 
+// hungAfter is for how long a runtime may say nothing before it is called hung.
+const hungAfter = time.Minute
+
+// watchHung notes that the runtime did not answer.
+func (a *Agent) watchHung(ctx context.Context, err error) {
+	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		a.silent = time.Time{}
+		return
+	}
+	now := a.Clock.Now()
+	if a.silent.IsZero() {
+		a.silent = now
+	}
+	if a.Hung != nil && now.Sub(a.silent) >= hungAfter {
+		a.silent = now
+		a.Hung()
+	}
+}
+
+// errSilent keeps the node's status from waiting for a runtime that was just
+// asked in vain.
+var errSilent = errors.New("the container runtime does not answer")
+
+// offers is what the runtime can do.
+func (a *Agent) offers(ctx context.Context) (runtime.Offers, error) {
+	if !a.silent.IsZero() {
+		return runtime.Offers{}, errSilent
+	}
+	return a.Runtime.Offers(ctx)
+}
+
 func (a *Agent) runtimeVersion(ctx context.Context) (string, error) {
+	if !a.silent.IsZero() {
+		return "", errSilent
+	}
 	v, err := a.Runtime.Version(ctx)
 	if err != nil {
 		return "", err
@@ -375,10 +451,15 @@ func (a *Agent) runtimeVersion(ctx context.Context) (string, error) {
 
 // imagesShown are the images that the node's status may name.
 func (a *Agent) imagesShown(ctx context.Context) ([]v1.ContainerImage, error) {
+	if !a.silent.IsZero() {
+		return nil, errSilent
+	}
+	began := a.Clock.Now()
 	list, err := a.Runtime.ListImages(ctx)
 	if err != nil {
 		return nil, err
 	}
+	a.node.Images.Listed(list, began)
 	var out []v1.ContainerImage
 	for _, i := range list {
 		var names []string

@@ -13,14 +13,17 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/runtime"
@@ -50,6 +53,45 @@ func waiting(p *v1.Pod) string {
 		return ""
 	}
 	return p.Status.ContainerStatuses[0].State.Waiting.Reason
+}
+
+// The log of a pod that is gone is there, also of one that went while no agent
+// ran; of several of a name the newest.
+func TestLogsOfGonePods(t *testing.T) {
+	r := newRig(t)
+	r.stop()
+	r.keep = time.Hour
+	r.start()
+	for range 2 {
+		r.pod("web", nil)
+		p := r.wait("web", "Ready", isReady)
+		dir := filepath.Join(r.dir, "logs", "default_web_"+string(p.UID), "app")
+		line := time.Now().Format(time.RFC3339Nano) + " stdout F i am " + string(p.UID) + "\n"
+		if err := os.WriteFile(filepath.Join(dir, "0.log"), []byte(line), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, got := r.fetch("/hansa/logs/default/web"); got != "i am "+string(p.UID)+"\n" {
+			t.Errorf("log of the running pod: %q", got)
+		}
+		r.delete("web")
+		r.wait("web", "deletion", gone)
+		r.clean(p)
+		if _, got := r.fetch("/hansa/logs/default/web"); got != "i am "+string(p.UID)+"\n" {
+			t.Errorf("log of the pod that is gone: %q", got)
+		}
+	}
+	r.pod("late", nil)
+	p := r.wait("late", "Ready", isReady)
+	r.stop()
+	opts := metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0)}
+	if err := r.client.Delete(t.Context(), api.Ref{Resource: r.pods, Namespace: "default", Name: "late"}, opts); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.clean(p)
+	if code, list := r.fetch("/hansa/logs/default"); code != 200 || strings.Count(list, `"name":"web"`) != 2 || !strings.Contains(list, `"name":"late"`) {
+		t.Errorf("list: %d %s", code, list)
+	}
 }
 
 // Events: what a pod's life says of itself.
@@ -509,5 +551,25 @@ func TestLogRotation(t *testing.T) {
 		r.agent.KeepHouse(t.Context())
 		files, err := filepath.Glob(filepath.Join(dir, "0.log.2*"))
 		return err == nil && len(files) == 1 && slices.ContainsFunc(r.runtime.Calls(), func(c string) bool { return strings.HasPrefix(c, "ReopenLog") })
+	})
+}
+
+// The runtime died while it made a sandbox, and the pod went meanwhile: what
+// shows up afterwards is removed, without a restart of the agent.
+func TestLateSandboxIsRemoved(t *testing.T) {
+	r := newRig(t)
+	r.pod("web", nil)
+	r.wait("web", "Ready", isReady)
+	_, err := r.runtime.RunSandbox(t.Context(), &cri.PodSandboxConfig{
+		Metadata: &cri.PodSandboxMetadata{Name: "late", Namespace: "default", Uid: "late-uid"},
+		Labels:   map[string]string{work.LabelUID: "late-uid"},
+	}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.runtime.Reconnect()
+	r.eventually("the late sandbox to go", func() bool {
+		sandboxes, err := r.runtime.Sandboxes(t.Context())
+		return err == nil && len(sandboxes) == 1 && isReady(r.get("web"))
 	})
 }

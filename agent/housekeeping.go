@@ -52,6 +52,9 @@ func (a *Agent) rotateLogs(ctx context.Context) {
 			a.Log.Warn("container log not rotated", "file", file, "err", err)
 		}
 	}
+	if err := a.node.Logs.Prune(); err != nil {
+		a.Log.Warn("too many logs of pods that are gone", "err", err)
+	}
 }
 
 // openLogs are the log files of running containers, by container ID.
@@ -135,4 +138,14 @@ func sizes(dir string) int64 {
 		}
 	}
 	return sum
+}
+
+// releaseLogs removes half of the logs of pods that are gone. It answers whether
+// there were any.
+func (a *Agent) releaseLogs() bool {
+	any, err := a.node.Logs.Release()
+	if err != nil {
+		a.Log.Warn("logs of pods that are gone are not removed", "err", err)
+	}
+	return any
 }

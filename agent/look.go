@@ -107,9 +107,37 @@ func (a *Agent) firstLook(ctx context.Context) error {
 		}
 	}
 	for uid, k := range left {
-		a.running.Go(func() { a.removeOrphan(ctx, uid, k) })
+		a.startOrphan(ctx, uid, k)
 	}
 	return nil
+}
+
+// startOrphan removes what is left of a pod, unless that goes on already.
+func (a *Agent) startOrphan(ctx context.Context, uid types.UID, k work.Known) {
+	if a.orphans[uid] {
+		return
+	}
+	a.orphans[uid] = true
+	a.running.Go(func() {
+		a.removeOrphan(ctx, uid, k)
+		a.post(func(context.Context) { delete(a.orphans, uid) })
+	})
+}
+
+// late finds what the runtime has of pods that have no worker any more: a
+// sandbox was made after all, when the runtime died while it made it, and the
+// pod has gone since.
+func (a *Agent) late(ctx context.Context, known map[types.UID]work.Known) {
+	for obj := range a.Client.View().ByIndex(a.rows.pods, api.IndexNode, a.NodeName) {
+		if p, ok := obj.(*v1.Pod); ok {
+			delete(known, p.UID)
+		}
+	}
+	for uid, k := range known {
+		if uid != "" && a.workers[uid] == nil {
+			a.startOrphan(ctx, uid, k)
+		}
+	}
 }
 
 // removeOrphan tries until nothing is left.
@@ -148,6 +176,7 @@ func (a *Agent) lookAgain(ctx context.Context) {
 		for uid, w := range a.workers {
 			w.Look(ctx, known[uid])
 		}
+		a.late(ctx, known)
 		return
 	}
 	if ctx.Err() != nil {

@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -32,6 +33,21 @@ func (o *objects) ConfigMap(namespace, name string) *v1.ConfigMap {
 func (o *objects) Secret(namespace, name string) *v1.Secret {
 	obj, _ := o.client.View().Get(o.rows.secrets, api.Key{Namespace: namespace, Name: name}).(*v1.Secret)
 	return obj
+}
+
+// TrustBundle is nil when there is none of that name.
+func (o *objects) TrustBundle(name string) *certificatesv1.ClusterTrustBundle {
+	obj, _ := o.client.View().Get(o.rows.trustBundles, api.Key{Name: name}).(*certificatesv1.ClusterTrustBundle)
+	return obj
+}
+
+// TrustBundles goes through all.
+func (o *objects) TrustBundles(yield func(*certificatesv1.ClusterTrustBundle) bool) {
+	for obj := range o.client.View().List(o.rows.trustBundles, "") {
+		if b, ok := obj.(*certificatesv1.ClusterTrustBundle); ok && !yield(b) {
+			return
+		}
+	}
 }
 
 // Services goes through all.
@@ -72,6 +88,9 @@ type used struct {
 const (
 	kindConfigMap = "ConfigMap"
 	kindSecret    = "Secret"
+	kindBundle    = "ClusterTrustBundle"
+	// kindSigner stands for all trust bundles of a signer, its name.
+	kindSigner = "signer"
 )
 
 // users knows which pods use an object. It may be asked from any goroutine.
@@ -127,13 +146,31 @@ func (o *objects) changed(kind string, tell func([]types.UID)) func(old, new api
 	}
 }
 
-// uses lists the ConfigMaps and Secrets that a pod shows or waits for.
+// bundleChanged is a subscriber that tells who has to look at a changed trust
+// bundle.
+func (o *objects) bundleChanged(tell func([]types.UID)) func(old, new api.Object) {
+	return func(old, new api.Object) {
+		for _, obj := range []api.Object{old, new} {
+			b, ok := obj.(*certificatesv1.ClusterTrustBundle)
+			if !ok || b == nil {
+				continue
+			}
+			if pods := append(o.users.of(used{kindBundle, "", b.Name}), o.users.of(used{kindSigner, "", b.Spec.SignerName})...); len(pods) > 0 {
+				tell(pods)
+			}
+		}
+	}
+}
+
+// uses lists the ConfigMaps and Secrets that a pod shows or waits for, and the
+// trust bundles.
 func uses(p *v1.Pod) []used {
 	var out []used
 	configMap := func(name string) { out = append(out, used{kindConfigMap, p.Namespace, name}) }
 	secret := func(name string) { out = append(out, used{kindSecret, p.Namespace, name}) }
 	for i := range p.Spec.Volumes {
 		volumeUses(&p.Spec.Volumes[i], configMap, secret)
+		out = append(out, trustUses(&p.Spec.Volumes[i])...)
 	}
 	for _, ref := range p.Spec.ImagePullSecrets {
 		secret(ref.Name)
@@ -166,6 +203,22 @@ func volumeUses(v *v1.Volume, configMap, secret func(string)) {
 			secret(s.Secret.Name)
 		}
 	}
+}
+
+// trustUses lists the trust bundles that a volume shows.
+func trustUses(v *v1.Volume) []used {
+	if v.Projected == nil {
+		return nil
+	}
+	var out []used
+	for _, s := range v.Projected.Sources {
+		if b := s.ClusterTrustBundle; b != nil && b.Name != nil {
+			out = append(out, used{kindBundle, "", *b.Name})
+		} else if b != nil && b.SignerName != nil {
+			out = append(out, used{kindSigner, "", *b.SignerName})
+		}
+	}
+	return out
 }
 
 func envUses(vars []v1.EnvVar, from []v1.EnvFromSource, configMap, secret func(string)) {

@@ -116,7 +116,7 @@ func (a *Agent) stillLeaving(now time.Time) bool {
 }
 
 // clear removes what is on the disk for no pod's sake: containers of pods that
-// are over, and images that nobody uses. It says whether that was enough.
+// are over, logs of those that are gone, and images that nobody uses. It says whether that was enough.
 func (a *Agent) clear(ctx context.Context, now time.Time) bool {
 	a.workersMu.RLock()
 	for uid, w := range a.workers {
@@ -125,6 +125,11 @@ func (a *Agent) clear(ctx context.Context, now time.Time) bool {
 		}
 	}
 	a.workersMu.RUnlock()
+	if a.releaseLogs() {
+		if o, err := a.observe(); err == nil && evict.Relieved(a.thresholds(), o) {
+			return true
+		}
+	}
 	images, err := a.lookAtImages(ctx, now)
 	if err != nil {
 		a.Log.Warn("images not looked at", "err", err)

@@ -23,6 +23,7 @@ import (
 
 	"hansa.dev/hansa/agent"
 	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/agent/work"
@@ -53,6 +54,7 @@ type rig struct {
 	settings *settings.Settings
 	door     func(client.Interface) client.Interface
 	bus      string
+	keep     time.Duration // logs of pods that are gone
 }
 
 func newRig(t *testing.T) *rig {
@@ -118,6 +120,7 @@ func (r *rig) start() {
 		Ledger: func(kind, name string) error { recorded.Store(name, kind); return nil },
 		DNS:    work.DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local"},
 		Host:   node.Host{Root: "/", DataDir: r.dir}, Port: 10250, Version: "v1.37.2", PodCIDR: "10.42.0.0/24",
+		GoneLogs:  logs.Limits{For: r.keep, Bytes: 1 << 20},
 		Authorize: func(h http.Handler) http.Handler { return h },
 		Log:       slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})

@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/apiserver/request/alloc"
 	"hansa.dev/hansa/store/encryption"
@@ -41,6 +42,7 @@ type Config struct {
 	NoEndpoints      bool               // leave those of the service "kubernetes" to somebody else
 	RuntimeEndpoint  string             // empty: the carried containerd
 	Node             *settings.Settings // nil: the defaults
+	GoneLogs         logs.Limits        // of pods that are gone
 	LogLevel         slog.Level
 	Auth             Auth
 	AdmissionPlugins []string           // names of those that are on, in order

@@ -102,15 +102,15 @@ func (i *Images) List(ctx context.Context) ([]Image, error) {
 		}
 		id := strings.TrimPrefix(image.Id, "sha256:")
 		for _, n := range names {
-			out = append(out, Image{Name: n, ID: id[:min(12, len(id))], Size: size(image.Size)})
+			out = append(out, Image{Name: n, ID: id[:min(12, len(id))], Size: Size(image.Size)})
 		}
 	}
 	slices.SortFunc(out, func(a, b Image) int { return strings.Compare(a.Name+a.ID, b.Name+b.ID) })
 	return out, nil
 }
 
-// size is a number of bytes as people read it.
-func size(n uint64) string {
+// Size is a number of bytes as people read it.
+func Size(n uint64) string {
 	switch {
 	case n >= 1e9:
 		return fmt.Sprintf("%.1fGB", float64(n)/1e9)

@@ -21,6 +21,7 @@ import (
 	"hansa.dev/hansa/agent"
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/node"
+	"hansa.dev/hansa/agent/server"
 	"hansa.dev/hansa/agent/shutdown"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/client"
@@ -28,7 +29,6 @@ import (
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/network/pod"
 	"hansa.dev/hansa/pki"
-	"hansa.dev/hansa/runtime"
 )
 
 // nodePort is where a node's own API is served.
@@ -56,25 +56,25 @@ func startPodNetwork(ctx context.Context, l *lifecycle, c Config, book *ledger.L
 }
 
 // startAgent runs the node's pods and serves the node's own API.
-func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, who authenticator.Request, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt runtime.Runtime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
+func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, who authenticator.Request, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt *nodeRuntime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
 	ag, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeIP}, DataDir: c.DataDir,
-		Client: cl, Runtime: rt, Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
+		Client: cl, Runtime: rt.Client, Hung: rt.replace, Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
 		DNS: nodeDNS(c, host), Settings: c.Node, ImageDir: c.instance().path("containerd"),
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,
-		Authorize: authorizeNode(c.NodeName, z), Log: log,
+		Authorize: authorizeNode(c.NodeName, z), GoneLogs: c.GoneLogs, Log: log,
 		Bus: cmp.Or(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), shutdown.DefaultBus),
 	})
 	if err != nil {
 		return nil, err
 	}
-	server := &http.Server{Handler: authenticateNode(who, ag.Handler()), TLSConfig: a.NodeServerTLS(c.NodeName, c.NodeIP.String()), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	server.TLSConfig.NextProtos = []string{"http/1.1"} // streams upgrade
+	api := &http.Server{Handler: authenticateNode(who, ag.Handler()), TLSConfig: a.NodeServerTLS(c.NodeName, c.NodeIP.String()), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	api.TLSConfig.NextProtos = []string{"http/1.1"} // streams upgrade
 	l.run("node API", func(ctx context.Context) error {
-		stop := context.AfterFunc(ctx, func() { server.Close() })
+		stop := context.AfterFunc(ctx, func() { api.Close() })
 		defer stop()
-		return server.Serve(tls.NewListener(listener, server.TLSConfig))
+		return api.Serve(tls.NewListener(listener, api.TLSConfig))
 	})
 	l.run("agent", ag.Run)
 	return ag, nil
@@ -125,21 +125,46 @@ func authorizeNode(name string, z authorizer.UnconditionalAuthorizer) func(http.
 				return
 			}
 			var reason string
-			subs := nodeSubresources(r.URL.Path)
-			for _, sub := range subs {
-				decision, why, err := z.Authorize(r.Context(), &authorizer.AttributesRecord{
-					User: u, Verb: nodeVerb(r.Method), APIVersion: "v1", Resource: "nodes", Subresource: sub,
-					Name: name, ResourceRequest: true, Path: r.URL.Path,
-				})
+			asked := nodeAttributes(name, r)
+			for _, one := range asked {
+				one.User = u
+				decision, why, err := z.Authorize(r.Context(), one)
 				if err == nil && decision == authorizer.DecisionAllow {
 					next.ServeHTTP(w, r)
 					return
 				}
 				reason = why
 			}
-			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v): %s", u.GetName(), nodeVerb(r.Method), subs, reason), http.StatusForbidden)
+			var subs []string
+			for _, one := range asked {
+				subs = append(subs, one.Subresource)
+			}
+			http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=%s, subresource(s)=%v): %s", u.GetName(), asked[0].Verb, asked[0].Resource, subs, reason), http.StatusForbidden)
 		})
 	}
+}
+
+// nodeAttributes are what a request to a node's API asks for; one of them is
+// enough. Logs of pods by our own path, of those that are gone above all, are for
+// whoever may read the logs of the namespace's pods.
+func nodeAttributes(node string, r *http.Request) []*authorizer.AttributesRecord {
+	a := authorizer.AttributesRecord{Verb: nodeVerb(r.Method), APIVersion: "v1", ResourceRequest: true, Path: r.URL.Path}
+	if rest, ok := strings.CutPrefix(r.URL.Path, server.LogsPath); ok {
+		a.Resource, a.Subresource = "pods", "log"
+		a.Namespace, a.Name, _ = strings.Cut(rest, "/")
+		if a.Name == "" {
+			a.Verb = "list"
+		}
+		return []*authorizer.AttributesRecord{&a}
+	}
+	a.Resource, a.Name = "nodes", node
+	var out []*authorizer.AttributesRecord
+	for _, sub := range nodeSubresources(r.URL.Path) {
+		one := a
+		one.Subresource = sub
+		out = append(out, &one)
+	}
+	return out
 }
 
 func nodeVerb(method string) string {

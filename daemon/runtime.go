@@ -35,7 +35,7 @@ func containerdConfig(c Config, binDir string) containerd.Config {
 // startRuntime unpacks the carried programs, starts or adopts containerd and
 // sees that the sandbox image is there. With an endpoint of its own it only
 // connects.
-func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree, layout cgroup.Layout, book *ledger.Ledger, log *slog.Logger) (*cri.Client, error) {
+func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree, layout cgroup.Layout, book *ledger.Ledger, log *slog.Logger) (*nodeRuntime, error) {
 	if c.RuntimeEndpoint != "" {
 		if err := tryEndpoint(c.RuntimeEndpoint); err != nil {
 			return nil, fmt.Errorf("no container runtime answers at %s, given with --container-runtime-endpoint: %w", c.RuntimeEndpoint, err)
@@ -46,7 +46,7 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 		}
 		l.cleanup("runtime connection", client.Close)
 		_, err = client.Version(ctx)
-		return client, err
+		return &nodeRuntime{Client: client}, err
 	}
 	i := c.instance()
 	b, err := bundle.Executable()
@@ -92,7 +92,13 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	} else if err != nil {
 		return nil, err
 	}
-	return client, nil
+	return &nodeRuntime{client, supervisor.Replace}, nil
+}
+
+// nodeRuntime is the runtime of this node.
+type nodeRuntime struct {
+	*cri.Client
+	replace func() // when it hangs; nil for one that is not ours
 }
 
 // enter puts a process into a cgroup of every hierarchy.

@@ -25,7 +25,6 @@ import (
 	"hansa.dev/hansa/internal/ledger"
 	"hansa.dev/hansa/internal/reclaim"
 	"hansa.dev/hansa/pki"
-	"hansa.dev/hansa/runtime/cri"
 )
 
 // Up runs server and node in one process until the context ends. It prints one
@@ -89,7 +88,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 
 	// The control plane and the container runtime need nothing of each other.
 	var p *controlPlane
-	var rt *cri.Client
+	var rt *nodeRuntime
 	var start sync.WaitGroup
 	var planeErr, runtimeErr error
 	start.Go(func() { p, planeErr = startPlane(l, c, listener, log) })

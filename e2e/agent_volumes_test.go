@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,7 +9,9 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 var volumeRows = []row{
@@ -21,6 +24,7 @@ var volumeRows = []row{
 	{"hostPath volumes", hostPathVolume},
 	{"mounts that propagate", propagation},
 	{"projected volumes", projectedVolume},
+	{"projected volumes: cluster trust bundles, live", trustBundleVolume},
 	{"downward volumes", downwardVolume},
 	{"parts of volumes", subPath},
 }
@@ -243,6 +247,71 @@ containers:
 	if !strings.HasPrefix(got, "403 Forbidden\n") || !strings.Contains(got, "system:serviceaccount:"+s.name+":default") {
 		s.t.Errorf("the API's answer: %s", got)
 	}
+}
+
+// A trust bundle by its name and one by signer and labels; the files follow.
+func trustBundleVolume(s *space) {
+	signer := "example.com/" + s.name
+	bundle := func(name, signer string, cas ...*authority) *certificatesv1.ClusterTrustBundle {
+		b := &certificatesv1.ClusterTrustBundle{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"live": "yes"}}}
+		b.Spec.SignerName = signer
+		for _, ca := range cas {
+			b.Spec.TrustBundle += string(ca.pem())
+		}
+		return b
+	}
+	api := s.client.CertificatesV1().ClusterTrustBundles()
+	other := newAuthority("other")
+	for _, b := range []*certificatesv1.ClusterTrustBundle{bundle(s.name, "", registryCA), bundle(strings.ReplaceAll(signer, "/", ":")+":one", signer, registryCA)} {
+		if _, err := api.Create(s.t.Context(), b, metav1.CreateOptions{}); err != nil {
+			s.t.Fatal(err)
+		}
+		s.t.Cleanup(func() {
+			if err := api.Delete(context.Background(), b.Name, metav1.DeleteOptions{}); err != nil {
+				s.t.Error(err)
+			}
+		})
+	}
+	s.create("p", `
+volumes:
+- name: trust
+  projected:
+    sources:
+    - clusterTrustBundle: {name: `+s.name+`, path: named.pem}
+    - clusterTrustBundle: {signerName: `+signer+`, labelSelector: {matchLabels: {live: "yes"}}, path: signed.pem}
+    - clusterTrustBundle: {name: none-of-that-name, optional: true, path: none.pem}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], volumeMounts: [{name: trust, mountPath: /trust}]}
+`)
+	s.ready("p")
+	one := string(registryCA.pem())
+	if got := s.exec("p", "sh", "-c", "cat /trust/named.pem /trust/signed.pem /trust/none.pem"); got != one+one {
+		s.t.Errorf("files: %s", got)
+	}
+	b, err := api.Get(s.t.Context(), s.name, metav1.GetOptions{})
+	if err == nil {
+		b = b.DeepCopy()
+		b.Spec.TrustBundle = string(other.pem())
+		_, err = api.Update(s.t.Context(), b, metav1.UpdateOptions{})
+	}
+	if err == nil {
+		_, err = api.Create(s.t.Context(), bundle(strings.ReplaceAll(signer, "/", ":")+":two", signer, other), metav1.CreateOptions{})
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		if err := api.Delete(context.Background(), strings.ReplaceAll(signer, "/", ":")+":two", metav1.DeleteOptions{}); err != nil {
+			s.t.Error(err)
+		}
+	})
+	await(s.t, "the files follow", func() error {
+		named, signed := s.exec("p", "cat", "/trust/named.pem"), s.exec("p", "cat", "/trust/signed.pem")
+		if named != string(other.pem()) || len(signed) != len(one)+len(named) || !strings.Contains(signed, named) {
+			return fmt.Errorf("they are %s and %s", named, signed)
+		}
+		return nil
+	})
 }
 
 func downwardVolume(s *space) {

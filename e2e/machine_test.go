@@ -269,7 +269,7 @@ func alone(t *testing.T) bool {
 	runtime.LockOSThread() // the machine dies with its parent's thread
 	defer runtime.UnlockOSThread()
 	var out bytes.Buffer
-	code, err := runMachine(roleAlone, []string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=5m"}, &out, &out)
+	code, err := runMachine(roleAlone, []string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=" + (5*time.Minute + chaosTime()).String()}, &out, &out)
 	if err != nil || code != 0 || testing.Verbose() {
 		t.Logf("on a machine of its own:\n%s", out.Bytes())
 	}

@@ -80,7 +80,7 @@ func tests(m *testing.M, role string) (code int, err error) {
 			return 1, err
 		}
 	}
-	shared = newCluster("shared")
+	shared = newCluster("shared", "--serialize-image-pulls=false")
 	if err := shared.up(); err != nil {
 		return 1, err
 	}

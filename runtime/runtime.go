@@ -104,6 +104,9 @@ type Images interface {
 	Image(ctx context.Context, ref string) (*cri.Image, error)
 	ListImages(ctx context.Context) ([]*cri.Image, error)
 	PullImage(ctx context.Context, ref string, auth *cri.AuthConfig, sandbox *cri.PodSandboxConfig) (id string, err error)
+	// PullProgress says how many bytes of an image that is being pulled have been
+	// fetched, and of how many. It fails where that is not known.
+	PullProgress(ctx context.Context, ref string) (fetched, total int64, err error)
 	RemoveImage(ctx context.Context, ref string) error
 	// ImportImage reads an OCI layout or docker-archive tar (possibly
 	// compressed) and answers with the names it gave.

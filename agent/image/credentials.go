@@ -1,8 +1,11 @@
 package image
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"net/url"
 	"path"
 	"slices"
@@ -22,10 +25,25 @@ type entry struct {
 	RegistryToken string `json:"registrytoken"`
 }
 
+// credential is a login, and the secret that it is of.
+type credential struct {
+	auth   *cri.AuthConfig
+	source holder
+}
+
+// holders are those who may have an image that was pulled with a credential:
+// whoever has the secret, and everyone when it needed none.
+func (c *credential) holders() holders {
+	if c == nil || c.source.UID == "" {
+		return holders{Everyone: true}
+	}
+	return holders{Secrets: []holder{c.source}}
+}
+
 // credentials are the logins of the secrets that fit an image, the most
 // specific first, as "Pull an image from a private registry" describes them.
 // Secrets of other types and unreadable ones give none.
-func credentials(image string, secrets []*v1.Secret) []*cri.AuthConfig {
+func credentials(image string, secrets []*v1.Secret) []credential {
 	ref, err := name.ParseReference(image, name.WeakValidation)
 	if err != nil {
 		return nil
@@ -33,22 +51,34 @@ func credentials(image string, secrets []*v1.Secret) []*cri.AuthConfig {
 	repo := ref.Context()
 	type match struct {
 		pattern string
-		auth    *cri.AuthConfig
+		credential
 	}
 	var found []match
 	for _, s := range secrets {
 		for pattern, e := range entries(s) {
 			if fits(pattern, repo.RegistryStr(), repo.RepositoryStr()) {
-				found = append(found, match{pattern, e.auth()})
+				auth := e.auth()
+				found = append(found, match{pattern, credential{auth, holder{
+					UID: string(s.UID), Namespace: s.Namespace, Name: s.Name, Hash: hash(auth),
+				}}})
 			}
 		}
 	}
 	slices.SortStableFunc(found, func(a, b match) int { return strings.Compare(b.pattern, a.pattern) })
-	var out []*cri.AuthConfig
+	var out []credential
 	for _, m := range found {
-		out = append(out, m.auth)
+		out = append(out, m.credential)
 	}
 	return out
+}
+
+// hash stands for a login where it may not be written down.
+func hash(a *cri.AuthConfig) string {
+	h := sha256.New()
+	for _, part := range []string{a.Username, a.Password, a.IdentityToken, a.RegistryToken} {
+		fmt.Fprintf(h, "%d:%s", len(part), part)
+	}
+	return hex.EncodeToString(h.Sum(nil))
 }
 
 func entries(s *v1.Secret) map[string]entry {

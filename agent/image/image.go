@@ -7,11 +7,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 
@@ -20,7 +23,7 @@ import (
 
 // Error is why an image is not there, with the container's waiting reason.
 type Error struct {
-	Reason string // ErrImagePull, ErrImageNeverPull, InvalidImageName, ImageInspectError
+	Reason string // ErrImagePull, RegistryUnavailable, ErrImageNeverPull, …
 	Err    error
 }
 
@@ -37,11 +40,37 @@ type Request struct {
 	Event func(kind, reason, message string)
 }
 
+// Config is what a Puller needs.
+type Config struct {
+	Runtime runtime.Images
+	Clock   clock.WithTicker
+	// Dir keeps what is known of pulled images.
+	Dir string
+	Settings
+	Log *slog.Logger
+}
+
+// Settings are what whoever runs the node chooses; they are of the
+// KubeletConfiguration. Zero is good for each.
+type Settings struct {
+	// Parallel bounds the pulls at the same time: 1 lets one follow the other,
+	// negative is no bound, 0 is DefaultParallel.
+	Parallel int
+	// Verify says which images need credentials that are on the node already
+	// ("": NeverVerifyPreloadedImages); Allowlist is for
+	// NeverVerifyAllowlistedImages: repositories, or PREFIX/*.
+	Verify    Verification
+	Allowlist []string
+}
+
+// DefaultParallel is how many images are pulled at the same time.
+const DefaultParallel = 4
+
 // Puller pulls images. Its methods may be called from any goroutine.
 type Puller struct {
-	runtime runtime.Images
-	clock   clock.PassiveClock
-	slots   chan struct{}
+	Config
+	slots  chan struct{} // nil for no bound
+	access *access
 
 	mu     sync.Mutex
 	flying map[string]*flight
@@ -53,12 +82,31 @@ type flight struct {
 	err  error
 }
 
-// parallelPulls bounds the pulls of different images at the same time.
-const parallelPulls = 4
-
 // New makes a puller.
-func New(r runtime.Images, c clock.PassiveClock) *Puller {
-	return &Puller{runtime: r, clock: c, slots: make(chan struct{}, parallelPulls), flying: map[string]*flight{}}
+func New(c Config) (*Puller, error) {
+	p := &Puller{Config: c, flying: map[string]*flight{}}
+	switch {
+	case c.Parallel == 0:
+		p.slots = make(chan struct{}, DefaultParallel)
+	case c.Parallel > 0:
+		p.slots = make(chan struct{}, c.Parallel)
+	}
+	var err error
+	if p.access, err = openAccess(c.Dir, c.Verify, c.Allowlist, c.Clock); p.access == nil {
+		return nil, err
+	}
+	if err != nil {
+		c.Log.Warn("some pulled images will be asked for again", "err", err)
+	}
+	return p, nil
+}
+
+// Listed tells which images were on the node at a time not before since, so
+// that the others can be forgotten.
+func (p *Puller) Listed(list []*cri.Image, since time.Time) {
+	if err := p.access.prune(list, since); err != nil {
+		p.Log.Warn("images that are gone are not forgotten", "err", err)
+	}
 }
 
 // Ensure answers with the image once it is on the node. Its error is an *Error.
@@ -68,55 +116,96 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (*cri.Image, error) {
 		r.Event(v1.EventTypeWarning, "InspectFailed", message)
 		return nil, &Error{"InvalidImageName", errors.New(message)}
 	}
-	if r.Policy != v1.PullAlways {
-		found, err := p.runtime.Image(ctx, r.Image)
-		if err == nil {
-			r.Event(v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Image))
-			return found, nil
-		}
-		if !errors.Is(err, runtime.ErrNotFound) {
-			r.Event(v1.EventTypeWarning, "InspectFailed", fmt.Sprintf("Failed to inspect image %q: %v", r.Image, err))
-			return nil, &Error{"ImageInspectError", fmt.Errorf("failed to inspect image %q: %w", r.Image, err)}
-		}
-		if r.Policy == v1.PullNever {
-			message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
-			r.Event(v1.EventTypeWarning, "ErrImageNeverPull", message)
-			return nil, &Error{"ErrImageNeverPull", errors.New(message)}
-		}
+	if r.Policy == v1.PullAlways {
+		return p.pull(ctx, r)
+	}
+	found, err := p.Runtime.Image(ctx, r.Image)
+	switch {
+	case err == nil && p.access.allows(r.Image, found, func() []credential { return credentials(r.Image, r.Secrets) }):
+		r.Event(v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Image))
+		return found, nil
+	case err != nil && !errors.Is(err, runtime.ErrNotFound):
+		r.Event(v1.EventTypeWarning, "InspectFailed", fmt.Sprintf("Failed to inspect image %q: %v", r.Image, err))
+		return nil, &Error{"ImageInspectError", fmt.Errorf("failed to inspect image %q: %w", r.Image, err)}
+	case r.Policy == v1.PullNever:
+		// Also when it is there and this pod may not have it: that it is there is
+		// nothing that the pod is to know.
+		message := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.Image)
+		r.Event(v1.EventTypeWarning, "ErrImageNeverPull", message)
+		return nil, &Error{"ErrImageNeverPull", errors.New(message)}
 	}
 	return p.pull(ctx, r)
 }
 
 func (p *Puller) pull(ctx context.Context, r Request) (*cri.Image, error) {
 	r.Event(v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
-	start := p.clock.Now()
+	start := p.Clock.Now()
 	f := p.join(ctx, r)
-	select {
-	case <-f.done:
-	case <-ctx.Done():
-		return nil, &Error{"ErrImagePull", ctx.Err()}
+	if err := p.await(ctx, r, f, start); err != nil {
+		return nil, &Error{"ErrImagePull", err}
 	}
 	if f.err != nil {
 		r.Event(v1.EventTypeWarning, "Failed", fmt.Sprintf("Failed to pull image %q: %v", r.Image, f.err))
-		return nil, &Error{"ErrImagePull", f.err}
+		return nil, refusal(r.Image, f.err)
 	}
-	found, err := p.runtime.Image(ctx, r.Image)
+	found, err := p.Runtime.Image(ctx, r.Image)
 	if err != nil {
 		return nil, &Error{"ImageInspectError", fmt.Errorf("inspect image %q after pulling it: %w", r.Image, err)}
 	}
 	r.Event(v1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.",
-		r.Image, f.took.Truncate(time.Millisecond), p.clock.Since(start).Truncate(time.Millisecond), found.Size))
+		r.Image, f.took.Truncate(time.Millisecond), p.Clock.Since(start).Truncate(time.Millisecond), found.Size))
 	return found, nil
+}
+
+// refusal gives an error of a pull the reason that runtimes mark it with.
+func refusal(image string, err error) *Error {
+	for reason, why := range map[string]string{
+		"RegistryUnavailable": "the registry is unavailable", "SignatureValidationFailed": "the signature validation failed",
+	} {
+		if rest, ok := strings.CutPrefix(err.Error(), reason); ok {
+			return &Error{reason, fmt.Errorf("image pull failed for %s because %s%s", image, why, rest)}
+		}
+	}
+	return &Error{"ErrImagePull", err}
+}
+
+// Between two events about a pull that goes on.
+const (
+	firstProgress = 10 * time.Second
+	mostProgress  = 5 * time.Minute
+)
+
+// await waits for a pull, and says from time to time how far it is.
+func (p *Puller) await(ctx context.Context, r Request, f *flight, start time.Time) error {
+	pause := firstProgress
+	timer := p.Clock.NewTimer(pause)
+	defer timer.Stop()
+	for {
+		select {
+		case <-f.done:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C():
+		}
+		said := fmt.Sprintf("Still pulling image %q after %v", r.Image, p.Clock.Since(start).Truncate(time.Second))
+		if got, total, err := p.Runtime.PullProgress(ctx, r.Image); err == nil && total > 0 {
+			said += fmt.Sprintf(": %d of %d bytes fetched", got, total)
+		}
+		r.Event(v1.EventTypeNormal, "Pulling", said)
+		pause = min(2*pause, mostProgress)
+		timer.Reset(pause)
+	}
 }
 
 // join starts a pull, or joins the one with the same credentials that is under
 // way. The pull goes on when one of those who wait gives up: its layers are of
 // use to the next.
 func (p *Puller) join(ctx context.Context, r Request) *flight {
-	auths := credentials(r.Image, r.Secrets)
+	creds := credentials(r.Image, r.Secrets)
 	key := r.Image
-	for _, a := range auths {
-		key += "\x00" + a.Username + "\x00" + a.Password + "\x00" + a.IdentityToken + "\x00" + a.RegistryToken
+	for _, c := range creds {
+		key += fmt.Sprintf("\x00%+v", c.source)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,11 +215,15 @@ func (p *Puller) join(ctx context.Context, r Request) *flight {
 	f := &flight{done: make(chan struct{})}
 	p.flying[key] = f
 	go func() {
-		p.slots <- struct{}{}
-		start := p.clock.Now()
-		f.err = p.try(context.WithoutCancel(ctx), r, auths)
-		f.took = p.clock.Since(start)
-		<-p.slots
+		if p.slots != nil {
+			p.slots <- struct{}{}
+		}
+		start := p.Clock.Now()
+		f.err = p.try(context.WithoutCancel(ctx), r, creds)
+		f.took = p.Clock.Since(start)
+		if p.slots != nil {
+			<-p.slots
+		}
 		p.mu.Lock()
 		delete(p.flying, key)
 		p.mu.Unlock()
@@ -141,22 +234,30 @@ func (p *Puller) join(ctx context.Context, r Request) *flight {
 
 // try pulls with each of the credentials in turn, unless the image has come by
 // another pull since it was looked for.
-func (p *Puller) try(ctx context.Context, r Request, auths []*cri.AuthConfig) error {
+func (p *Puller) try(ctx context.Context, r Request, creds []credential) error {
 	if r.Policy != v1.PullAlways {
-		if _, err := p.runtime.Image(ctx, r.Image); err == nil {
+		found, err := p.Runtime.Image(ctx, r.Image)
+		if err == nil && p.access.allows(r.Image, found, func() []credential { return creds }) {
 			return nil
 		}
 	}
-	if len(auths) == 0 {
-		auths = []*cri.AuthConfig{nil}
+	done, err := p.access.begin(r.Image)
+	if err != nil {
+		return err
+	}
+	if len(creds) == 0 {
+		creds = []credential{{}}
 	}
 	var errs []error
-	for _, auth := range auths {
-		_, err := p.runtime.PullImage(ctx, r.Image, auth, r.Sandbox)
+	for i := range creds {
+		id, err := p.Runtime.PullImage(ctx, r.Image, creds[i].auth, r.Sandbox)
 		if err == nil {
-			return nil
+			return done(id, &creds[i])
 		}
 		errs = append(errs, errors.New(runtime.Said(err)))
 	}
-	return errors.Join(errs...)
+	if err := done("", nil); err != nil {
+		p.Log.Warn("a failed pull is not forgotten", "image", r.Image, "err", err)
+	}
+	return utilerrors.NewAggregate(errs)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -16,10 +17,20 @@ import (
 
 const app = "registry.example.com/team/app:1"
 
+// puller is one with a folder of its own, or dir.
+func puller(t *testing.T, r *fake.Runtime, s Settings, dir ...string) *Puller {
+	t.Helper()
+	p, err := New(Config{Runtime: r, Clock: clock.RealClock{}, Dir: append(dir, t.TempDir())[0], Settings: s, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func ensure(t *testing.T, r *fake.Runtime, policy v1.PullPolicy, ref string, secrets ...*v1.Secret) (events string, err error) {
 	t.Helper()
 	var log []string
-	_, err = New(r, clock.RealClock{}).Ensure(t.Context(), Request{Image: ref, Policy: policy, Secrets: secrets,
+	_, err = puller(t, r, Settings{}).Ensure(t.Context(), Request{Image: ref, Policy: policy, Secrets: secrets,
 		Event: func(_, reason, message string) { log = append(log, reason+": "+message) }})
 	return strings.Join(log, "\n"), err
 }
@@ -74,7 +85,7 @@ func TestInvalidName(t *testing.T) {
 // Several who want the same image wait for one pull.
 func TestOnePull(t *testing.T) {
 	r := fake.New(clock.RealClock{})
-	p := New(r, clock.RealClock{})
+	p := puller(t, r, Settings{})
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
@@ -114,7 +125,7 @@ func TestCredentials(t *testing.T) {
 	} {
 		var got []string
 		for _, a := range credentials(ref, []*v1.Secret{s, {Type: v1.SecretTypeOpaque}}) {
-			got = append(got, a.Username)
+			got = append(got, a.auth.Username)
 		}
 		wantSet := strings.Split(want, ",")
 		if want == "" {
@@ -139,7 +150,7 @@ func TestCredentials(t *testing.T) {
 		t.Errorf("calls: %v", calls)
 	}
 	legacy := secret(v1.SecretTypeDockercfg, v1.DockerConfigKey, `{"registry.example.com":{"username":"old"}}`)
-	if got := credentials(app, []*v1.Secret{legacy}); len(got) != 1 || got[0].Username != "old" {
+	if got := credentials(app, []*v1.Secret{legacy}); len(got) != 1 || got[0].auth.Username != "old" {
 		t.Errorf("dockercfg: %v", got)
 	}
 }

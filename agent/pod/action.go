@@ -17,6 +17,7 @@ const (
 	RunSandbox      Verb = "run-sandbox"      // Attempt
 	PullImage       Verb = "pull"             // Container, Attempt
 	Start           Verb = "start"            // Container, Attempt: create, start, postStart
+	ResizePod       Verb = "resize-pod"       // give the pod's group what is granted
 	Resize          Verb = "resize"           // Container, ID: give a run what is granted
 	Kill            Verb = "kill"             // Container, ID, Grace, Message: preStop, stop
 	StopSandbox     Verb = "stop-sandbox"     // ID

@@ -141,6 +141,7 @@ func (s *State) Adopt() {
 			}
 		}
 	}
+	s.adoptResources()
 	for _, c := range s.Containers {
 		newest := c.Newest()
 		if newest == nil {

@@ -43,6 +43,9 @@ func (s *State) Begin(a Action, now time.Time) {
 		c := s.Containers[a.Container]
 		c.resizeTo = c.Allocated
 		c.Resize.begin()
+	case ResizePod:
+		s.Resources.resizeTo = s.Resources.Allocated
+		s.Resources.Resize.begin()
 	default:
 		if o := s.op(a); o != nil {
 			o.begin()
@@ -63,6 +66,12 @@ func (s *State) End(a Action, err error, now time.Time) {
 		s.Sandbox.Run.Done = false // there may be another attempt
 	case PullImage:
 		s.endPull(s.Containers[a.Container], err, now)
+	case ResizePod:
+		s.Resources.Resize.end(err, now, createRetry)
+		s.Resources.Resize.Done = false // there may be another one
+		if err == nil {
+			s.Resources.Applied = s.Resources.resizeTo
+		}
 	case Resize:
 		c := s.Containers[a.Container]
 		c.Resize.end(err, now, createRetry)
@@ -122,10 +131,16 @@ func (s *State) endPull(c *Container, err error, now time.Time) {
 	f := failure(err, ErrImagePull, now)
 	f.image = true
 	c.Failure, c.Pull.Reason = f, f.Reason
-	if f.Reason != ErrImagePull {
+	if !Fetched(f.Reason) {
 		// Nothing was fetched: what is missing may be put right at any time.
 		c.Pull.RetryAt = now.Add(stepRetry(c.Pull.Failures))
 	}
+}
+
+// Fetched says that a pull with this reason failed in asking a registry, and is
+// tried again as seldom as that is to be done.
+func Fetched(reason string) bool {
+	return reason == ErrImagePull || reason == "RegistryUnavailable" || reason == "SignatureValidationFailed"
 }
 
 func (s *State) endStart(c *Container, err error, now time.Time) {

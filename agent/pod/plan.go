@@ -177,6 +177,9 @@ func (p *planner) mend() {
 			p.do(Action{Verb: Resize, Container: c.Name, ID: run.ID})
 		}
 	}
+	if r := &p.s.Resources; r.resizing() && p.s.Host.Done && !r.Resize.Busy && !p.wait(r.Resize.RetryAt) {
+		p.do(Action{Verb: ResizePod})
+	}
 }
 
 // graceFor is what a container is given that is killed to be restarted: its
@@ -214,7 +217,7 @@ func (p *planner) start(c *Container, ready bool) {
 	}
 	again := c.Kind == Init && newest != nil && newest.ExitCode == 0 // the pod begins anew
 	if newest != nil && newest.Ended() && !again {
-		until := c.Backoff.until(newest.Finished)
+		until := c.Backoff.until(newest.Finished, p.now)
 		if p.wait(until) {
 			if c.Failure != nil {
 				p.wait(c.Failure.At.Add(settle)) // it is shown until then
@@ -245,7 +248,7 @@ func (p *planner) pull(c *Container, attempt int) {
 	}
 	if p.wait(c.Pull.RetryAt) {
 		key := fmt.Sprintf("pull/%d", c.Pull.Failures)
-		if c.Pull.Reason == ErrImagePull && !p.wait(c.Failure.At.Add(settle)) && c.told != key {
+		if Fetched(c.Pull.Reason) && !p.wait(c.Failure.At.Add(settle)) && c.told != key {
 			p.do(Action{Verb: Report, Container: c.Name, ID: key, Reason: ImagePullBackOff,
 				Message: fmt.Sprintf("Back-off pulling image %q", c.Spec.Image)})
 		}

@@ -43,10 +43,11 @@ type Backoff struct {
 	At time.Time
 }
 
-// until is when a container that ended at finished may be restarted.
-func (b Backoff) until(finished time.Time) time.Time {
-	if b.forgotten(finished) {
-		return finished
+// until is when a container that ended at finished may be restarted. When that
+// is further away than the delay, the clock was set back since: then it is now.
+func (b Backoff) until(finished, now time.Time) time.Time {
+	if b.forgotten(finished) || finished.After(now) {
+		return now
 	}
 	return finished.Add(b.Delay)
 }

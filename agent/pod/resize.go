@@ -5,6 +5,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 // In-place resize of containers: the spec says what is wanted, Allocated what
@@ -27,7 +28,7 @@ func (s *State) WantsResize() bool {
 			return true
 		}
 	}
-	return false
+	return !samePodResources(s.Pod.Spec.Resources, s.Resources.Allocated)
 }
 
 // Grant gives the pod what its spec asks for.
@@ -35,6 +36,7 @@ func (s *State) Grant() {
 	for _, c := range s.Containers {
 		c.Allocated = c.Spec.Resources
 	}
+	s.Resources.Allocated = s.Pod.Spec.Resources
 	s.Pending = nil
 	s.granted = nil
 }
@@ -57,6 +59,7 @@ func (s *State) Granted() *v1.Pod {
 	for spec := range Containers(&p.Spec) {
 		spec.Resources = *s.Containers[spec.Name].Allocated.DeepCopy()
 	}
+	p.Spec.Resources = s.Resources.Allocated.DeepCopy()
 	s.granted, s.grantedOf = p, s.Pod
 	return p
 }
@@ -73,6 +76,13 @@ func (s *State) GrantedSpec(c *Container) *v1.Container {
 		}
 	}
 	return c.Spec
+}
+
+func samePodResources(a, b *v1.ResourceRequirements) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return sameResources(*a, *b)
 }
 
 func sameResources(a, b v1.ResourceRequirements) bool {
@@ -107,15 +117,63 @@ func (s *State) resizeConditions() []v1.PodCondition {
 	if s.Pending != nil && s.WantsResize() {
 		out = append(out, v1.PodCondition{Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: s.Pending.Reason, Message: s.Pending.Message})
 	}
-	for _, c := range s.list(Init, Sidecar, Regular) {
-		if !c.resizing() {
-			continue
-		}
+	inProgress := func(err error) []v1.PodCondition {
 		cond := v1.PodCondition{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue}
-		if c.Resize.Err != nil {
-			cond.Reason, cond.Message = v1.PodReasonError, c.Resize.Err.Error()
+		if err != nil {
+			cond.Reason, cond.Message = v1.PodReasonError, err.Error()
 		}
 		return append(out, cond)
 	}
+	for _, c := range s.list(Init, Sidecar, Regular) {
+		if c.resizing() {
+			return inProgress(c.Resize.Err)
+		}
+	}
+	if s.Resources.resizing() && s.anyRunning() {
+		return inProgress(s.Resources.Resize.Err)
+	}
 	return out
+}
+
+// anyRunning says that a container runs.
+func (s *State) anyRunning() bool {
+	for _, c := range s.Containers {
+		if c.Running() != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// adoptResources takes what the status says of the pod's own resources for what
+// is granted and for what its group has: both outlive the agent.
+func (s *State) adoptResources() {
+	spec, was := s.Pod.Spec.Resources, s.Pod.Status.Resources
+	if spec == nil || was == nil {
+		return
+	}
+	r := spec.DeepCopy()
+	for name := range r.Requests {
+		if q, ok := s.Pod.Status.AllocatedResources[name]; ok {
+			r.Requests[name] = q
+		}
+	}
+	for name := range r.Limits {
+		if q, ok := was.Limits[name]; ok {
+			r.Limits[name] = q
+		}
+	}
+	s.Resources.Allocated, s.Resources.Applied = r, r
+}
+
+// podResources shows what is granted to the pod as a whole, and what it has.
+func (s *State) podResources(out *v1.PodStatus) {
+	p := s.Granted()
+	opts := resourcehelper.PodResourcesOptions{}
+	out.AllocatedResources = resourcehelper.PodRequests(p, opts)
+	if s.Resources.resizing() && s.anyRunning() {
+		p = p.DeepCopy()
+		p.Spec.Resources = s.Resources.Applied
+	}
+	out.Resources = &v1.ResourceRequirements{Requests: resourcehelper.PodRequests(p, opts), Limits: resourcehelper.PodLimits(p, opts)}
 }

@@ -36,9 +36,11 @@ type State struct {
 	Containers map[string]*Container
 
 	StopSandbox Op
-	Release     Op // volumes, cgroup
-	Finish      Op // deletion of the API object
-	Remove      Op // containers, sandboxes, directories
+	// Resources are the pod's own, beside those of its containers.
+	Resources PodResources
+	Release   Op // volumes, cgroup
+	Finish    Op // deletion of the API object
+	Remove    Op // containers, sandboxes, directories
 
 	// MaxRestartDelay bounds the back-off of containers that crash; 0 for five
 	// minutes.
@@ -117,6 +119,17 @@ type Refresh struct {
 	// never.
 	At time.Time
 }
+
+// PodResources are the resources of a pod as such: what is granted, and what its
+// group has. Nil for none.
+type PodResources struct {
+	Allocated, Applied *v1.ResourceRequirements
+	Resize             Op
+	resizeTo           *v1.ResourceRequirements
+}
+
+// resizing says that the pod's group has other resources than granted.
+func (r *PodResources) resizing() bool { return !samePodResources(r.Allocated, r.Applied) }
 
 // Sandbox is the pod's current sandbox.
 type Sandbox struct {
@@ -265,6 +278,7 @@ func (c *Container) alive() bool {
 // its start time unless the status has one already.
 func New(p *v1.Pod, hostIPs []string, now time.Time) *State {
 	s := &State{HostIPs: hostIPs, Containers: map[string]*Container{}, Garbage: map[string]*Garbage{}}
+	s.Resources.Allocated, s.Resources.Applied = p.Spec.Resources, p.Spec.Resources
 	s.StartTime = now
 	if t := p.Status.StartTime; t != nil {
 		s.StartTime = t.Time

@@ -31,6 +31,7 @@ func (s *State) Status(now time.Time) *v1.PodStatus {
 		return out // what was said of it stands
 	}
 	s.addresses(out)
+	s.podResources(out)
 	out.InitContainerStatuses = s.containerStatuses(now, Init, Sidecar)
 	out.ContainerStatuses = s.containerStatuses(now, Regular)
 	out.EphemeralContainerStatuses = s.containerStatuses(now, Ephemeral)
@@ -99,6 +100,7 @@ func (s *State) containerStatus(c *Container, now time.Time) v1.ContainerStatus 
 	previous := c.Previous
 	if newest != nil {
 		cs.ContainerID, cs.Image, cs.ImageID = RuntimeName+"://"+newest.ID, cmp.Or(newest.Image, c.Spec.Image), newest.ImageID
+		cs.User = user(newest.User)
 		if len(c.Runs) > 1 {
 			previous = terminated(c.Runs[1])
 		}
@@ -111,7 +113,6 @@ func (s *State) containerStatus(c *Container, now time.Time) v1.ContainerStatus 
 	case newest != nil && newest.Running() && !s.hooking(c):
 		cs.State.Running = &v1.ContainerStateRunning{StartedAt: stamp(newest.Started)}
 		cs.LastTerminationState.Terminated = previous
-		cs.User = user(newest.User)
 		started = c.Up && c.Started
 		cs.Ready = started && c.Ready && c.Kind != Init
 	case newest == nil && previous != nil && !(s.goesOn() && s.restarts(c, previous.ExitCode)):
@@ -159,14 +160,14 @@ func (s *State) showsEnd(c *Container, newest *Run, now time.Time) bool {
 func (s *State) waiting(c *Container, now time.Time) *v1.ContainerStateWaiting {
 	newest := c.Newest()
 	if f := c.Failure; f != nil {
-		if c.Pull.Reason == ErrImagePull && f.image && !now.Before(f.At.Add(settle)) {
+		if Fetched(c.Pull.Reason) && f.image && !now.Before(f.At.Add(settle)) {
 			return &v1.ContainerStateWaiting{Reason: ImagePullBackOff, Message: `Back-off pulling image "` + c.Spec.Image + `": ` + f.Reason + ": " + f.Message}
 		}
-		if newest == nil || f.image || now.Before(f.At.Add(settle)) || !c.Backoff.until(newest.Finished).After(now) {
+		if newest == nil || f.image || now.Before(f.At.Add(settle)) || !c.Backoff.until(newest.Finished, now).After(now) {
 			return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 		}
 	}
-	if newest != nil && newest.Ended() && c.Backoff.until(newest.Finished).After(now) {
+	if newest != nil && newest.Ended() && c.Backoff.until(newest.Finished, now).After(now) {
 		return &v1.ContainerStateWaiting{
 			Reason: "CrashLoopBackOff",
 			Message: "back-off " + c.Backoff.Delay.String() + " restarting failed container=" + c.Name +

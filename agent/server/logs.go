@@ -1,6 +1,7 @@
 package server
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent/logs"
@@ -26,13 +28,71 @@ func (s *Server) logs(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, err)
 		return
 	}
+	s.sendLog(w, r, run, o)
+}
+
+// LogsPath is where the logs of pods are, also of those that are gone:
+//
+//	LogsPath                      a list of the pods that are gone
+//	LogsPath NAMESPACE            … of one namespace
+//	LogsPath NAMESPACE/POD        a log; the query has the fields of
+//	                              v1.PodLogOptions, and uid
+const LogsPath = "/hansa/logs/"
+
+// goneLogs lists the pods that are gone.
+func (s *Server) goneLogs(w http.ResponseWriter, r *http.Request) {
+	data, err := json.Marshal(s.Node.Gone(r.PathValue("namespace")))
+	if err != nil {
+		s.fail(w, fmt.Errorf("encode logs: %w", err))
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	s.write(w, data)
+}
+
+// allLogs answers with the log of a pod that is there, or else of the newest of
+// that name that was.
+func (s *Server) allLogs(w http.ResponseWriter, r *http.Request) {
+	q := r.URL.Query()
+	o, previous, err := logOptions(q, s.Clock)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	namespace, name, uid, container := r.PathValue("namespace"), r.PathValue("pod"), types.UID(q.Get("uid")), q.Get("container")
+	run, err := s.Node.Run(r.Context(), namespace, name, uid, container, previous)
+	var refused *Error
+	if err == nil {
+		s.sendLog(w, r, run, o)
+		return
+	}
+	if !errors.As(err, &refused) || refused.Code != http.StatusNotFound {
+		s.fail(w, err)
+		return
+	}
+	files, err := s.Node.GoneFiles(namespace, name, uid, container, previous)
+	if err != nil {
+		s.fail(w, err)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	out := &flushing{ResponseWriter: w}
+	if err := logs.ReadFiles(r.Context(), files, o, out); err != nil && !out.begun {
+		s.fail(w, err)
+	} else if err != nil {
+		s.Log.Debug("node API: log cut off", "pod", namespace+"/"+name, "err", err)
+	}
+}
+
+// sendLog answers with the log of a run.
+func (s *Server) sendLog(w http.ResponseWriter, r *http.Request, run Run, o logs.Options) {
 	if !run.Running {
 		o.Follow = false
 	}
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("Transfer-Encoding", "chunked")
 	out := &flushing{ResponseWriter: w, each: o.Follow}
-	err = logs.Read(r.Context(), run.LogFile, o, run.Ended, out)
+	err := logs.Read(r.Context(), run.LogFile, o, run.Ended, out)
 	switch {
 	case err == nil || r.Context().Err() != nil:
 	case errors.Is(err, fs.ErrNotExist) && !out.begun:

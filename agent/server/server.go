@@ -22,6 +22,7 @@ import (
 	statsv1alpha1 "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/clock"
 
+	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/settings"
 	hansaruntime "hansa.dev/hansa/runtime"
 )
@@ -43,6 +44,12 @@ type Node interface {
 	// Run finds the newest run of a container, or the one before it. uid may be
 	// empty.
 	Run(ctx context.Context, namespace, name string, uid types.UID, container string, previous bool) (Run, error)
+	// Gone lists the pods that are not there any more whose logs are, of a
+	// namespace or all (""); the newest first.
+	Gone(namespace string) []logs.Gone
+	// GoneFiles are the files of a run of a container of such a pod, the newest of
+	// that name where uid is empty.
+	GoneFiles(namespace, name string, uid types.UID, container string, previous bool) ([]string, error)
 	// Sandbox finds a pod's sandbox.
 	Sandbox(ctx context.Context, namespace, name string, uid types.UID) (string, error)
 	// Summary is what the node and its pods use: of cpu and memory alone, or of
@@ -97,6 +104,9 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /configz", s.configz)
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
+	mux.HandleFunc("GET "+LogsPath, s.goneLogs)
+	mux.HandleFunc("GET "+LogsPath+"{namespace}", s.goneLogs)
+	mux.HandleFunc("GET "+LogsPath+"{namespace}/{pod}", s.allLogs)
 	for _, verb := range []struct {
 		path  string
 		serve http.HandlerFunc

@@ -32,6 +32,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/cgroup"
+	"hansa.dev/hansa/agent/logs"
 	agentnode "hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/server"
 	"hansa.dev/hansa/agent/settings"
@@ -65,6 +66,18 @@ func (n *node) Run(_ context.Context, namespace, name string, _ types.UID, conta
 func (n *node) Sandbox(context.Context, string, string, types.UID) (string, error) {
 	return n.sandbox, nil
 }
+
+func (n *node) Gone(namespace string) []logs.Gone {
+	return []logs.Gone{{Namespace: "ns", Name: "gone", UID: "u", Deleted: now, Bytes: 5, Containers: []string{"app"}}}
+}
+
+func (n *node) GoneFiles(namespace, name string, uid types.UID, container string, previous bool) ([]string, error) {
+	if namespace+"/"+name != "ns/gone" || uid != "" && uid != "u" {
+		return nil, &server.Error{Code: 404, Message: "no log of it is kept"}
+	}
+	return []string{n.run.LogFile}, nil
+}
+
 func (n *node) Healthy(context.Context) error { return n.err }
 
 func (n *node) Summary(_ context.Context, cpuAndMemory bool) (*statsv1alpha1.Summary, error) {

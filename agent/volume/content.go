@@ -76,8 +76,10 @@ func setUpProjected(ctx context.Context, m *Manager, p *v1.Pod, v *v1.Volume, di
 			var at time.Time
 			at, err = m.addToken(ctx, out, p, src.ServiceAccountToken, mode)
 			next = earlier(next, at)
+		case src.ClusterTrustBundle != nil:
+			err = m.addTrust(out, p, src.ClusterTrustBundle, mode)
 		default:
-			err = fmt.Errorf("projected source %d is of a type that this node does not have: it has configMap, secret, downwardAPI and serviceAccountToken", i)
+			err = fmt.Errorf("projected source %d is of a type that this node does not have: it has configMap, secret, downwardAPI, serviceAccountToken and clusterTrustBundle", i)
 		}
 		if err != nil {
 			return time.Time{}, err

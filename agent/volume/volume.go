@@ -17,6 +17,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
@@ -29,6 +30,9 @@ type Objects interface {
 	// ConfigMap and Secret answer nil when there is none of that name.
 	ConfigMap(namespace, name string) *v1.ConfigMap
 	Secret(namespace, name string) *v1.Secret
+	TrustBundle(name string) *certificatesv1.ClusterTrustBundle
+	// TrustBundles goes through all.
+	TrustBundles(yield func(*certificatesv1.ClusterTrustBundle) bool)
 	// Token asks for a service account's token, bound to the pod.
 	Token(ctx context.Context, p *v1.Pod, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
 }
@@ -58,6 +62,7 @@ const LedgerKind = "mount"
 type Manager struct {
 	Config
 	tokens *tokens
+	salt   string // of the order of trust anchors
 
 	mu     sync.Mutex
 	images map[types.UID]map[string]string // the runtime's names by pod and volume
@@ -65,7 +70,7 @@ type Manager struct {
 
 // New makes a manager.
 func New(c Config) *Manager {
-	return &Manager{Config: c, tokens: newTokens(c.Clock), images: map[types.UID]map[string]string{}}
+	return &Manager{Config: c, tokens: newTokens(c.Clock), salt: c.Clock.Now().String(), images: map[types.UID]map[string]string{}}
 }
 
 // PodDir is where all that the agent keeps for a pod is.

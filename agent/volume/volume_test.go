@@ -14,6 +14,7 @@ import (
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
+	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,6 +30,7 @@ import (
 type world struct {
 	configMaps map[string]*v1.ConfigMap
 	secrets    map[string]*v1.Secret
+	bundles    []*certificatesv1.ClusterTrustBundle
 	tokens     int
 	tokenErr   error
 	clock      *clocktesting.FakePassiveClock
@@ -37,6 +39,23 @@ type world struct {
 
 func (w *world) ConfigMap(_, name string) *v1.ConfigMap { return w.configMaps[name] }
 func (w *world) Secret(_, name string) *v1.Secret       { return w.secrets[name] }
+
+func (w *world) TrustBundles(yield func(*certificatesv1.ClusterTrustBundle) bool) {
+	for _, b := range w.bundles {
+		if !yield(b) {
+			return
+		}
+	}
+}
+
+func (w *world) TrustBundle(name string) *certificatesv1.ClusterTrustBundle {
+	for b := range w.TrustBundles {
+		if b.Name == name {
+			return b
+		}
+	}
+	return nil
+}
 
 func (w *world) Token(_ context.Context, p *v1.Pod, r *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 	if w.tokenErr != nil {

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/volume"
@@ -106,7 +107,7 @@ func TestHosts(t *testing.T) {
 	if err := os.WriteFile(own, []byte("127.0.0.1 node\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	n := &Node{Name: "n1", HostsFile: own, DNS: DNS{Domain: "cluster.local"}, Volumes: volume.New(volume.Config{PodsDir: dir})}
+	n := &Node{Name: "n1", HostsFile: own, DNS: DNS{Domain: "cluster.local"}, Volumes: volume.New(volume.Config{Clock: clock.RealClock{}, PodsDir: dir})}
 	if err := os.Mkdir(n.Volumes.PodDir("uid"), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,7 +60,7 @@ func (w *Worker) remove() step {
 		for _, id := range sandboxes {
 			errs = append(errs, w.node.Runtime.RemoveSandbox(ctx, id))
 		}
-		errs = append(errs, w.node.Volumes.Remove(p.UID), os.RemoveAll(w.logDir(p)))
+		errs = append(errs, w.node.Volumes.Remove(p.UID), w.node.Logs.Take(p.Namespace, p.Name, string(p.UID)))
 		if err := errors.Join(errs...); err != nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ func (w *Worker) prepare() step {
 	return func(context.Context) (func(), error) {
 		for _, dir := range []string{w.node.Volumes.PodDir(p.UID), w.logDir(p)} {
 			if err := os.MkdirAll(dir, 0o750); err != nil {
+				w.podEvent(p, v1.EventTypeWarning, "FailedToMakePodDataDirectories", fmt.Sprintf("error making pod data directories: %v", err))
 				return nil, fmt.Errorf("make directory of pod: %w", err)
 			}
 		}

@@ -26,6 +26,7 @@ import (
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/image"
+	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/agent/probe"
 	"hansa.dev/hansa/agent/userns"
@@ -88,6 +89,8 @@ type Node struct {
 	// LogsDir is the root of the container logs, SeccompDir that of profiles of
 	// type Localhost.
 	LogsDir, SeccompDir string
+	// Logs takes the logs of pods that are going.
+	Logs *logs.Keeper
 	// HostsFile is the node's own, for pods on its network: /etc/hosts.
 	HostsFile string
 	// Capacity and Allocatable of the node. Not to be written to.

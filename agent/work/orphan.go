@@ -3,8 +3,8 @@ package work
 import (
 	"context"
 	"errors"
-	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -40,7 +40,9 @@ func (n *Node) RemoveOrphan(ctx context.Context, uid types.UID, known Known) err
 	dirs, err := filepath.Glob(filepath.Join(n.LogsDir, "*_"+string(uid)))
 	errs = append(errs, err)
 	for _, dir := range dirs {
-		errs = append(errs, os.RemoveAll(dir))
+		if parts := strings.Split(filepath.Base(dir), "_"); len(parts) == 3 {
+			errs = append(errs, n.Logs.Take(parts[0], parts[1], parts[2]))
+		}
 	}
 	return errors.Join(errs...)
 }

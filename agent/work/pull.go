@@ -23,8 +23,8 @@ func (w *Worker) pull(container string) step {
 		if err != nil {
 			var failed *image.Error
 			if errors.As(err, &failed) {
-				if hooks.Err() == nil && failed.Reason == pod.ErrImagePull {
-					report(v1.EventTypeWarning, "Failed", "Error: ErrImagePull")
+				if hooks.Err() == nil && pod.Fetched(failed.Reason) {
+					report(v1.EventTypeWarning, "Failed", "Error: "+failed.Reason)
 				}
 				err = &pod.Failure{Reason: failed.Reason, Message: failed.Error()}
 			}

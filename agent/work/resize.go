@@ -79,6 +79,82 @@ func (w *Worker) resizeContainer(a pod.Action) step {
 	}
 }
 
+// resizePod gives the pod's group what is granted, and the containers that have
+// no limits of their own: theirs are the pod's.
+func (w *Worker) resizePod() step {
+	p := w.state.Granted()
+	before := w.state.Resources.Applied
+	running := map[string]*v1.Container{}
+	for _, c := range w.state.Containers {
+		if r := c.Running(); r != nil && c.Kind != pod.Ephemeral {
+			running[r.ID] = w.state.GrantedSpec(c)
+		}
+	}
+	return func(ctx context.Context) (func(), error) {
+		n := w.node
+		if err := n.podMayShrink(ctx, running, before, p.Spec.Resources); err != nil {
+			return nil, err
+		}
+		room := unbounded(cgroup.PodLimits(p, n.Rules))
+		if shrinks(before, p.Spec.Resources, v1.ResourceCPU) {
+			room.CPUQuota = -1
+		}
+		if shrinks(before, p.Spec.Resources, v1.ResourceMemory) {
+			room.Memory = -1
+		}
+		if err := n.Groups.Set(w.group(p), room); err != nil {
+			return nil, err
+		}
+		for id, spec := range running {
+			if !spec.Resources.Limits.Cpu().IsZero() && !spec.Resources.Limits.Memory().IsZero() {
+				continue
+			}
+			if err := n.Runtime.UpdateContainer(ctx, id, n.containerResources(p, spec)); err != nil {
+				return nil, fmt.Errorf("resize container %s with its pod: %w", spec.Name, err)
+			}
+		}
+		if err := w.setGroup(p); err != nil {
+			return nil, err
+		}
+		n.PodsChanged()
+		w.podEvent(p, v1.EventTypeNormal, "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", p.Generation))
+		return func() { w.regroup = false }, nil
+	}
+}
+
+// shrinks says whether a limit of the pod becomes less. The group follows its
+// containers then, which may not have more than it.
+func shrinks(before, after *v1.ResourceRequirements, name v1.ResourceName) bool {
+	if before == nil || after == nil {
+		return false
+	}
+	old, now := before.Limits[name], after.Limits[name]
+	return !now.IsZero() && (old.IsZero() || now.Cmp(old) < 0)
+}
+
+// podMayShrink refuses a memory limit of a pod below what its containers use.
+func (n *Node) podMayShrink(ctx context.Context, running map[string]*v1.Container, before, after *v1.ResourceRequirements) error {
+	if before == nil || after == nil {
+		return nil
+	}
+	limit := after.Limits.Memory().Value()
+	if old := before.Limits.Memory().Value(); limit == 0 || old != 0 && limit >= old {
+		return nil
+	}
+	var used uint64
+	for id := range running {
+		stats, err := n.Runtime.ContainerStats(ctx, id)
+		if err != nil {
+			return fmt.Errorf("look at the memory in use: %w", err)
+		}
+		used += stats.GetMemory().GetUsageBytes().GetValue()
+	}
+	if int64(used) >= limit {
+		return fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", limit, used)
+	}
+	return nil
+}
+
 // unbounded takes away the limits that are not asked for.
 func unbounded(l cgroup.Limits) cgroup.Limits {
 	if l.CPUQuota == 0 {

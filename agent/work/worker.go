@@ -274,6 +274,8 @@ func (w *Worker) step(ctx context.Context, a pod.Action) step {
 		return w.pull(a.Container)
 	case pod.Start:
 		return w.start(a.Container, a.Attempt)
+	case pod.ResizePod:
+		return w.resizePod()
 	case pod.Resize:
 		return w.resizeContainer(a)
 	case pod.Kill:

@@ -25,7 +25,6 @@ func clusterTrustBundle() *api.Resource {
 		Singular: "clustertrustbundle",
 		Kind:     "ClusterTrustBundle",
 		Prefix:   "clustertrustbundles",
-		Inert:    "no node puts it into volumes",
 		// The name depends on the signer: Validate checks it.
 		NameRule: func(string, bool) []string { return nil },
 		Validate: validates(func(b *certificatesv1.ClusterTrustBundle) field.ErrorList {

@@ -31,7 +31,7 @@ func newRoot() *cobra.Command {
 		SuggestionsMinimumDistance: 2,
 	}
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newUp(), newDown(), newImage(), newKubectl(), newStatus(), newAPIServer(), newEnvtest(), newEtcd(), newVersion())
+	root.AddCommand(newUp(), newDown(), newImage(), newKubectl(), newStatus(), newLogs(), newAPIServer(), newEnvtest(), newEtcd(), newVersion())
 	return root
 }
 

@@ -14,8 +14,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
 	"sigs.k8s.io/yaml"
@@ -23,6 +25,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/request/audit"
 	"hansa.dev/hansa/daemon"
@@ -53,6 +56,8 @@ type settings struct {
 	etcd             daemon.EtcdFiles
 	etcdPrefix       string
 	runtimeEndpoint  string
+	keepLogs         time.Duration
+	keepLogsSize     string
 	encryption       string
 	reloadEncryption bool
 	auth             authFlags
@@ -90,6 +95,8 @@ func (s *settings) clusterFlags(f *pflag.FlagSet) {
 	f.StringSliceVar(&s.etcdEndpoints, "etcd-endpoints", nil, "an etcd cluster to use instead of the embedded one")
 	s.etcdFlags(f)
 	f.StringVar(&s.runtimeEndpoint, "container-runtime-endpoint", "", "a CRI socket to use instead of the carried containerd")
+	f.DurationVar(&s.keepLogs, "keep-logs", 24*time.Hour, "how long the node keeps the logs of pods that are gone, for hansa logs; 0 keeps none")
+	f.StringVar(&s.keepLogsSize, "keep-logs-size", "1Gi", "how much of the disk those logs may take; the oldest go first")
 	f.StringVar(&s.logLevel, "log-level", "warn", "debug, info, warn or error")
 	s.kubelet.add(f)
 	s.apiFlags(f)
@@ -344,6 +351,14 @@ func (s *settings) clusterConfig() (daemon.Config, error) {
 	if err := s.kubelet.read(&c); err != nil {
 		return daemon.Config{}, usageError{err}
 	}
+	size, err := resource.ParseQuantity(s.keepLogsSize)
+	if err != nil || size.Sign() < 0 {
+		return bad("keep-logs-size", "%q is no number of bytes such as 1Gi", s.keepLogsSize)
+	}
+	if s.keepLogs < 0 {
+		return bad("keep-logs", "%s is negative", s.keepLogs)
+	}
+	c.GoneLogs = logs.Limits{For: s.keepLogs, Bytes: size.Value()}
 	if err := c.LogLevel.UnmarshalText([]byte(s.logLevel)); err != nil || c.LogLevel > slog.LevelError {
 		return bad("log-level", "%q is not debug, info, warn or error", s.logLevel)
 	}

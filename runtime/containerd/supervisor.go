@@ -200,6 +200,14 @@ func (s *Supervisor) Run(ctx context.Context) error {
 	}
 }
 
+// Replace ends a containerd that does not answer any more; Run starts another.
+func (s *Supervisor) Replace() {
+	s.log.Error("containerd does not answer; replacing it", "log", s.config.logFile())
+	if err := s.current.Load().signal(unix.SIGKILL); err != nil {
+		s.log.Error("containerd cannot be ended", "err", err)
+	}
+}
+
 // PID is the process now supervised.
 func (s *Supervisor) PID() int { return s.current.Load().PID }
 

@@ -39,6 +39,8 @@ type Runtime struct {
 	notReady   error
 	silent     bool
 	forward    func(port int32, conn net.Conn) error
+	hold       func(image string)
+	private    bool
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)

@@ -43,8 +43,37 @@ func (r *Runtime) ListImages(context.Context) ([]*cri.Image, error) {
 	return out, nil
 }
 
+// HoldPulls lets pulls wait until release is closed. Each tells of itself on
+// begun.
+func (r *Runtime) HoldPulls(begun chan<- string, release <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hold = func(ref string) {
+		begun <- ref
+		<-release
+	}
+}
+
+// WantLogins lets all pulls fail that come without credentials.
+func (r *Runtime) WantLogins() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.private = true
+}
+
+// PullProgress is that of half an image of 100 bytes.
+func (r *Runtime) PullProgress(context.Context, string) (fetched, total int64, err error) {
+	return 50, 100, nil
+}
+
 // PullImage makes any image present, unless told to fail.
 func (r *Runtime) PullImage(_ context.Context, ref string, auth *cri.AuthConfig, _ *cri.PodSandboxConfig) (string, error) {
+	r.mu.Lock()
+	hold := r.hold
+	r.mu.Unlock()
+	if hold != nil {
+		hold(ref)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	who := ""
@@ -53,6 +82,9 @@ func (r *Runtime) PullImage(_ context.Context, ref string, auth *cri.AuthConfig,
 	}
 	if err := r.enter("PullImage", "%s%s", ref, who); err != nil {
 		return "", err
+	}
+	if r.private && auth == nil {
+		return "", errors.New("no basic auth credentials")
 	}
 	if i := r.image(ref); i != nil {
 		return i.Id, nil
@@ -91,6 +123,8 @@ func (r *Runtime) ImportImage(_ context.Context, archive io.Reader) ([]string, e
 	if !ok {
 		return nil, errors.New("import image: not an archive")
 	}
-	r.AddImage(name, nil)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.addImage(name, nil).Pinned = true
 	return []string{name}, nil
 }

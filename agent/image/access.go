@@ -1,0 +1,357 @@
+package image
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+)
+
+// Verification says for which images that are on the node a pod has to show
+// credentials (KubeletConfiguration, imagePullCredentialsVerificationPolicy).
+type Verification string
+
+// The policies. What was imported is "preloaded", as is what somebody else
+// pulled.
+const (
+	NeverVerify                  Verification = "NeverVerify"
+	NeverVerifyPreloadedImages   Verification = "NeverVerifyPreloadedImages"
+	NeverVerifyAllowlistedImages Verification = "NeverVerifyAllowlistedImages"
+	AlwaysVerify                 Verification = "AlwaysVerify"
+)
+
+// access remembers with which credentials images were pulled, so that a pod
+// without them does not get at an image because another one pulled it ("Ensure
+// secret pulled images"). It outlives the agent in files of the kubelet's
+// layout:
+//
+//	DIR/pulling/sha256-HASH  an image that was being pulled, by its name
+//	DIR/pulled/sha256-HASH   an image that was pulled, by its ID
+//
+// Invariant: from before an image can be on the node by our doing until it is
+// gone, one of the two is there. The first one is synced to disk; a pull takes
+// longer.
+type access struct {
+	dir    string
+	policy Verification
+	listed []string // allowed without credentials, a repository or PREFIX/*
+	clock  clock.PassiveClock
+
+	mu      sync.Mutex
+	pulled  map[string]*record // by image ID
+	pulling map[string]bool    // names, as the runtime has them; true while we do
+}
+
+// record is the kubelet's ImagePulledRecord.
+type record struct {
+	Kind     string             `json:"kind"`
+	Version  string             `json:"apiVersion"`
+	Updated  time.Time          `json:"lastUpdatedTime"`
+	ImageRef string             `json:"imageRef"`
+	By       map[string]holders `json:"credentialMapping,omitempty"` // by repository
+}
+
+// holders are those who have shown that they may have an image.
+type holders struct {
+	Secrets  []holder `json:"kubernetesSecrets,omitempty"`
+	Everyone bool     `json:"nodePodsAccessible,omitempty"`
+}
+
+// holder is a secret with the hash of the login that it had.
+type holder struct {
+	UID       string `json:"uid"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	Hash      string `json:"credentialHash"`
+}
+
+func (h holder) place() holder { return holder{UID: h.UID, Namespace: h.Namespace, Name: h.Name} }
+
+// intent is the kubelet's ImagePullIntent.
+type intent struct {
+	Kind    string `json:"kind"`
+	Version string `json:"apiVersion"`
+	Image   string `json:"image"`
+}
+
+const recordVersion = "kubelet.config.k8s.io/v1beta1"
+
+// mostHolders bounds the secrets of a record that are added without a pull.
+const mostHolders = 100
+
+// openAccess reads what earlier agents wrote. What cannot be read is as if it
+// were an image pulled with credentials that nobody has.
+func openAccess(dir string, policy Verification, listed []string, c clock.PassiveClock) (*access, error) {
+	if policy == "" {
+		policy = NeverVerifyPreloadedImages
+	}
+	a := &access{dir: dir, policy: policy, listed: listed, clock: c, pulled: map[string]*record{}, pulling: map[string]bool{}}
+	for _, sub := range []string{"pulled", "pulling"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return nil, fmt.Errorf("remember pulled images: %w", err)
+		}
+	}
+	var broken []error
+	for _, file := range files(filepath.Join(dir, "pulled")) {
+		r := &record{}
+		if err := readJSON(file, r); err != nil || r.ImageRef == "" {
+			broken = append(broken, fmt.Errorf("record of a pulled image %s: %w", file, err))
+			continue
+		}
+		a.pulled[r.ImageRef] = r
+	}
+	for _, file := range files(filepath.Join(dir, "pulling")) {
+		var i intent
+		if err := readJSON(file, &i); err != nil || i.Image == "" {
+			broken = append(broken, fmt.Errorf("record of a begun pull %s: %w", file, err))
+			continue
+		}
+		a.pulling[fullName(i.Image)] = false
+	}
+	return a, errors.Join(broken...)
+}
+
+func files(dir string) []string {
+	all, _ := filepath.Glob(filepath.Join(dir, "sha256-*")) // the pattern is good
+	return slices.DeleteFunc(all, func(f string) bool { return strings.HasSuffix(f, ".tmp") })
+}
+
+func readJSON(file string, into any) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(data, into)
+}
+
+func fileOf(dir, sub, key string) string {
+	sum := sha256.Sum256([]byte(key))
+	return filepath.Join(dir, sub, "sha256-"+hex.EncodeToString(sum[:]))
+}
+
+// write replaces a file as a whole.
+func write(file string, content any, sync bool) error {
+	data, err := json.Marshal(content)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(file+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && sync {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(file+".tmp", file)
+}
+
+// begin notes that an image will be pulled; done is called at the end, with the
+// ID when the image came, and by which credentials.
+func (a *access) begin(image string) (done func(id string, by *credential) error, err error) {
+	full := fullName(image)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	file := fileOf(a.dir, "pulling", image)
+	if err := write(file, intent{"ImagePullIntent", recordVersion, image}, true); err != nil {
+		return nil, fmt.Errorf("note that image %s will be pulled: %w", image, err)
+	}
+	a.pulling[full] = true
+	return func(id string, by *credential) error {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if id != "" {
+			// When this fails the other file stays, and with it the doubt.
+			if err := a.add(image, id, by.holders()); err != nil {
+				return err
+			}
+		}
+		delete(a.pulling, full)
+		return os.Remove(file)
+	}, nil
+}
+
+// add writes down who may have an image. a.mu is held.
+func (a *access) add(image, id string, by holders) error {
+	r := &record{Kind: "ImagePulledRecord", Version: recordVersion, Updated: a.clock.Now(), ImageRef: id, By: map[string]holders{}}
+	old := a.pulled[id]
+	if old != nil {
+		maps.Copy(r.By, old.By)
+	}
+	repo := repository(image)
+	had, known := r.By[repo]
+	now := had.and(by)
+	if old != nil && known && now.equal(had) {
+		return nil
+	}
+	r.By[repo] = now
+	if err := write(fileOf(a.dir, "pulled", id), r, false); err != nil {
+		return fmt.Errorf("note who may have image %s: %w", image, err)
+	}
+	a.pulled[id] = r
+	return nil
+}
+
+func (h holders) equal(o holders) bool {
+	return h.Everyone == o.Everyone && slices.Equal(h.Secrets, o.Secrets)
+}
+
+// and is both together; of a secret the newer login counts.
+func (h holders) and(more holders) holders {
+	if h.Everyone || more.Everyone {
+		return holders{Everyone: true}
+	}
+	out := holders{Secrets: slices.Clone(h.Secrets)}
+	for _, s := range more.Secrets {
+		i := slices.IndexFunc(out.Secrets, func(o holder) bool { return o.place() == s.place() })
+		if i < 0 {
+			out.Secrets = append(out.Secrets, s)
+		} else {
+			out.Secrets[i] = s
+		}
+	}
+	return out
+}
+
+// allows says whether a pod with these credentials may have an image that is on
+// the node, without a registry being asked. An imported image is pinned: who
+// imports one gives it to all.
+func (a *access) allows(image string, found *cri.Image, have func() []credential) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.pulled[found.GetId()]
+	ours := !found.GetPinned() && (r != nil || a.beingPulled(found))
+	switch a.policy {
+	case NeverVerify:
+		return true
+	case NeverVerifyPreloadedImages:
+		if !ours {
+			return true
+		}
+	case NeverVerifyAllowlistedImages:
+		if a.isListed(repository(image)) {
+			return true
+		}
+	}
+	if r == nil {
+		return false
+	}
+	by := r.By[repository(image)]
+	if by.Everyone {
+		return true
+	}
+	for _, c := range have() {
+		if c.source.UID == "" {
+			continue
+		}
+		for _, known := range by.Secrets {
+			same := known.Hash != "" && known.Hash == c.source.Hash
+			if !same && known.place() != c.source.place() {
+				continue
+			}
+			// Known by its login or by its place: both are, from now on.
+			if known != c.source && len(by.Secrets) < mostHolders {
+				_ = a.add(image, found.GetId(), holders{Secrets: []holder{c.source}}) // it is asked again otherwise
+			}
+			return true
+		}
+	}
+	return false
+}
+
+// beingPulled says whether an image is there, or may be, by a pull of ours whose
+// end was not seen. a.mu is held.
+func (a *access) beingPulled(i *cri.Image) bool {
+	if len(a.pulling) == 0 {
+		return false
+	}
+	for _, n := range slices.Concat(i.GetRepoTags(), i.GetRepoDigests()) {
+		if _, ok := a.pulling[n]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// prune forgets the images that are not on the node any more. list is what was
+// there at a time not before since.
+func (a *access) prune(list []*cri.Image, since time.Time) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	there, names := map[string]bool{}, map[string]bool{}
+	for _, i := range list {
+		there[i.GetId()] = true
+		for _, n := range slices.Concat(i.GetRepoTags(), i.GetRepoDigests()) {
+			names[n] = true
+		}
+	}
+	var errs []error
+	remove := func(sub, key string) {
+		if err := os.Remove(fileOf(a.dir, sub, key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, fmt.Errorf("forget a pulled image: %w", err))
+		}
+	}
+	for id, r := range a.pulled {
+		if !there[id] && r.Updated.Before(since) {
+			delete(a.pulled, id)
+			remove("pulled", id)
+		}
+	}
+	for n, now := range a.pulling {
+		if !now && !names[n] {
+			delete(a.pulling, n)
+			for _, f := range files(filepath.Join(a.dir, "pulling")) {
+				var i intent
+				if readJSON(f, &i) == nil && fullName(i.Image) == n {
+					remove("pulling", i.Image)
+				}
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// isListed says whether a repository is in the allowlist.
+func (a *access) isListed(repo string) bool {
+	return slices.ContainsFunc(a.listed, func(p string) bool {
+		prefix, wild := strings.CutSuffix(p, "*")
+		return p == repo || wild && strings.HasPrefix(repo, prefix)
+	})
+}
+
+// repository is an image's name without tag and digest.
+func repository(image string) string {
+	image, _, _ = strings.Cut(image, "@")
+	if i := strings.LastIndexByte(image, ':'); i > strings.LastIndexByte(image, '/') {
+		return image[:i]
+	}
+	return image
+}
+
+// fullName is an image's name as runtimes list it: with registry and tag.
+func fullName(image string) string {
+	ref, err := name.ParseReference(image, name.WeakValidation)
+	if err != nil {
+		return image
+	}
+	if rest, ok := strings.CutPrefix(ref.Name(), name.DefaultRegistry+"/"); ok {
+		return "docker.io/" + rest
+	}
+	return ref.Name()
+}

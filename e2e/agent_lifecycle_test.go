@@ -1,0 +1,500 @@
+package e2e
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+var lifecycleRows = []row{
+	{"native sidecars: started before, stopped after, last to first", sidecarsAtTheEnd},
+	{"pod-level resources", podLevelResources},
+	{"in-place resize: memory down, observed generation", resizedDown},
+	{"in-place resize: restarted where the policy says", resizedByRestart},
+	{"in-place resize: infeasible, deferred", resizeWaits},
+	{"in-place resize: of the pod itself", podResized},
+	{"restart rules of a container", restartRules},
+	{"stop signals", stopSignal},
+	{"host aliases and the managed hosts file", hostAliases},
+	{"hostname, subdomain and FQDN", hostnames},
+	{"supplemental groups policy", groupsPolicy},
+	{"fsGroup change policy", groupChangePolicy},
+	{"procMount", procMount},
+	{"termination message policy", messagePolicy},
+	{"logs of pods that are gone", goneLogs},
+}
+
+// The sidecars tell when they start and stop, in a log that outlives the pod.
+func sidecarsAtTheEnd(s *space) {
+	says := func(name, more string) string {
+		return fmt.Sprintf(`{name: %s, image: hansa.local/busybox:1, command: [sh, -c, "echo start; trap 'echo stop; exit 0' TERM; while :; do sleep 0.1; done"], %s}`, name, more)
+	}
+	const probe = `restartPolicy: Always, startupProbe: {exec: {command: ["true"]}, periodSeconds: 1}`
+	s.create("p", `
+terminationGracePeriodSeconds: 30
+initContainers:
+- `+says("first", probe)+`
+- `+says("second", probe)+`
+containers:
+- `+says("main", "")+`
+`)
+	s.ready("p")
+	s.kubectl("delete", "pod", "p")
+	when := map[string]time.Time{}
+	for _, name := range []string{"first", "second", "main"} {
+		for line := range strings.Lines(s.lastLog("p", "-c", name, "--timestamps")) {
+			stamp, word, _ := strings.Cut(strings.TrimSpace(line), " ")
+			at, err := time.Parse(time.RFC3339Nano, stamp)
+			if err != nil {
+				s.t.Fatalf("log of %s: %q", name, line)
+			}
+			when[word+" "+name] = at
+		}
+	}
+	order := []string{"start first", "start second", "start main", "stop main", "stop second", "stop first"}
+	for i, what := range order {
+		if when[what].IsZero() || i > 0 && when[what].Before(when[order[i-1]]) {
+			s.t.Errorf("%s at %s: not after %v", what, when[what], order[:i])
+		}
+	}
+}
+
+// hansaLogs reads a log by hansa logs.
+func (s *space) hansaLogs(pod string, flags ...string) (string, error) {
+	return s.hansa(append([]string{"logs", "--data-dir", s.dir, s.name + "/" + pod}, flags...)...)
+}
+
+// lastLog reads the log of a pod that is going, once it is gone.
+func (s *space) lastLog(pod string, flags ...string) string {
+	s.t.Helper()
+	s.gone(pod)
+	out, err := s.hansaLogs(pod, flags...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
+func podLevelResources(s *space) {
+	s.create("p", `
+resources: {requests: {cpu: 200m, memory: 64Mi}, limits: {cpu: 500m, memory: 96Mi}}
+containers:
+- {name: a, image: hansa.local/busybox:1, command: [sleep, "1000"], resources: {limits: {memory: 32Mi}}}
+- {name: b, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	p := s.ready("p")
+	if p.Status.QOSClass != corev1.PodQOSBurstable {
+		s.t.Errorf("quality of service %s", p.Status.QOSClass)
+	}
+	got := s.readGroup(s.podGroup(p, "burstable"))
+	if want := (groupValues{shares(204), "50000 100000", "100663296"}); got != want {
+		s.t.Errorf("got %+v, want %+v", got, want)
+	}
+	s.create("big", `
+restartPolicy: Never
+resources: {limits: {cpu: 100m, memory: 32Mi}}
+containers:
+- {name: main, image: hansa.local/testimage:1, args: [alloc, "128"]}
+`)
+	if e := s.finished("big").Status.ContainerStatuses[0].State.Terminated; e.Reason != "OOMKilled" {
+		s.t.Errorf("a container without a limit in a pod with one: %+v", e)
+	}
+}
+
+const resizable = `
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sleep, "1000"]
+  resources: {requests: {cpu: 250m, memory: 64Mi}, limits: {cpu: 250m, memory: 64Mi}}
+`
+
+func (s *space) resize(pod, cpu, memory string) *corev1.Pod {
+	s.t.Helper()
+	s.kubectl("patch", "pod", pod, "--subresource=resize", "-p", fmt.Sprintf(
+		`{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":%[1]q,"memory":%[2]q},"limits":{"cpu":%[1]q,"memory":%[2]q}}}]}}`, cpu, memory))
+	p, err := s.client.CoreV1().Pods(s.name).Get(s.t.Context(), pod, metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+func resizedDown(s *space) {
+	s.create("p", resizable)
+	before := s.ready("p")
+	asked := s.resize("p", "100m", "32Mi")
+	if asked.Generation <= before.Generation {
+		s.t.Errorf("generation %d after %d", asked.Generation, before.Generation)
+	}
+	p := s.until("p", "it has less, and says whose word that is", func(p *corev1.Pod) bool {
+		r := p.Status.ContainerStatuses[0].Resources
+		return r != nil && r.Limits.Memory().String() == "32Mi" && p.Status.ObservedGeneration == asked.Generation &&
+			condition(p, corev1.PodResizeInProgress) == "" && conditionOf(p, corev1.PodReady).ObservedGeneration == asked.Generation
+	})
+	c := p.Status.ContainerStatuses[0]
+	if c.RestartCount != 0 || c.ContainerID != before.Status.ContainerStatuses[0].ContainerID {
+		s.t.Errorf("it was restarted: %+v", c)
+	}
+	if got := c.AllocatedResources.Memory().String(); got != "32Mi" {
+		s.t.Errorf("allocated %s", got)
+	}
+	got := s.readGroup(filepath.Join(s.podGroup(p, "guaranteed"), strings.TrimPrefix(c.ContainerID, "containerd://")))
+	if want := (groupValues{shares(102), "10000 100000", "33554432"}); got != want {
+		s.t.Errorf("got %+v, want %+v", got, want)
+	}
+	s.event("p", "Normal ResizeCompleted")
+}
+
+func resizedByRestart(s *space) {
+	s.create("p", resizable+`
+  resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}, {resourceName: cpu, restartPolicy: NotRequired}]
+`)
+	s.ready("p")
+	s.resize("p", "500m", "64Mi")
+	p := s.until("p", "it has more processor", func(p *corev1.Pod) bool {
+		return p.Status.ContainerStatuses[0].Resources.Limits.Cpu().String() == "500m"
+	})
+	if n := p.Status.ContainerStatuses[0].RestartCount; n != 0 {
+		s.t.Errorf("%d restarts for the processor", n)
+	}
+	s.resize("p", "500m", "96Mi")
+	p = s.until("p", "it was restarted with more memory", func(p *corev1.Pod) bool {
+		c := p.Status.ContainerStatuses[0]
+		return c.RestartCount == 1 && c.Ready && c.Resources.Limits.Memory().String() == "96Mi"
+	})
+	got := s.readGroup(filepath.Join(s.podGroup(p, "guaranteed"), strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")))
+	if got.memory != "100663296" {
+		s.t.Errorf("got %+v", got)
+	}
+}
+
+// More than the node has is refused at once; more than others leave waits.
+func resizeWaits(s *space) {
+	s.create("p", resizable)
+	s.create("other", resizable)
+	s.ready("p")
+	s.ready("other")
+	if _, err := s.cluster.kubectl("-n", s.name, "patch", "pod", "p", "--subresource=resize", "-p",
+		`{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"1000"},"limits":{"cpu":"1000"}}}]}}`); err == nil || !strings.Contains(err.Error(), "node didn't have enough allocatable resources") {
+		s.t.Errorf("more than the node has: %v", err)
+	}
+	n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.resize("p", fmt.Sprintf("%dm", n.Status.Allocatable.Cpu().MilliValue()-100), "64Mi")
+	p := s.until("p", "the node says that others have it", func(p *corev1.Pod) bool {
+		c := conditionOf(p, corev1.PodResizePending)
+		return c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonDeferred
+	})
+	s.event("p", "Warning ResizeDeferred")
+	if r := p.Status.ContainerStatuses[0].Resources; r.Limits.Cpu().String() != "250m" {
+		s.t.Errorf("it has %s", r.Limits.Cpu())
+	}
+	// Taken back, nothing is pending.
+	s.resize("p", "250m", "64Mi")
+	s.until("p", "nothing is pending", func(p *corev1.Pod) bool { return condition(p, corev1.PodResizePending) == "" })
+}
+
+func podResized(s *space) {
+	s.create("p", `
+resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 200m, memory: 64Mi}}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	s.ready("p")
+	s.kubectl("patch", "pod", "p", "--subresource=resize", "-p", `{"spec":{"resources":{"requests":{"cpu":"300m"},"limits":{"cpu":"400m","memory":"96Mi"}}}}`)
+	p := s.until("p", "the pod has more", func(p *corev1.Pod) bool {
+		return p.Status.Resources != nil && p.Status.Resources.Limits.Memory().String() == "96Mi"
+	})
+	if n := p.Status.ContainerStatuses[0].RestartCount; n != 0 {
+		s.t.Errorf("%d restarts", n)
+	}
+	await(s.t, "the pod's group has more", func() error {
+		if got, want := s.readGroup(s.podGroup(p, "burstable")), (groupValues{shares(307), "40000 100000", "100663296"}); got != want {
+			return fmt.Errorf("got %+v, want %+v", got, want)
+		}
+		return nil
+	})
+}
+
+// A container that is not restarted but for one exit code.
+func restartRules(s *space) {
+	s.create("p", `
+restartPolicy: Never
+volumes: [{name: work, emptyDir: {}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "echo run >> /work/runs; test $(wc -l < /work/runs) = 1 && exit 42; exit 7"]
+  restartPolicy: Never
+  restartPolicyRules: [{action: Restart, exitCodes: {operator: In, values: [42]}}]
+  volumeMounts: [{name: work, mountPath: /work}]
+`)
+	p := s.finished("p")
+	c := p.Status.ContainerStatuses[0]
+	if p.Status.Phase != corev1.PodFailed || c.RestartCount != 1 || c.State.Terminated.ExitCode != 7 || c.LastTerminationState.Terminated.ExitCode != 42 {
+		s.t.Errorf("phase %s, %+v", p.Status.Phase, c)
+	}
+}
+
+// An image names the signal by which its container is asked to stop.
+func stopSignal(s *space) {
+	image := s.shellImage()
+	file, err := image.ConfigFile()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	config := *file.Config.DeepCopy()
+	config.StopSignal = "SIGUSR1"
+	if image, err = withConfig(image, config); err != nil {
+		s.t.Fatal(err)
+	}
+	s.create("p", `
+terminationGracePeriodSeconds: 60
+containers:
+- name: main
+  image: `+s.publishImage("stop-signal", image)+`
+  command: [sh, -c, "trap 'echo by USR1; exit 0' USR1; trap 'echo by TERM; exit 0' TERM; while :; do sleep 0.1; done"]
+`)
+	s.ready("p")
+	s.kubectl("delete", "pod", "p")
+	if got := s.lastLog("p"); got != "by USR1\n" {
+		s.t.Errorf("it said %q", got)
+	}
+}
+
+func hostAliases(s *space) {
+	got := s.output("p", `
+restartPolicy: Never
+hostAliases: [{ip: 192.0.2.7, hostnames: [one.test, two.test]}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "cat /etc/hosts; ping -c 1 -w 1 two.test | head -n 1"]}
+`)
+	p := s.finished("p")
+	for _, want := range []string{"# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n", p.Status.PodIP + "\tp\n", "192.0.2.7\tone.test\ttwo.test\n", "PING two.test (192.0.2.7)"} {
+		if !strings.Contains(got, want) {
+			s.t.Errorf("no %q in %s", want, got)
+		}
+	}
+	// On the host's network it is the host's, and without aliases not managed at
+	// all; a mount of one's own is left alone.
+	got = s.output("host", `
+restartPolicy: Never
+hostNetwork: true
+hostAliases: [{ip: 192.0.2.7, hostnames: [one.test]}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [cat, /etc/hosts]}
+`)
+	if !strings.HasPrefix(got, "# Kubernetes-managed hosts file (host network).\n") || !strings.Contains(got, "192.0.2.7\tone.test\n") {
+		s.t.Errorf("on the host's network: %s", got)
+	}
+	s.kubectl("create", "configmap", "hosts", "--from-literal=hosts=mine")
+	got = s.output("own", `
+restartPolicy: Never
+volumes: [{name: hosts, configMap: {name: hosts}}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [cat, /etc/hosts], volumeMounts: [{name: hosts, mountPath: /etc/hosts, subPath: hosts}]}
+`)
+	if got != "mine" {
+		s.t.Errorf("a mount of one's own: %q", got)
+	}
+}
+
+func hostnames(s *space) {
+	for name, c := range map[string]struct{ spec, want string }{
+		"plain":    {"", "plain"},
+		"named":    {"hostname: other", "other"},
+		"sub":      {"hostname: other, subdomain: sub", "other"},
+		"full":     {"hostname: other, subdomain: sub, setHostnameAsFQDN: true", "other.sub." + s.name + ".svc.cluster.local"},
+		"override": {"hostnameOverride: exactly.this, setHostnameAsFQDN: false", "exactly.this"},
+	} {
+		fields := map[string]any{}
+		for f := range strings.SplitSeq(c.spec, ", ") {
+			if k, v, ok := strings.Cut(f, ": "); ok {
+				fields[k] = v
+				if v == "true" || v == "false" {
+					fields[k] = v == "true"
+				}
+			}
+		}
+		more, err := json.Marshal(fields)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		spec := strings.TrimSuffix(strings.TrimPrefix(string(more), "{"), "}")
+		if spec != "" {
+			spec = ", " + spec
+		}
+		got := s.output(name, `{"restartPolicy": "Never"`+spec+`, "containers": [{"name": "main", "image": "hansa.local/busybox:1", "command": ["hostname"]}]}`)
+		if got != c.want+"\n" {
+			s.t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// www-data of the image, 33, is in no other group; what the policy leaves out is
+// the image's own.
+func groupsPolicy(s *space) {
+	for policy, want := range map[string]string{"Merge": "33 3000\n", "Strict": "33 3000\n"} {
+		got := s.output(strings.ToLower(policy), fmt.Sprintf(`
+restartPolicy: Never
+securityContext: {runAsUser: 33, runAsGroup: 33, supplementalGroups: [3000], supplementalGroupsPolicy: %s}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [id, -G]}
+`, policy))
+		if got != want {
+			s.t.Errorf("%s: %q, want %q", policy, got, want)
+		}
+		p := s.finished(strings.ToLower(policy))
+		u := p.Status.ContainerStatuses[0].User
+		if u == nil || u.Linux == nil || u.Linux.UID != 33 || fmt.Sprint(u.Linux.SupplementalGroups) != "[33 3000]" {
+			s.t.Errorf("%s: the status says %+v", policy, u)
+		}
+	}
+}
+
+// Kubernetes applies the policy to none of the volumes that a node makes itself:
+// they are the group's either way.
+func groupChangePolicy(s *space) {
+	for _, policy := range []string{"Always", "OnRootMismatch"} {
+		got := s.output(strings.ToLower(policy), fmt.Sprintf(`
+restartPolicy: Never
+securityContext: {runAsUser: 1000, fsGroup: 4000, fsGroupChangePolicy: %s}
+volumes: [{name: work, emptyDir: {}}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "touch /work/file; stat -c %%g /work /work/file"], volumeMounts: [{name: work, mountPath: /work}]}
+`, policy))
+		if got != "4000\n4000\n" {
+			s.t.Errorf("%s: %q", policy, got)
+		}
+	}
+}
+
+func procMount(s *space) {
+	const look = `[sh, -c, "grep -c ' /proc/' /proc/self/mountinfo"]`
+	masked := s.output("masked", `
+restartPolicy: Never
+hostUsers: false
+containers:
+- {name: main, image: hansa.local/busybox:1, command: `+look+`}
+`)
+	unmasked := s.output("unmasked", `
+restartPolicy: Never
+hostUsers: false
+containers:
+- {name: main, image: hansa.local/busybox:1, command: `+look+`, securityContext: {procMount: Unmasked}}
+`, 1)
+	if masked == "0\n" || unmasked != "0\n" {
+		s.t.Errorf("mounts below /proc: %q masked, %q unmasked", masked, unmasked)
+	}
+}
+
+func messagePolicy(s *space) {
+	for name, c := range map[string]struct{ policy, script, want string }{
+		"file":     {"File", "echo logged; echo -n written > /dev/termination-log; exit 1", "written"},
+		"log":      {"FallbackToLogsOnError", "echo logged; exit 1", "logged\n"},
+		"both":     {"FallbackToLogsOnError", "echo logged; echo -n written > /dev/termination-log; exit 1", "written"},
+		"no-error": {"FallbackToLogsOnError", "echo logged", ""},
+	} {
+		s.create(name, fmt.Sprintf(`
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, %q], terminationMessagePolicy: %s}
+`, c.script, c.policy))
+		if e := s.finished(name).Status.ContainerStatuses[0].State.Terminated; e.Message != c.want {
+			s.t.Errorf("%s: %q, want %q", name, e.Message, c.want)
+		}
+	}
+}
+
+// hansa logs: a pod that runs, one that is gone, of several the newest; who may
+// not read the namespace's logs is refused.
+func goneLogs(s *space) {
+	pod := func(word string) string {
+		return fmt.Sprintf(`
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo %s; sleep 1000"]}
+`, word)
+	}
+	s.create("p", pod("first"))
+	s.ready("p")
+	if got, err := s.hansaLogs("p"); got != "first\n" || err != nil {
+		s.t.Errorf("of a running pod: %q, %v", got, err)
+	}
+	uid := string(s.ready("p").UID)
+	s.kubectl("delete", "pod", "p")
+	if got := s.lastLog("p"); got != "first\n" {
+		s.t.Errorf("of a pod that is gone: %q", got)
+	}
+	s.create("p", pod("second"))
+	s.ready("p")
+	s.kubectl("delete", "pod", "p")
+	if got := s.lastLog("p", "--since", "1h", "--tail", "5", "-f"); got != "second\n" {
+		s.t.Errorf("of the newest: %q", got)
+	}
+	if got := s.lastLog("p", "--uid", uid); got != "first\n" {
+		s.t.Errorf("by its UID: %q", got)
+	}
+	s.create("twice", `
+restartPolicy: OnFailure
+volumes: [{name: work, emptyDir: {}}]
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "echo run >> /work/runs; echo run $(wc -l < /work/runs); test $(wc -l < /work/runs) = 2"]
+  volumeMounts: [{name: work, mountPath: /work}]
+`)
+	s.finished("twice")
+	s.kubectl("delete", "pod", "twice")
+	if last, before := s.lastLog("twice"), s.lastLog("twice", "--previous"); last != "run 2\n" || before != "run 1\n" {
+		s.t.Errorf("of two runs: %q and %q", last, before)
+	}
+	list, err := s.hansa("logs", "--data-dir", s.dir, s.name+"/")
+	if err != nil || strings.Count(list, s.name+"   p ") != 2 || !strings.Contains(list, "twice") || !strings.HasPrefix(list, "NAMESPACE") {
+		s.t.Errorf("list: %v\n%s", err, list)
+	}
+	if out, err := s.hansaLogs("none"); err == nil || !strings.Contains(err.Error(), `pod "none" not found, and no log of it is kept`) {
+		s.t.Errorf("of no pod: %q, %v", out, err)
+	}
+	// The node asks whether the caller may read the logs of the namespace's pods.
+	s.kubectl("create", "serviceaccount", "reader")
+	s.kubectl("create", "serviceaccount", "stranger")
+	s.kubectl("create", "rolebinding", "reader", "--clusterrole=view", "--serviceaccount="+s.name+":reader")
+	for account, want := range map[string]int{"reader": http.StatusOK, "stranger": http.StatusForbidden} {
+		token := strings.TrimSpace(s.kubectl("create", "token", account))
+		for _, path := range []string{s.name + "/p", s.name} {
+			if code := s.nodeAPI(token, "/hansa/logs/"+path); code != want {
+				s.t.Errorf("%s reads %s: %d, want %d", account, path, code, want)
+			}
+		}
+		if code := s.nodeAPI(token, "/hansa/logs/"); code != http.StatusForbidden {
+			s.t.Errorf("%s lists the logs of all namespaces: %d", account, code)
+		}
+	}
+}
+
+// nodeAPI asks the node's own API, and answers with the status.
+func (s *space) nodeAPI(token, path string) int {
+	s.t.Helper()
+	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "https://"+nodeIP+":10250"+path, nil)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	answer, err := client.Do(r)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	return answer.StatusCode
+}
