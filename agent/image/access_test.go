@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -266,7 +267,7 @@ func TestPullProgress(t *testing.T) {
 	<-begun
 	for _, step := range []time.Duration{10, 20, 40} {
 		for !c.HasWaiters() {
-			time.Sleep(0) // let the other one come to its timer
+			goruntime.Gosched() // let the other one come to its timer
 		}
 		c.Step(step * time.Second)
 		next(`Pulling: Still pulling image "` + app + `" after ` + (map[time.Duration]string{10: "10s", 20: "30s", 40: "1m10s"})[step] + ": 50 of 100 bytes fetched")
