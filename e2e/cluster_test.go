@@ -70,8 +70,10 @@ func (c *cluster) up() error {
 	}
 	defer log.Close()
 	args := append([]string{"up", "--data-dir", c.dir}, c.flags...)
-	if !slices.Contains(c.flags, "--kubelet-config") {
-		// How full the disk of the tests' machine is does not matter.
+	if !slices.ContainsFunc(c.flags, func(f string) bool {
+		return strings.HasPrefix(f, "--eviction-") || strings.HasPrefix(f, "--kubelet-config")
+	}) {
+		// How full the disk of whoever runs the tests is, is none of their business.
 		args = append(args, "--eviction-hard=memory.available<50Mi")
 	}
 	cmd := c.program(args...)
