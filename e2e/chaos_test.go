@@ -142,7 +142,7 @@ func (x *chaos) strike() {
 	}
 	switch x.random.IntN(5) {
 	case 0:
-		if err := x.stop(syscall.SIGKILL); err != nil {
+		if err := x.cluster.stop(syscall.SIGKILL); err != nil {
 			x.t.Fatal(err)
 		}
 		x.killed["agent"]++
