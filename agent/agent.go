@@ -89,6 +89,8 @@ type Config struct {
 	// minute, and again each further minute.
 	Hung func()
 
+	// Looked, when not nil, is called after each look at a runtime that was away.
+	Looked func()
 	// Authorize wraps the node API.
 	Authorize func(http.Handler) http.Handler
 	Log       *slog.Logger

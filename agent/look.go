@@ -177,6 +177,9 @@ func (a *Agent) lookAgain(ctx context.Context) {
 			w.Look(ctx, known[uid])
 		}
 		a.late(ctx, known)
+		if a.Looked != nil {
+			a.running.Go(a.Looked)
+		}
 		return
 	}
 	if ctx.Err() != nil {

@@ -92,13 +92,14 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	} else if err != nil {
 		return nil, err
 	}
-	return &nodeRuntime{client, supervisor.Replace}, nil
+	return &nodeRuntime{Client: client, replace: supervisor.Replace}, nil
 }
 
 // nodeRuntime is the runtime of this node.
 type nodeRuntime struct {
 	*cri.Client
 	replace func() // when it hangs; nil for one that is not ours
+	looked  func() // after it was away
 }
 
 // enter puts a process into a cgroup of every hierarchy.

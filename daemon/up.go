@@ -97,9 +97,11 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	if err := errors.Join(planeErr, runtimeErr); err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	if _, err := startPodNetwork(l.ctx, l, c, book, log); err != nil {
+	network, err := startPodNetwork(l.ctx, l, c, book, log)
+	if err != nil {
 		return err
 	}
+	rt.looked = network.Repair
 	nodeClient := p.as(pki.NodePrefix+c.NodeName, "kubelet", pki.NodesGroup)
 	resolver, err := nodeResolver(c.Node)
 	if err != nil {

@@ -261,6 +261,10 @@ func Teardown(c Config) error {
 	return nil
 }
 
+// Repair puts right what a container runtime left that died in the middle of
+// making a pod, or of taking one away.
+func (m *Manager) Repair() { m.repair() }
+
 // repair removes attachments whose namespace is gone and connects those again
 // whose link is gone.
 func (m *Manager) repair() {
