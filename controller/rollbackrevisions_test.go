@@ -138,7 +138,7 @@ func TestRollbackOfRevisions(t *testing.T) {
 	for _, c := range []struct{ image, reason, why string }{
 		{"missing:2", "PodsFailed", "container c: ImagePullBackOff"},
 		{"crashing:2", "PodsFailed", "container c: CrashLoopBackOff"},
-		{"unready:2", "ProgressDeadlineExceeded", "did not become ready in time"},
+		{"unready:2", "ProgressDeadlineExceeded", "became ready in time"},
 	} {
 		t.Run(c.image, func(t *testing.T) {
 			byKind(t, "rollback", func(t *testing.T, k *workload) {

@@ -152,7 +152,7 @@ func rollbackOfReadiness(s *space) {
 	s.statusFails(func() {
 		s.kubectl("patch", "deployment", "web", "--type=json", "-p", `[{"op": "replace", "path": "/spec/progressDeadlineSeconds", "value": 15}, {"op": "replace", "path": "/spec/template/spec/containers/0/args", "value": [serve, -sick]}]`)
 	})
-	s.isBack("ProgressDeadlineExceeded", "did not become ready in time")
+	s.isBack("ProgressDeadlineExceeded", "became ready in time")
 }
 
 func pauseOfFailure(s *space) {

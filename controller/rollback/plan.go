@@ -283,7 +283,7 @@ func judge(s snapshot, since, now time.Time) (failed *onfailure.Failure, good bo
 	if float64(unready) > most {
 		expired, wait := s.deadline(live, since, now)
 		if expired {
-			return &onfailure.Failure{Revision: r.number, Reason: reasonDeadline, Message: fmt.Sprintf("%d of %d pods did not become ready in time%s", unready, s.desired, explain(why, live))}, false, 0
+			return &onfailure.Failure{Revision: r.number, Reason: reasonDeadline, Message: fmt.Sprintf("only %d of %d pods became ready in time%s", s.desired-unready, s.desired, explain(why, live))}, false, 0
 		}
 		return nil, false, sooner(after, wait)
 	}

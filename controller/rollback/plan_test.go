@@ -230,7 +230,7 @@ func TestDeadline(t *testing.T) {
 		t.Errorf("it is asked again after %s", after)
 	}
 	failed, _, _ := judge(s, epoch, epoch.Add(80*time.Second))
-	if failed == nil || failed.Reason != reasonDeadline || !strings.HasPrefix(failed.Message, "1 of 2 pods did not become ready in time") {
+	if failed == nil || failed.Reason != reasonDeadline || !strings.HasPrefix(failed.Message, "only 1 of 2 pods became ready in time") {
 		t.Errorf("failure %+v", failed)
 	}
 	ends := at(50 * time.Second)

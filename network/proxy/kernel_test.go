@@ -374,6 +374,7 @@ func TestEndpointsChangeUnderLoad(t *testing.T) {
 			}
 		}
 	}()
+	// Fewer at once, too: a choice of the past may then find no slot.
 	sets := [][]ep{{aIP}, {aIP, bIP}, {bIP}, {bIP, cIP, aIP}, {cIP}}
 	for i := range 100 {
 		w.web(nil, sets[i%len(sets)]...)

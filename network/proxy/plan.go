@@ -219,6 +219,10 @@ func (b *portBuilder) balance(chain, set string, eps []netip.AddrPort) {
 		}
 		c.Rules = append(c.Rules, nft.Of(nft.DNATRandom(slots.Name, len(eps))))
 	}
+	// A choice may find no slot: the kernel takes rules by the generation in which
+	// a packet came and sets by that of the lookup, and between the two the slots
+	// may have become fewer. The client sends again; a refusal would be final.
+	c.Rules = append(c.Rules, nft.Of(nft.Drop()))
 	s.AddSet(slots)
 	s.AddChain(c)
 }
