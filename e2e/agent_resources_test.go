@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
+	"testing"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -58,8 +60,18 @@ func shares(n int) string {
 // sharesToWeight is the conversion that OCI runtimes use since runc 1.3.2: a
 // curve through (2, 1), (1024, 100) and (262144, 10000).
 func sharesToWeight(n int) int {
-	known := map[int]int{256: 35, 512: 59}
-	return known[n]
+	l := math.Log2(float64(n))
+	return int(math.Ceil(math.Pow(10, (l*l+125*l)/612-7.0/34)))
+}
+
+// The curve, also where the kernel has version 1: its three points and two
+// between them.
+func TestSharesToWeight(t *testing.T) {
+	for n, want := range map[int]int{2: 1, 256: 35, 512: 59, 1024: 100, 262144: 10000} {
+		if got := sharesToWeight(n); got != want {
+			t.Errorf("%d shares weigh %d, want %d", n, got, want)
+		}
+	}
 }
 
 func (s *space) podGroup(p *corev1.Pod, qos string) string {

@@ -220,6 +220,22 @@ containers:
 	if got := s.exec("p", "hostname"); got != nodeName+"\n" {
 		s.t.Errorf("hostname %q", got)
 	}
+	// A namespace is what its link in /proc says; see namespaces(7).
+	s.create("own", sleeper)
+	s.ready("own")
+	for _, kind := range []string{"ipc", "pid", "net"} {
+		file := "/proc/self/ns/" + kind
+		host, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", s.process.Process.Pid, kind))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if got := s.exec("p", "readlink", file); got != host+"\n" {
+			s.t.Errorf("%s of the pod with the host's: %q, the host's is %s", kind, got, host)
+		}
+		if got := s.exec("own", "readlink", file); got == host+"\n" {
+			s.t.Errorf("%s of a pod that did not ask for it is the host's", kind)
+		}
+	}
 }
 
 func ownUsers(s *space) {

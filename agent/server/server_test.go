@@ -355,23 +355,27 @@ func TestExec(t *testing.T) {
 			}
 		})
 	}
-	t.Run("attach", func(t *testing.T) {
-		e, err := executors["websocket"]("GET", "/attach/ns/p/app?output=1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		out, in := io.Pipe()
-		done := make(chan error, 1)
-		go func() { done <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: in}) }()
-		line := make([]byte, len("attached to app\n"))
-		if _, err := io.ReadFull(out, line); err != nil || string(line) != "attached to app\n" {
-			t.Fatalf("%q %v", line, err)
-		}
-		r.runtime.Exit("app", 0, "")
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	for name, executor := range executors {
+		t.Run("attach, "+name, func(t *testing.T) {
+			// The container ends with each.
+			r = newRig(t)
+			e, err := executor("POST", "/attach/ns/p/app?output=1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			out, in := io.Pipe()
+			done := make(chan error, 1)
+			go func() { done <- e.StreamWithContext(t.Context(), remotecommand.StreamOptions{Stdout: in}) }()
+			line := make([]byte, len("attached to app\n"))
+			if _, err := io.ReadFull(out, line); err != nil || string(line) != "attached to app\n" {
+				t.Fatalf("%q %v", line, err)
+			}
+			r.runtime.Exit("app", 0, "")
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // kubectl port-forward, over SPDY and over SPDY in a WebSocket.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -48,6 +49,7 @@ func Run(t *testing.T, h Harness) {
 		"ExecStreams":           execStreams,
 		"ExecExitCode":          execExitCode,
 		"Logs":                  logs,
+		"ReopenLog":             reopenLog,
 		"UnknownIsNotFound":     unknown,
 		"StatsAndUpdate":        stats,
 		"CommandThatIsNotThere": missingCommand,
@@ -185,6 +187,13 @@ func images(f *fixture) {
 	// The same archive again changes nothing.
 	if names, err = f.ImportImage(f.ctx, f.Archive(f.T)); err != nil || !slices.Equal(names, []string{f.Harness.Image}) {
 		f.Errorf("second import = %v, %v", names, err)
+	}
+	// Nobody could pull it again, so it is not to be collected.
+	if i, err = f.Image(f.ctx, f.Harness.Image); err != nil || !i.Pinned {
+		f.Errorf("imported image = %v, %v: want it pinned", i, err)
+	}
+	if all, err = f.ListImages(f.ctx); err != nil || !slices.ContainsFunc(all, func(o *cri.Image) bool { return o.Id == i.Id && o.Pinned }) {
+		f.Errorf("the imported image is not listed as pinned: %v, %v", all, err)
 	}
 	if _, err := f.ImportImage(f.ctx, strings.NewReader("no archive at all")); err == nil {
 		f.Error("garbage was imported")
@@ -394,6 +403,41 @@ func logs(f *fixture) {
 	}
 	if _, err := time.Parse(time.RFC3339Nano, line[0]); err != nil {
 		f.Errorf("time of log line: %v", err)
+	}
+}
+
+// A log that was renamed and reopened goes on in a new file: no line is lost and
+// none is there twice.
+func reopenLog(f *fixture) {
+	sb, sc := f.sandbox("reopen")
+	id := f.start(sb, sc, "sh", "-c", "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.01; done")
+	f.logged("line 9")
+	file := filepath.Join(f.logs, "main.log")
+	if err := os.Rename(file, file+".old"); err != nil {
+		f.Fatal(err)
+	}
+	if err := f.ReopenLog(f.ctx, id); err != nil {
+		f.Fatal(err)
+	}
+	f.logged("line 99")
+	if err := f.StopContainer(f.ctx, id, 0); err != nil {
+		f.Fatal(err)
+	}
+	f.exited(id)
+	var all []byte
+	for _, name := range []string{file + ".old", file} {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		all = append(all, b...)
+	}
+	n := 0
+	for line := range strings.Lines(string(all)) {
+		if !strings.HasSuffix(line, fmt.Sprintf(" stdout F line %d\n", n)) {
+			f.Fatalf("line %d of both files: %q", n, line)
+		}
+		n++
 	}
 }
 
