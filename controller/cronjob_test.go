@@ -404,6 +404,7 @@ func TestCronJobRunsOnce(t *testing.T) {
 		c.Spec.SuccessfulJobsHistoryLimit = ptr.To(rapid.Int32Range(0, 2).Draw(r, "history"))
 		create(w, c)
 		uids := map[string]string{} // of all jobs there ever were
+		latest := w.clock.Now()
 		for range 40 {
 			if rapid.Bool().Draw(r, "dies") {
 				loop.client.dieAt(rapid.IntRange(0, 4).Draw(r, "at write"), rapid.Bool().Draw(r, "after it"))
@@ -412,7 +413,12 @@ func TestCronJobRunsOnce(t *testing.T) {
 			case "time":
 				w.pass(time.Duration(rapid.IntRange(1, 90).Draw(r, "seconds")) * time.Second)
 			case "back":
-				w.clock.SetTime(w.clock.Now().Add(-time.Duration(rapid.IntRange(1, 600).Draw(r, "seconds")) * time.Second))
+				// Never by so much in all that the last run counts as a wrong clock's.
+				to := w.clock.Now().Add(-time.Duration(rapid.IntRange(1, 600).Draw(r, "seconds")) * time.Second)
+				if least := latest.Add(-59 * time.Minute); to.Before(least) {
+					to = least
+				}
+				w.clock.SetTime(to)
 			case "forward":
 				w.clock.Step(time.Duration(rapid.IntRange(1, 6000).Draw(r, "seconds")) * time.Second)
 				loop.restart()
@@ -421,6 +427,9 @@ func TestCronJobRunsOnce(t *testing.T) {
 				if names := w.unfinished(); len(names) > 0 {
 					w.done(rapid.SampledFrom(names).Draw(r, "job"), rapid.Int32Range(0, 1).Draw(r, "code"))
 				}
+			}
+			if now := w.clock.Now(); now.After(latest) {
+				latest = now
 			}
 			w.settle()
 			for _, j := range w.allJobs() {

@@ -265,6 +265,9 @@ func (w *world) pass(d time.Duration) {
 				}
 			}
 		}
+		if now := w.clock.Now(); next.Before(now) {
+			next = now // the clock was put on: what was due meanwhile is due now
+		}
 		w.clock.SetTime(next)
 		for _, d := range w.loops {
 			for key, at := range d.later {

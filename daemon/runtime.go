@@ -46,7 +46,7 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 		}
 		l.cleanup("runtime connection", client.Close)
 		_, err = client.Version(ctx)
-		return &nodeRuntime{Client: client}, err
+		return &nodeRuntime{Client: client, looked: func() {}}, err
 	}
 	i := c.instance()
 	b, err := bundle.Executable()
@@ -92,7 +92,19 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	} else if err != nil {
 		return nil, err
 	}
-	return &nodeRuntime{Client: client, replace: supervisor.Replace}, nil
+	sandboxes := func(ctx context.Context) (ids []string, err error) {
+		list, err := client.Sandboxes(ctx)
+		for _, s := range list {
+			ids = append(ids, s.Id)
+		}
+		return ids, err
+	}
+	sweep := func() {
+		if err := supervisor.Sweep(l.ctx, sandboxes); err != nil {
+			log.Warn("not all is cleared away", "err", err)
+		}
+	}
+	return &nodeRuntime{Client: client, replace: supervisor.Replace, looked: sweep}, nil
 }
 
 // nodeRuntime is the runtime of this node.

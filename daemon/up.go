@@ -101,7 +101,11 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	rt.looked = network.Repair
+	sweep := rt.looked
+	rt.looked = func() {
+		sweep()
+		network.Repair()
+	}
 	nodeClient := p.as(pki.NodePrefix+c.NodeName, "kubelet", pki.NodesGroup)
 	resolver, err := nodeResolver(c.Node)
 	if err != nil {

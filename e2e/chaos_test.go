@@ -2,9 +2,9 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -217,7 +217,8 @@ func (x *chaos) asTheAPISays() error {
 			errs = append(errs, fmt.Errorf("there is a shim of pod %q: %s", uid, line))
 		}
 	}
-	count("addresses", x.attached())
+	addresses := x.attached()
+	count(fmt.Sprintf("addresses %q", addresses), len(addresses))
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	errs = append(errs, err)
 	namespaces := 0
@@ -258,15 +259,14 @@ func (x *chaos) podOfShim(pid int) (uid, commandLine string) {
 	return "", fmt.Sprint(args[i+1], " of ", files)
 }
 
-// attached counts the pods that have an address by the network's own records.
-func (x *chaos) attached() int {
-	files, err := os.ReadDir(filepath.Join(x.dir, "cni", "attached"))
-	if err != nil {
-		return 0
-	}
-	ids := map[string]bool{}
+// attached are the pods that have an address, by the network's own records.
+func (x *chaos) attached() (pods []string) {
+	files, _ := filepath.Glob(filepath.Join(x.dir, "cni", "attached", "*.json")) // the pattern is good
 	for _, f := range files {
-		ids[f.Name()] = true
+		var r struct{ Name, UID, Netns string }
+		if b, err := os.ReadFile(f); err == nil && json.Unmarshal(b, &r) == nil {
+			pods = append(pods, fmt.Sprintf("%s (%s) in %s", r.Name, r.UID, r.Netns))
+		}
 	}
-	return len(slices.Collect(maps.Keys(ids)))
+	return pods
 }

@@ -33,6 +33,7 @@ type Supervisor struct {
 	clock   clock.Clock
 	log     *slog.Logger
 	current atomic.Pointer[process]
+	left    atomic.Pointer[leftovers] // of those before, until they are swept
 }
 
 // readyTimeout is how long containerd may take to come up on a slow disk.
@@ -111,6 +112,7 @@ func (s *Supervisor) launch(ctx context.Context) error {
 	}
 	defer log.Close()
 	offset, _ := log.Seek(0, 2)
+	s.left.Store(c.survey())
 
 	cmd := exec.Command(c.binary(), "--config", c.configFile())
 	cmd.Stdout, cmd.Stderr = log, log
