@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -149,5 +152,61 @@ containers:
 	var out, errOut bytes.Buffer
 	if err := s.pipe(s.t.Context(), nil, &out, &errOut, "kubectl", "--data-dir", s.dir, "-n", s.name, "logs", "none"); err == nil {
 		s.t.Error(fmt.Sprint("logs of no pod: ", out.String(), errOut.String()))
+	}
+}
+
+// "Log rotation": who follows loses no line of a container that goes on writing
+// meanwhile, who reads gets the newest file, and of the files at most as many as
+// the node is told stay, the older ones compressed.
+func logRotation(s *space) {
+	s.create("p", `
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "i=0; while :; do echo line $i; i=$((i+1)); sleep 0.02; done"]}
+`)
+	p := s.ready("p")
+	ctx, cancel := context.WithTimeout(s.t.Context(), patience)
+	defer cancel()
+	log, err := s.client.CoreV1().Pods(s.name).GetLogs("p", &corev1.PodLogOptions{Follow: true}).Stream(ctx)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer log.Close()
+	files := func() []string {
+		found, err := filepath.Glob(filepath.Join("/tmp/podlogs", s.name+"_p_"+string(p.UID), "main", "*"))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		return found
+	}
+	lines, seen := bufio.NewScanner(log), map[string]bool{}
+	for n, last := 0, -1; n != last; n++ {
+		if !lines.Scan() || lines.Text() != fmt.Sprint("line ", n) {
+			s.t.Fatalf("followed, line %d: %q, %v", n, lines.Text(), lines.Err())
+		}
+		if n%100 > 0 || last >= 0 {
+			continue
+		}
+		now := files()
+		if len(now) > 3 {
+			s.t.Errorf("there are %q", now)
+		}
+		for _, f := range now {
+			seen[strings.TrimSuffix(f, ".gz")] = true
+		}
+		// Three rotations, and on into the file of after.
+		if len(seen) > 3 && slices.ContainsFunc(now, func(f string) bool { return strings.HasSuffix(f, ".gz") }) {
+			last = n + 100
+		}
+	}
+	n := -1
+	for line := range strings.Lines(s.logs("p", "main")) {
+		var got int
+		if _, err := fmt.Sscanf(line, "line %d\n", &got); err != nil || n >= 0 && got != n+1 || n < 0 && got == 0 {
+			s.t.Fatalf("read: %q after line %d, %v", line, n, err)
+		}
+		n = got
+	}
+	if n < 0 {
+		s.t.Error("nothing is read")
 	}
 }

@@ -21,6 +21,7 @@ var volumeRows = []row{
 	{"volumes that wait for their source", volumeWaits},
 	{"emptyDir volumes", emptyDirVolume},
 	{"emptyDir volumes, too full", emptyDirFull},
+	{"ephemeral-storage limits: root file system and logs", ephemeralStorageLimits},
 	{"hostPath volumes", hostPathVolume},
 	{"mounts that propagate", propagation},
 	{"projected volumes", projectedVolume},
@@ -163,6 +164,36 @@ containers:
 	p := s.finished("p")
 	if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Evicted" || p.Status.Message != `Usage of EmptyDir volume "work" exceeds the limit "1Mi". ` {
 		s.t.Errorf("phase %s, reason %s: %q", p.Status.Phase, p.Status.Reason, p.Status.Message)
+	}
+}
+
+// "Local ephemeral storage": what counts for a container's limit is its writable
+// layer and its logs; the limits of all are that of the pod.
+func ephemeralStorageLimits(s *space) {
+	const (
+		writes = "dd if=/dev/zero of=/file bs=1M count=4; exec sleep 1000"
+		logs   = "head -c 4000000 /dev/zero | tr '\\0' x | fold; exec sleep 1000"
+		other  = `- {name: other, image: hansa.local/busybox:1, command: [sleep, "1000"], resources: {limits: {ephemeral-storage: 100Mi}}}`
+		ofMain = `Container main exceeded its local ephemeral storage limit "1Mi". `
+		ofPod  = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. "
+	)
+	cases := map[string]struct{ script, other, want string }{
+		"writes": {writes, other, ofMain}, "logs": {logs, other, ofMain},
+		"writes-alone": {writes, "", ofPod}, "logs-alone": {logs, "", ofPod},
+	}
+	for name, c := range cases {
+		s.create(name, fmt.Sprintf(`
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, %q], resources: {limits: {ephemeral-storage: 1Mi}}}
+%s
+`, c.script, c.other))
+	}
+	for name, c := range cases {
+		p := s.finished(name)
+		if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Evicted" || p.Status.Message != c.want {
+			s.t.Errorf("%s: phase %s, reason %s: %q", name, p.Status.Phase, p.Status.Reason, p.Status.Message)
+		}
+		s.event(name, "Warning Evicted: "+c.want)
 	}
 }
 

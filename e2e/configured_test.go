@@ -70,6 +70,9 @@ evictionPressureTransitionPeriod: 1s
 systemReserved: {memory: "%d", pid: "1000"}
 kubeReserved: {cpu: 100m}
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
+containerLogMaxSize: 4Ki
+containerLogMaxFiles: 3
+containerLogMonitorInterval: 3s
 podLogsDir: /tmp/podlogs
 registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 `, memoryTotal(t)-podsMemory))
@@ -83,6 +86,7 @@ registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 		{"PID limit of a pod", podPids}, {"unsafe sysctls that are allowed", unsafeSysctls}, {"seccomp by default", seccompByDefault},
 		{"local seccomp profile", localSeccomp},
 		{"period of the CPU quota", quotaPeriod}, {"bound of the crash back-off", crashBound}, {"pods' logs elsewhere", logsElsewhere},
+		{"log rotation", logRotation},
 		{"runtime class: handler, overhead, unknown", runtimeClass}, {"static pods with mirrors", staticPods},
 		{"extended resources by node status", extendedResources}, {"huge pages that the node lacks", noHugePages},
 		{"eviction for memory, condition and taint", memoryPressure},
