@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"path"
 	"slices"
@@ -71,6 +72,8 @@ func credentials(image string, secrets []*v1.Secret) []credential {
 	}
 	return out
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // hash stands for a login where it may not be written down.
 func hash(a *cri.AuthConfig) string {

@@ -47,7 +47,9 @@ type Config struct {
 	// Dir keeps what is known of pulled images.
 	Dir string
 	Settings
-	Log *slog.Logger
+	// Providers give credentials beside the pods' secrets.
+	Providers ProviderFiles
+	Log       *slog.Logger
 }
 
 // Settings are what whoever runs the node chooses; they are of the
@@ -69,8 +71,9 @@ const DefaultParallel = 4
 // Puller pulls images. Its methods may be called from any goroutine.
 type Puller struct {
 	Config
-	slots  chan struct{} // nil for no bound
-	access *access
+	slots     chan struct{} // nil for no bound
+	access    *access
+	providers []*provider
 
 	mu     sync.Mutex
 	flying map[string]*flight
@@ -92,6 +95,9 @@ func New(c Config) (*Puller, error) {
 		p.slots = make(chan struct{}, c.Parallel)
 	}
 	var err error
+	if p.providers, err = loadProviders(c.Providers, c.Clock); err != nil {
+		return nil, err
+	}
 	if p.access, err = openAccess(c.Dir, c.Verify, c.Allowlist, c.Clock); p.access == nil {
 		return nil, err
 	}
@@ -140,7 +146,7 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (*cri.Image, error) {
 func (p *Puller) pull(ctx context.Context, r Request) (*cri.Image, error) {
 	r.Event(v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
 	start := p.Clock.Now()
-	f := p.join(ctx, r)
+	f := p.join(ctx, r, p.credentials(ctx, r))
 	if err := p.await(ctx, r, f, start); err != nil {
 		return nil, &Error{"ErrImagePull", err}
 	}
@@ -198,11 +204,24 @@ func (p *Puller) await(ctx context.Context, r Request, f *flight, start time.Tim
 	}
 }
 
+// credentials are those of the secrets, and then those of providers. One that
+// fails gives none: the image may need none.
+func (p *Puller) credentials(ctx context.Context, r Request) []credential {
+	out := credentials(r.Image, r.Secrets)
+	for _, from := range p.providers {
+		more, err := from.credentials(ctx, r.Image)
+		if err != nil {
+			p.Log.Warn("no credentials from a provider", "err", err)
+		}
+		out = append(out, more...)
+	}
+	return out
+}
+
 // join starts a pull, or joins the one with the same credentials that is under
 // way. The pull goes on when one of those who wait gives up: its layers are of
 // use to the next.
-func (p *Puller) join(ctx context.Context, r Request) *flight {
-	creds := credentials(r.Image, r.Secrets)
+func (p *Puller) join(ctx context.Context, r Request, creds []credential) *flight {
 	key := r.Image
 	for _, c := range creds {
 		key += fmt.Sprintf("\x00%+v", c.source)
