@@ -1,12 +1,14 @@
 package daemon
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"hansa.dev/hansa/agent/settings"
+	"hansa.dev/hansa/agent/work"
 )
 
 // protectKernelDefaults, failSwapOn and failCgroupV1 refuse a machine and say
@@ -45,4 +47,32 @@ func TestCheckNode(t *testing.T) {
 	check("failSwapOn", "")
 	file("sys/vm/overcommit_memory", "0\n")
 	check("protectKernelDefaults", "sysctl -w vm.overcommit_memory=1 (is 0)")
+}
+
+// clusterDNS, clusterDomain and resolvConf say how pods resolve names; without
+// them it is by the cluster's own server and domain, and the host's resolvers.
+func TestNodeDNS(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(file, []byte("nameserver 192.0.2.53\nsearch example.org\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	of := func(tree map[string]any) work.DNS {
+		t.Helper()
+		s, err := settings.Parse(tree, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		host, err := nodeResolver(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return nodeDNS(Config{ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), ClusterDomain: "cluster.local", Node: s}, host)
+	}
+	if d := of(map[string]any{"resolvConf": file}); d.Servers[0] != "10.43.0.10" || d.Domain != "cluster.local" || d.Host.Servers[0] != "192.0.2.53" || d.Host.Searches[0] != "example.org" {
+		t.Errorf("%+v", d)
+	}
+	d := of(map[string]any{"resolvConf": "", "clusterDNS": []any{"169.254.0.1", "169.254.0.2"}, "clusterDomain": "example.net"})
+	if len(d.Servers) != 2 || d.Servers[1] != "169.254.0.2" || d.Domain != "example.net" || len(d.Host.Servers) != 0 {
+		t.Errorf("%+v", d)
+	}
 }

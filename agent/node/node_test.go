@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -37,13 +38,15 @@ type rig struct {
 	nodes  *api.Resource
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T) *rig { return newRigWith(t, func(*node.Config) {}) }
+
+func newRigWith(t *testing.T, change func(*node.Config)) *rig {
 	r := &rig{
 		t: t, client: direct.New(requesttest.Handler(t, nil), requesttest.Admin, "test"),
 		clock: clocktesting.NewFakeClock(time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)), nodes: kinds.Registry().Must("", "nodes"),
 	}
 	create(t, r.client, "namespaces", &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: v1.NamespaceNodeLease}})
-	r.keeper = node.New(node.Config{
+	c := node.Config{
 		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Port: 10250, PodCIDR: "10.42.0.0/24", Version: "v1.37.2",
 		RuntimeVersion: func(context.Context) (string, error) { return "fake://1", nil },
 		Offers:         fake.New(clocktesting.NewFakeClock(time.Time{})).Offers,
@@ -62,7 +65,9 @@ func newRig(t *testing.T) *rig {
 			return []v1.ContainerImage{{Names: []string{"small"}, SizeBytes: 1}, {Names: []string{"large"}, SizeBytes: 2}}, nil
 		},
 		Client: r.client, Clock: r.clock, Events: events.Discard, Log: slog.Default(),
-	})
+	}
+	change(&c)
+	r.keeper = node.New(c)
 	return r
 }
 
@@ -211,6 +216,43 @@ func TestDeleted(t *testing.T) {
 	}
 	r.keeper.Poke()
 	r.wait("a new node", func(n *v1.Node) bool { r.keeper.Poke(); return n.UID != before.UID && is(v1.ConditionTrue)(n) })
+}
+
+// registerNode: false leaves the making of the node's object to somebody else,
+// and then reports as ever; providerID is in the spec either way, unless
+// somebody was first.
+func TestRegisterNode(t *testing.T) {
+	r := newRigWith(t, func(c *node.Config) { c.ProviderID = "cloud://zone/1" })
+	r.run()
+	if n := r.wait("Ready", is(v1.ConditionTrue)); n.Spec.ProviderID != "cloud://zone/1" {
+		t.Errorf("provider %q", n.Spec.ProviderID)
+	}
+	r = newRigWith(t, func(c *node.Config) {
+		c.Unregistered, c.ProviderID = true, "cloud://zone/1"
+	})
+	r.run()
+	r.keeper.Poke()
+	if n := r.client.View().Get(r.nodes, api.Key{Name: "n1"}); n != nil {
+		t.Errorf("it was registered: %v", n)
+	}
+	create(t, r.client, "nodes", &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1"}})
+	n := r.wait("Ready", func(n *v1.Node) bool { r.keeper.Poke(); r.clock.Step(time.Second); return is(v1.ConditionTrue)(n) })
+	if n.Spec.ProviderID != "cloud://zone/1" {
+		t.Errorf("provider %q", n.Spec.ProviderID)
+	}
+}
+
+// podsPerCore bounds maxPods.
+func TestPodsPerCore(t *testing.T) {
+	h := node.Host{Root: "/", DataDir: t.TempDir()}
+	for _, c := range []struct{ most, perCore, want int32 }{
+		{110, 0, 110}, {1 << 30, 3, 3 * int32(goruntime.NumCPU())}, {1, 3, 1},
+	} {
+		capacity, err := h.Capacity(c.most, c.perCore)
+		if err != nil || capacity.Pods().Value() != int64(c.want) {
+			t.Errorf("%+v: %v %v", c, capacity.Pods(), err)
+		}
+	}
 }
 
 func TestHost(t *testing.T) {

@@ -98,3 +98,16 @@ func TestAppArmor(t *testing.T) {
 		}
 	}
 }
+
+// singleProcessOOMKill: without it the kernel ends all of a container's
+// processes when one is out of memory.
+func TestSingleProcessOOMKill(t *testing.T) {
+	p := specPod(nil)
+	for one, want := range map[bool]string{false: "1", true: ""} {
+		n := sized("1Gi")
+		n.OneProcessOOM = one
+		if got := n.containerResources(p, &p.Spec.Containers[0]).Unified["memory.oom.group"]; got != want {
+			t.Errorf("%t: memory.oom.group %q, want %q", one, got, want)
+		}
+	}
+}
