@@ -78,6 +78,8 @@ type Config struct {
 	Version string
 	Labels  map[string]string
 	Taints  []v1.Taint
+	// Environ is the environment of credential providers, NAME=VALUE.
+	Environ []string
 	// Bus is the address of the system's D-Bus, for graceful node shutdown.
 	Bus string
 	// GoneLogs bounds the logs that are kept of pods that are gone; zero is none.
@@ -192,6 +194,7 @@ func New(c Config) (*Agent, error) {
 	})
 	images, err := image.New(image.Config{
 		Runtime: c.Runtime, Clock: c.Clock, Dir: filepath.Join(c.DataDir, "agent", "images"), Settings: pulls(set), Log: c.Log,
+		Providers: image.ProviderFiles{Config: set.ProviderConfig, Dir: set.ProviderDir, Environ: c.Environ},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -210,7 +213,7 @@ func New(c Config) (*Agent, error) {
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
 		Rules: rules(c), FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Probes: probe.NewMetrics(a.probes), Log: c.Log,
 		MemoryQoS: set.MemoryQoS, MemoryThrottling: ptr.Deref(set.MemoryThrottlingFactor, 0), OneProcessOOM: ptr.Deref(set.SingleProcessOOMKill, false),
-		SeccompDefault: *set.SeccompDefault, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration,
+		SeccompDefault: *set.SeccompDefault, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration, Keep: set.Keep,
 	}
 	a.keeper = node.New(node.Config{
 		Name: c.NodeName, IPs: c.NodeIPs, Port: c.Port, PodCIDR: c.PodCIDR, Version: c.Version,

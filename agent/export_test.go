@@ -2,6 +2,9 @@ package agent
 
 import "context"
 
+// CollectContainers counts ended containers, as every minute.
+func (a *Agent) CollectContainers() { a.collectContainers() }
+
 // KeepHouse tidies up once, as every ten seconds.
 func (a *Agent) KeepHouse(ctx context.Context) {
 	a.rotateLogs(ctx)

@@ -8,9 +8,11 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/evict"
+	"hansa.dev/hansa/agent/gc"
 	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/pod"
 )
@@ -28,6 +30,8 @@ func (a *Agent) keepHouse(ctx context.Context) error {
 	defer rotation.Stop()
 	images := a.Clock.NewTicker(imageInterval)
 	defer images.Stop()
+	containers := a.Clock.NewTicker(containerInterval)
+	defer containers.Stop()
 	a.relieve(ctx) // so that the node is registered with its conditions
 	for {
 		select {
@@ -37,11 +41,42 @@ func (a *Agent) keepHouse(ctx context.Context) error {
 			a.rotateLogs(ctx)
 		case <-images.C():
 			a.collectImages(ctx)
+		case <-containers.C():
+			a.collectContainers()
 		case <-tick.C():
 			if !a.evictOverLimit(ctx) {
 				a.relieve(ctx)
 			}
 		}
+	}
+}
+
+// containerInterval is how often ended containers of all pods are counted, as
+// often as the kubelet does it.
+const containerInterval = time.Minute
+
+// collectContainers removes ended containers when the node has too many
+// (--maximum-dead-containers). How many each container keeps its worker sees to.
+func (a *Agent) collectContainers() {
+	if a.Settings.MaxEnded < 0 {
+		return
+	}
+	a.workersMu.RLock()
+	defer a.workersMu.RUnlock()
+	var runs []gc.Run
+	byWorker := map[types.UID][]string{}
+	owner := map[string]types.UID{}
+	for uid, w := range a.workers {
+		for _, e := range w.Ended() {
+			runs = append(runs, gc.Run{ID: e.ID, Of: string(uid) + "/" + e.Container, Created: e.Created})
+			owner[e.ID] = uid
+		}
+	}
+	for _, id := range gc.Excess(runs, a.Settings.MaxEnded, a.Settings.Keep.MinAge, a.Clock.Now()) {
+		byWorker[owner[id]] = append(byWorker[owner[id]], id)
+	}
+	for uid, ids := range byWorker {
+		a.workers[uid].Collect(ids)
 	}
 }
 

@@ -64,7 +64,7 @@ func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority,
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,
 		Authorize: authorizeNode(c.NodeName, z), GoneLogs: c.GoneLogs, Log: log,
-		Bus: cmp.Or(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), shutdown.DefaultBus),
+		Bus: cmp.Or(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), shutdown.DefaultBus), Environ: os.Environ(),
 	})
 	if err != nil {
 		return nil, err

@@ -1,5 +1,6 @@
 // Package gc decides which images leave the node: those that nobody has used
-// for too long, and, when the disk is full, those unused for the longest.
+// for too long, and, when the disk is full, those unused for the longest; and
+// which ended containers, when there are too many.
 //
 // It is pure: what there is comes in as values ("Garbage collection of unused
 // containers and images").

@@ -437,10 +437,6 @@ func (p *planner) release() {
 	}
 }
 
-// keepRuns is how many runs of a container are kept: the newest, and one
-// before it for its logs and last state.
-const keepRuns = 2
-
 // collect removes runs and sandboxes that nobody looks at any more.
 func (p *planner) collect() {
 	s := p.s
@@ -449,12 +445,8 @@ func (p *planner) collect() {
 	}
 	inUse := map[string]bool{}
 	for _, c := range s.All() {
-		keep := keepRuns
-		if s.Shed && Terminal(s.Pod) {
-			keep = min(max(len(c.Runs)-1, 0), 1) // the older one first: the newest is what is shown
-		}
 		for i, r := range c.Runs {
-			if i < keep || r.Running() {
+			if !s.unwanted(c, i) || s.Keep.MinAge > 0 && p.wait(r.Created.Add(s.Keep.MinAge)) {
 				inUse[r.Sandbox] = true
 				continue
 			}
@@ -472,4 +464,34 @@ func (p *planner) collect() {
 			p.step(&g.Remove, Action{Verb: RemoveSandbox, ID: id})
 		}
 	}
+}
+
+// unwanted says whether a run of a container may go once it is old enough. When
+// a pod is over its older runs go first: the newest is what is shown.
+func (s *State) unwanted(c *Container, i int) bool {
+	run := c.Runs[i]
+	if run.Running() || i == 0 && !(Terminal(s.Pod) && len(c.Runs) == 1) {
+		return false
+	}
+	return s.Excess[run.ID] || s.Shed && Terminal(s.Pod) || i > 0 && s.Keep.Old >= 0 && i > s.Keep.Old
+}
+
+// Ended is a run that is over and may be removed.
+type Ended struct {
+	Container, ID string
+	Created       time.Time
+}
+
+// Old are the ended runs that nothing needs, of all containers: those beside the
+// newest, and once the pod is over that one, too.
+func (s *State) Old() []Ended {
+	var out []Ended
+	for _, c := range s.All() {
+		for i, r := range c.Runs {
+			if !r.Running() && (i > 0 || Terminal(s.Pod)) {
+				out = append(out, Ended{c.Name, r.ID, r.Created})
+			}
+		}
+	}
+	return out
 }

@@ -145,6 +145,21 @@ func (x *script) run(t *testing.T, input []string) string {
 		x.set(p)
 	case "gone":
 		x.s.SetGone(x.now)
+	case "keep": // OLD MIN-AGE
+		x.s.Keep = pod.Keep{Old: number(t, args[0]), MinAge: duration(t, args[1])}
+	case "shed":
+		x.s.Shed = true
+	case "excess": // ID...
+		x.s.Excess = map[string]bool{}
+		for _, id := range args {
+			x.s.Excess[id] = true
+		}
+	case "old":
+		var out strings.Builder
+		for _, e := range x.s.Old() {
+			fmt.Fprintf(&out, "%s +%s\n", e.ID, e.Created.Sub(x.start))
+		}
+		return out.String()
 	case "evict":
 		x.s.Terminate(pod.Stop{Since: x.now, Grace: 0, Reason: "Evicted", Message: "the node was low on resource", Fail: true})
 	case "refuse":

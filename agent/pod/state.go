@@ -46,6 +46,11 @@ type State struct {
 	// minutes.
 	MaxRestartDelay time.Duration
 
+	// Keep says which ended runs stay; Excess are runs that go although it
+	// would keep them, by ID: the node has too many.
+	Keep   Keep
+	Excess map[string]bool
+
 	// Garbage are the sandboxes that were replaced, by ID.
 	Garbage map[string]*Garbage
 
@@ -60,6 +65,19 @@ type State struct {
 	// granted is what Granted made of grantedOf.
 	granted, grantedOf *v1.Pod
 }
+
+// Keep says which ended runs of containers stay for their logs and last state.
+// The newest run of a container stays whatever it says, until the pod is over:
+// what is done next follows from it.
+type Keep struct {
+	// Old is how many runs stay beside the newest; negative is all.
+	Old int
+	// MinAge is how long a run stays at least, counted from its creation.
+	MinAge time.Duration
+}
+
+// DefaultKeep is the kubelet's.
+var DefaultKeep = Keep{Old: 1}
 
 // Refusal is why the node does not run a pod.
 type Refusal struct{ Reason, Message string }
@@ -277,7 +295,7 @@ func (c *Container) alive() bool {
 // New is the state of a pod of which nothing is known but the object. now is
 // its start time unless the status has one already.
 func New(p *v1.Pod, hostIPs []string, now time.Time) *State {
-	s := &State{HostIPs: hostIPs, Containers: map[string]*Container{}, Garbage: map[string]*Garbage{}}
+	s := &State{HostIPs: hostIPs, Containers: map[string]*Container{}, Garbage: map[string]*Garbage{}, Keep: DefaultKeep}
 	s.Resources.Allocated, s.Resources.Applied = p.Spec.Resources, p.Spec.Resources
 	s.StartTime = now
 	if t := p.Status.StartTime; t != nil {

@@ -12,9 +12,59 @@ import (
 	kubelet "k8s.io/kubelet/config/v1beta1"
 )
 
+// flagOnly are the kubelet's flags that no field of a file stands for, in the
+// words of its documentation.
+var flagOnly = []struct {
+	name, what string
+	set        func(s *Settings, text string) error
+}{
+	{"minimum-container-ttl-duration", "how long an ended container stays at least", func(s *Settings, text string) (err error) {
+		if s.Keep.MinAge, err = time.ParseDuration(text); err != nil {
+			return fmt.Errorf("%q is not a duration such as 1m30s", text)
+		}
+		return nil
+	}},
+	{"maximum-dead-containers-per-container", "how many old instances of each container stay; negative is all", func(s *Settings, text string) error {
+		return whole(text, &s.Keep.Old)
+	}},
+	{"maximum-dead-containers", "how many old instances of containers stay on the node; negative is all", func(s *Settings, text string) error {
+		return whole(text, &s.MaxEnded)
+	}},
+	{"image-credential-provider-config", "file or directory that says which programs give credentials for images (CredentialProviderConfig)", func(s *Settings, text string) error {
+		s.ProviderConfig = text
+		return nil
+	}},
+	{"image-credential-provider-bin-dir", "directory of those programs", func(s *Settings, text string) error {
+		s.ProviderDir = text
+		return nil
+	}},
+}
+
+func whole(text string, to *int) error {
+	n, err := strconv.ParseInt(text, 10, 32)
+	if err != nil {
+		return fmt.Errorf("%q is not a whole number", text)
+	}
+	*to = int(n)
+	return nil
+}
+
+// setOnly takes a flag that has no field; it answers whether it is one.
+func (s *Settings) setOnly(name, text string) (bool, error) {
+	for _, f := range flagOnly {
+		if f.name == name {
+			return true, f.set(s, text)
+		}
+	}
+	return false, nil
+}
+
 // Flags are the kubelet's flags that apply, with the fields that they set.
 func Flags() []Field {
 	var out []Field
+	for _, f := range flagOnly {
+		out = append(out, Field{Flag: f.name, Why: f.what})
+	}
 	for _, f := range Fields {
 		if f.Flag != "" {
 			out = append(out, f)

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"hansa.dev/hansa/agent/evict"
+	"hansa.dev/hansa/agent/pod"
 )
 
 // Settings are a node's. They are not written to once made.
@@ -42,6 +43,13 @@ type Settings struct {
 	// MemoryQoS says that memory.min, memory.low and memory.high are kept
 	// (feature gate MemoryQoS).
 	MemoryQoS bool
+	// Keep says which ended runs of a container stay, MaxEnded how many of all
+	// containers; negative is any number.
+	Keep     pod.Keep
+	MaxEnded int
+	// ProviderConfig and ProviderDir are where credential providers for images
+	// are; empty for none.
+	ProviderConfig, ProviderDir string
 	// Warnings name the fields that are given and do nothing here, and why.
 	Warnings []string
 }
@@ -166,7 +174,13 @@ func Parse(tree map[string]any, flags map[string]string) (*Settings, error) {
 	if tree == nil {
 		tree = map[string]any{}
 	}
+	s := &Settings{Keep: pod.DefaultKeep, MaxEnded: -1}
 	for _, name := range slices.Sorted(maps.Keys(flags)) {
+		if ok, err := s.setOnly(name, flags[name]); err != nil {
+			return nil, fmt.Errorf("--%s: %w", name, err)
+		} else if ok {
+			continue
+		}
 		f := fieldOfFlag(name)
 		if f == nil {
 			return nil, fmt.Errorf("--%s: not a flag of the kubelet that applies here", name)
@@ -182,7 +196,6 @@ func Parse(tree map[string]any, flags map[string]string) (*Settings, error) {
 	if err != nil {
 		return nil, fmt.Errorf("merge kubelet configurations: %w", err)
 	}
-	s := &Settings{}
 	if err := decode(text, &s.KubeletConfiguration); err != nil {
 		return nil, fmt.Errorf("kubelet configuration: %w", err)
 	}

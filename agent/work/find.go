@@ -130,7 +130,14 @@ func (w *Worker) Logs() map[string]string {
 	return w.logs
 }
 
-// shareLogs makes the map that Logs gives; it is not written to afterwards.
+// Ended are the ended runs of containers that may go. Not to be written to.
+func (w *Worker) Ended() []pod.Ended {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ended
+}
+
+// shareLogs makes what Logs and Ended give; it is not written to afterwards.
 func (w *Worker) shareLogs() {
 	logFiles := map[string]string{}
 	for _, c := range w.state.Containers {
@@ -138,7 +145,8 @@ func (w *Worker) shareLogs() {
 			logFiles[r.ID] = filepath.Join(w.logDir(w.state.Pod), logs.File(c.Name, r.Attempt))
 		}
 	}
+	ended := w.state.Old()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.logs = logFiles
+	w.logs, w.ended = logFiles, ended
 }

@@ -110,6 +110,8 @@ type Node struct {
 	// MaxRestartDelay bounds the back-off of containers that crash; 0 for
 	// Kubernetes' default.
 	MaxRestartDelay time.Duration
+	// Keep says which ended runs of containers stay.
+	Keep pod.Keep
 	// FitsResized answers nil when the pod can have what its spec asks for, or
 	// with one of the reasons for a pending resize.
 	FitsResized func(p *v1.Pod) *pod.Failure

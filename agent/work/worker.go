@@ -30,6 +30,7 @@ type Worker struct {
 	mail      []func(now time.Time)
 	addresses downward.Addresses
 	logs      map[string]string // files by container ID; not written to
+	ended     []pod.Ended       // not written to
 
 	// Of the worker's goroutine:
 	state  *pod.State
@@ -63,7 +64,7 @@ func (n *Node) NewWorker(p *v1.Pod, known Known, refused *pod.Refusal) *Worker {
 		kills: map[string]*killing{},
 	}
 	w.addresses.Host = n.IPs
-	w.state.Refused, w.state.MaxRestartDelay = refused, n.MaxRestartDelay
+	w.state.Refused, w.state.MaxRestartDelay, w.state.Keep = refused, n.MaxRestartDelay, n.Keep
 	w.observe(known)
 	w.state.Adopt()
 	w.resize(now)
@@ -137,6 +138,16 @@ func (w *Worker) Terminate(reason, message string, grace time.Duration) {
 // room on the disk.
 func (w *Worker) Shed() {
 	w.post(func(time.Time) { w.state.Shed = true })
+}
+
+// Collect removes ended runs of containers that the node has too many of. What
+// is asked for last holds.
+func (w *Worker) Collect(ids []string) {
+	excess := map[string]bool{}
+	for _, id := range ids {
+		excess[id] = true
+	}
+	w.post(func(time.Time) { w.state.Excess = excess })
 }
 
 // Event tells what the runtime reports of the pod.

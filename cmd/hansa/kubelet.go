@@ -20,7 +20,11 @@ func (k *kubeletFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&k.file, "kubelet-config", "", "file that configures the node (kubelet.config.k8s.io/v1beta1 KubeletConfiguration); the kubelet's flags such as --max-pods and --eviction-hard are taken, too")
 	f.StringVar(&k.dir, "kubelet-config-dir", "", "directory whose files *.conf are merged over that of --kubelet-config, in the order of their names")
 	for _, row := range node.Flags() {
-		flag := f.VarPF(&kubeletFlag{row, k.texts}, row.Flag, "", "sets "+row.Path+" of the node's configuration, as the kubelet's flag does")
+		usage := "sets " + row.Path + " of the node's configuration, as the kubelet's flag does"
+		if row.Path == "" {
+			usage = row.Why
+		}
+		flag := f.VarPF(&kubeletFlag{row, k.texts}, row.Flag, "", usage)
 		flag.Hidden = true
 		if row.Bool() {
 			flag.NoOptDefVal = "true"

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -74,9 +75,30 @@ type settings struct {
 	kubelet          kubeletFlags
 }
 
+// aliases are settings by the names that the kubelet has for them.
+var aliases = map[string]string{"hostname-override": "node-name", "node-labels": "node-label", "root-dir": "data-dir"}
+
+// ownName is the name of a setting that may be given by the kubelet's.
+func ownName(name string) string { return cmp.Or(aliases[name], name) }
+
+// variable finds the environment variable that sets a flag, by either name.
+func variable(flag string) (name, value string, ok bool) {
+	for _, other := range append([]string{flag}, slices.Sorted(maps.Keys(aliases))...) {
+		if ownName(other) != flag {
+			continue
+		}
+		name = "HANSA_" + strings.ToUpper(strings.ReplaceAll(other, "-", "_"))
+		if value, ok = os.LookupEnv(name); ok {
+			return name, value, true
+		}
+	}
+	return "", "", false
+}
+
 // dataDirFlags are those of every command; clusterFlags those of one that runs
 // a cluster.
 func (s *settings) dataDirFlags(f *pflag.FlagSet) {
+	f.SetNormalizeFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName { return pflag.NormalizedName(ownName(name)) })
 	f.StringVar(&s.config, "config", defaultConfigFile, "configuration file; its keys are the names of flags")
 	f.StringVar(&s.dataDir, "data-dir", "/var/lib/hansa", "where everything that must last is kept")
 }
@@ -140,8 +162,7 @@ func (s *settings) load(cmd *cobra.Command) error {
 		if failed != nil || f.Changed || !isSetting(f.Name) {
 			return
 		}
-		name := "HANSA_" + strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_"))
-		if v, ok := os.LookupEnv(name); ok {
+		if name, v, ok := variable(f.Name); ok {
 			if err := cmd.Flags().Set(f.Name, v); err != nil {
 				failed = usageError{fmt.Errorf("%s: %w", name, err)}
 			}
@@ -178,6 +199,9 @@ func (s *settings) readFile(cmd *cobra.Command) (map[string]string, error) {
 			return nil, usageError{fmt.Errorf("configuration file %s: %q is not a setting", s.config, key)}
 		}
 		v := raw[key]
+		if _, twice := raw[ownName(key)]; twice && key != ownName(key) {
+			return nil, usageError{fmt.Errorf("configuration file %s: %q and %q are the same setting; give one", s.config, key, ownName(key))}
+		}
 		list, ok := v.([]any)
 		if !ok {
 			list = []any{v}
@@ -188,7 +212,7 @@ func (s *settings) readFile(cmd *cobra.Command) (map[string]string, error) {
 				return nil, usageError{fmt.Errorf("configuration file %s: %s: a text, number or list of them is expected", s.config, key)}
 			}
 		}
-		values[key] = strings.Join(parts, ",")
+		values[ownName(key)] = strings.Join(parts, ",")
 	}
 	return values, nil
 }
