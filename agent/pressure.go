@@ -80,10 +80,13 @@ func (a *Agent) relieve(ctx context.Context) {
 	if a.pressure.set(found.Conditions) {
 		a.keeper.Poke()
 	}
-	if len(found.Due) == 0 || a.stillLeaving(now) {
+	if len(found.Due) == 0 {
 		return
 	}
 	due := found.Due[0]
+	if a.stillLeaving(now, due.Signal.Disk()) {
+		return
+	}
 	a.nodeEvent(events.Warning, "EvictionThresholdMet", "Attempting to reclaim "+string(due.Signal.Resource()))
 	if due.Signal.Disk() && a.clear(ctx, now) {
 		return
@@ -100,8 +103,11 @@ func (a *Agent) relieve(ctx context.Context) {
 	}
 }
 
-// stillLeaving says that the pod that was evicted last has not ended yet.
-func (a *Agent) stillLeaving(now time.Time) bool {
+// stillLeaving says that the going of the pod that was evicted last does not show
+// yet: it has not ended or, where the disk is short, what its containers wrote
+// begins to be removed only now. Without that the next pod would go for room that
+// is being made.
+func (a *Agent) stillLeaving(now time.Time, disk bool) bool {
 	last := a.pressure.leaving
 	if last == nil {
 		return false
@@ -109,22 +115,31 @@ func (a *Agent) stillLeaving(now time.Time) bool {
 	ended := now.Sub(a.pressure.since) > leaveTime || !slices.ContainsFunc(a.pods(), func(p *v1.Pod) bool {
 		return p.UID == last.UID && !pod.Terminal(p)
 	})
-	if ended {
-		a.pressure.leaving = nil
+	if !ended {
+		return true
 	}
-	return !ended
+	a.pressure.leaving = nil
+	if disk {
+		a.shed()
+	}
+	return disk
 }
 
-// clear removes what is on the disk for no pod's sake: containers of pods that
-// are over, logs of those that are gone, and images that nobody uses. It says whether that was enough.
-func (a *Agent) clear(ctx context.Context, now time.Time) bool {
+// shed has the containers of pods that are over removed.
+func (a *Agent) shed() {
 	a.workersMu.RLock()
+	defer a.workersMu.RUnlock()
 	for uid, w := range a.workers {
 		if p := a.current(uid, w); p != nil && pod.Terminal(p) {
 			w.Shed()
 		}
 	}
-	a.workersMu.RUnlock()
+}
+
+// clear removes what is on the disk for no pod's sake: containers of pods that
+// are over, logs of those that are gone, and images that nobody uses. It says whether that was enough.
+func (a *Agent) clear(ctx context.Context, now time.Time) bool {
+	a.shed()
 	if a.releaseLogs() {
 		if o, err := a.observe(); err == nil && evict.Relieved(a.thresholds(), o) {
 			return true

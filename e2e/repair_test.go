@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	statsv1alpha1 "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
 // nodeSays waits for a condition of the node, and an event about the change.
@@ -229,9 +231,33 @@ func TestReadOnlyDisk(t *testing.T) {
 	}
 }
 
+// measured waits until the node knows that a pod has so many bytes on the disk.
+func (s *space) measured(pod string, bytes uint64) {
+	s.t.Helper()
+	await(s.t, "the node has measured pod "+pod, func() error {
+		out, err := s.cluster.kubectl("get", "--raw", "/api/v1/nodes/"+nodeName+"/proxy/stats/summary")
+		if err != nil {
+			return err
+		}
+		var sum statsv1alpha1.Summary
+		if err := json.Unmarshal([]byte(out), &sum); err != nil {
+			return err
+		}
+		for _, p := range sum.Pods {
+			for _, c := range p.Containers {
+				if p.PodRef.Name == pod && c.Rootfs != nil && c.Rootfs.UsedBytes != nil && *c.Rootfs.UsedBytes >= bytes {
+					return nil
+				}
+			}
+		}
+		return errors.New("it has not")
+	})
+}
+
 // A disk that fills up: the node says so in a condition and an event, the logs
-// of pods that are gone make room first, and it says when it is over. When there
-// is no room at all, nothing that runs is lost.
+// of pods that are gone make room first, then the pod goes that uses most, and
+// it says when it is over. When there is no room at all, nothing that runs is
+// lost.
 func TestFullDisk(t *testing.T) {
 	if !alone(t) {
 		return
@@ -295,6 +321,24 @@ containers:
 	c.nodeSays(t, corev1.NodeDiskPressure, corev1.ConditionFalse, "", "NodeHasNoDiskPressure")
 	s.create("p", sleeper)
 	s.ready("p")
+	s.create("big", `
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "dd if=/dev/zero of=/file bs=1M count=200; exec sleep 1000"]}
+`)
+	s.ready("big")
+	s.measured("big", 200<<20)
+	fill(100 << 20)
+	gone := s.finished("big")
+	if !strings.HasPrefix(gone.Status.Message, "The node was low on resource: ephemeral-storage. Threshold quantity: ") || gone.Status.Reason != "Evicted" ||
+		!strings.Contains(gone.Status.Message, ", request is 0, has larger consumption of ephemeral-storage. ") {
+		t.Errorf("reason %s: %q", gone.Status.Reason, gone.Status.Message)
+	}
+	// Its going is enough: the other one, which is there still, stays.
+	c.nodeSays(t, corev1.NodeDiskPressure, corev1.ConditionFalse, "", "NodeHasNoDiskPressure")
+	s.ready("p")
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
 	before := s.histories([]string{"p"})
 	fill(0)
 	s.sameProcesses(before)
