@@ -108,26 +108,35 @@ func (k *Keeper) Take(namespace, name, uid string) error {
 		return fmt.Errorf("keep the logs of pod %s/%s: %w", namespace, name, err)
 	}
 	to := PodDir(k.dir(), namespace, name, uid)
-	now := k.clock.Now()
-	err := os.Chtimes(from, now, now)
-	if err == nil {
-		err = os.Rename(from, to)
-	}
+	err := k.move(from, to)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it has logged nothing, or is kept already
 	}
 	if err != nil {
 		return fmt.Errorf("keep the logs of pod %s/%s: %w", namespace, name, err)
 	}
+	return k.Prune()
+}
+
+// move takes over a folder. Until it is listed nobody may list, or logs that are
+// not in their place any more would not be found at all.
+func (k *Keeper) move(from, to string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	now := k.clock.Now()
+	if err := os.Chtimes(from, now, now); err != nil {
+		return err
+	}
+	if err := os.Rename(from, to); err != nil {
+		return err
+	}
 	g, err := k.look(filepath.Base(to))
 	if err != nil {
-		return fmt.Errorf("keep the logs of pod %s/%s: %w", namespace, name, err)
+		return fmt.Errorf("look at what is kept: %v", err) // not that there was nothing to keep
 	}
-	k.mu.Lock()
 	k.gone = append(k.gone, g)
 	k.bytes += g.Bytes
-	k.mu.Unlock()
-	return k.Prune()
+	return nil
 }
 
 // Prune removes what is older than the limit, and the oldest of what is too
