@@ -1,3 +1,5 @@
+//go:build chaos
+
 package e2e
 
 import (
@@ -20,15 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 )
-
-// chaosTime is how long there is to be chaos: HANSA_CHAOS, or what CI has time
-// for.
-func chaosTime() time.Duration {
-	if d, err := time.ParseDuration(os.Getenv("HANSA_CHAOS")); err == nil {
-		return d
-	}
-	return time.Minute
-}
 
 // chaosSeed is HANSA_CHAOS_SEED, or a new one.
 func chaosSeed() uint64 {

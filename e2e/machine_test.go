@@ -281,3 +281,12 @@ func alone(t *testing.T) bool {
 	}
 	return false
 }
+
+// chaosTime is how long there is to be chaos: HANSA_CHAOS, or what CI has time
+// for.
+func chaosTime() time.Duration {
+	if d, err := time.ParseDuration(os.Getenv("HANSA_CHAOS")); err == nil {
+		return d
+	}
+	return time.Minute
+}

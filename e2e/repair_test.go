@@ -258,6 +258,8 @@ func (s *space) measured(pod string, bytes uint64) {
 // of pods that are gone make room first, then the pod goes that uses most, and
 // it says when it is over. When there is no room at all, nothing that runs is
 // lost.
+//
+//lint:long one disk, which fills up once
 func TestFullDisk(t *testing.T) {
 	if !alone(t) {
 		return

@@ -53,14 +53,15 @@ func (w *Worker) remove() step {
 		}
 	}
 	return func(ctx context.Context) (func(), error) {
-		var errs []error
+		// The logs first: who saw the pod go looks for them where they are kept.
+		errs := []error{w.node.Logs.Take(p.Namespace, p.Name, string(p.UID))}
 		for _, id := range runs {
 			errs = append(errs, w.node.Runtime.RemoveContainer(ctx, id))
 		}
 		for _, id := range sandboxes {
 			errs = append(errs, w.node.Runtime.RemoveSandbox(ctx, id))
 		}
-		errs = append(errs, w.node.Volumes.Remove(p.UID), w.node.Logs.Take(p.Namespace, p.Name, string(p.UID)))
+		errs = append(errs, w.node.Volumes.Remove(p.UID))
 		if err := errors.Join(errs...); err != nil {
 			return nil, err
 		}

@@ -25,8 +25,8 @@ type shim struct {
 	sandbox string
 }
 
-// survey looks for what is there while no containerd runs, so that nothing is
-// being made.
+// survey looks for what is there when containerd begins to serve, so that it has
+// made nothing of it.
 func (c Config) survey() *leftovers {
 	l := &leftovers{}
 	for pid := range processes() {

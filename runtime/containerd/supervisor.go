@@ -112,7 +112,6 @@ func (s *Supervisor) launch(ctx context.Context) error {
 	}
 	defer log.Close()
 	offset, _ := log.Seek(0, 2)
-	s.left.Store(c.survey())
 
 	cmd := exec.Command(c.binary(), "--config", c.configFile())
 	cmd.Stdout, cmd.Stderr = log, log
@@ -163,6 +162,9 @@ func (s *Supervisor) launch(ctx context.Context) error {
 		os.Remove(c.pidFile())
 		return fmt.Errorf("start containerd: %w%s", err, lastWords(c.logFile(), offset))
 	}
+	// Now, for those that an earlier one asked to start shims may have been at it
+	// until a moment ago; this one has not been asked for any.
+	s.left.Store(c.survey())
 	s.current.Store(&p)
 	return nil
 }
