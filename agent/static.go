@@ -98,6 +98,9 @@ func (a *Agent) keepStatic(ctx context.Context) {
 		path = nil
 	}
 	for {
+		// At first, too: what changed between the start and the watch was not seen.
+		a.readStatic()
+		a.post(a.syncStatic)
 		select {
 		case <-ctx.Done():
 			return
@@ -106,8 +109,6 @@ func (a *Agent) keepStatic(ctx context.Context) {
 		case <-url:
 			a.fetchStatic(ctx)
 		}
-		a.readStatic()
-		a.post(a.syncStatic)
 	}
 }
 
