@@ -78,10 +78,12 @@ func (s *space) hansaLogs(pod string, flags ...string) (string, error) {
 func (s *space) lastLog(pod string, flags ...string) string {
 	s.t.Helper()
 	s.gone(pod)
-	out, err := s.hansaLogs(pod, flags...)
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	// The node keeps them a moment after it heard that the pod is gone.
+	var out string
+	await(s.t, "the logs of a pod that is gone are kept", func() (err error) {
+		out, err = s.hansaLogs(pod, flags...)
+		return err
+	})
 	return out
 }
 

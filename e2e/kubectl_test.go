@@ -186,9 +186,12 @@ containers:
 	// A copy that runs something else instead of what crashes.
 	s.kubectl("debug", "p", "--copy-to=copy", "--container=main", "--", "sh", "-c", "echo instead; exec sleep 1000")
 	s.ready("copy")
-	if got := s.logs("copy", "main"); got != "instead\n" {
-		s.t.Errorf("the copy said %q", got)
-	}
+	await(s.t, "the copy says its word", func() error { // its shell may not have come to it yet
+		if got := s.logs("copy", "main"); got != "instead\n" {
+			return fmt.Errorf("it said %q", got)
+		}
+		return nil
+	})
 	// A copy with another image, and a container beside it that sees its processes.
 	s.kubectl("debug", "p", "--copy-to=seen", "--set-image=*=hansa.local/testimage:1", "--image="+shell, "--container=look", "--share-processes", "--profile=general", "--", "sleep", "1000")
 	s.until("seen", "the added container runs", func(p *corev1.Pod) bool {
