@@ -126,9 +126,12 @@ func (d decision) text() string {
 	if d.undo != nil {
 		words = append(words, "undo→"+d.undo.name)
 	}
-	for word, on := range map[string]bool{"suspend": d.suspend, "resume": d.resume, "resumed": d.resumed, "forget": d.forget, "forgive": d.forgive} {
-		if on {
-			words = append(words, word)
+	for _, word := range []struct {
+		text string
+		on   bool
+	}{{"suspend", d.suspend}, {"resume", d.resume}, {"resumed", d.resumed}, {"forget", d.forget}, {"forgive", d.forgive}} {
+		if word.on {
+			words = append(words, word.text)
 		}
 	}
 	if d.after > 0 {
