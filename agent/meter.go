@@ -170,12 +170,11 @@ func ephemeral(p statsv1alpha1.PodStats, at metav1.Time) *statsv1alpha1.FsStats 
 }
 
 // rest are the node's file systems, network and processes.
-func (n nodeView) rest(_ context.Context, out *statsv1alpha1.NodeStats, at metav1.Time) {
+func (n nodeView) rest(out *statsv1alpha1.NodeStats, at metav1.Time) {
 	a := n.a
 	out.Network = networkStats(a.Host.Interfaces(), at)
-	out.Fs = a.Host.FileSystem(a.DataDir, at)
 	if fs := a.Host.FileSystem(a.DataDir, at); fs != nil {
-		out.Runtime = &statsv1alpha1.RuntimeStats{ImageFs: fs, ContainerFs: fs}
+		out.Fs, out.Runtime = fs, &statsv1alpha1.RuntimeStats{ImageFs: fs, ContainerFs: fs}
 	}
 	out.Rlimit = a.Host.Processes(at)
 }

@@ -137,7 +137,8 @@ func (a *Agent) shed() {
 }
 
 // clear removes what is on the disk for no pod's sake: containers of pods that
-// are over, logs of those that are gone, and images that nobody uses. It says whether that was enough.
+// are over, logs of those that are gone, and images that nobody uses. It says
+// whether that was enough.
 func (a *Agent) clear(ctx context.Context, now time.Time) bool {
 	a.shed()
 	if a.releaseLogs() {

@@ -53,7 +53,7 @@ func (n nodeView) Summary(ctx context.Context, cpuAndMemory bool) (*statsv1alpha
 		}
 	}
 	if !cpuAndMemory {
-		n.rest(ctx, &out.Node, at)
+		n.rest(&out.Node, at)
 		out.Node.SystemContainers = n.systemContainers(now)
 	}
 	a.meter.tidy(now)

@@ -212,7 +212,7 @@ func Parse(tree map[string]any, flags map[string]string) (*Settings, error) {
 	return s, nil
 }
 
-// seconds of a duration, for messages.
+// positive says that a duration is one.
 func positive(d metav1.Duration) bool { return d.Duration > 0 }
 
 // Gates are the feature gates that switch something here, with their defaults

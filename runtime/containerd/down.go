@@ -80,15 +80,9 @@ func Down(ctx context.Context, config Config, clk clock.Clock) error {
 // supervisor was killed before it could note its number or move it.
 func (c Config) left() []process {
 	ps := inCgroup(c.CgroupRoot)
-	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") //nolint:errcheck // the pattern is well-formed
-	for _, line := range lines {
-		args, err := os.ReadFile(line)
-		shim, daemon := "\x00-address\x00"+c.Endpoint()+"\x00", "\x00--config\x00"+c.configFile()+"\x00"
-		if err != nil || !strings.Contains(string(args), shim) && !strings.HasSuffix(string(args), daemon) {
-			continue
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(line)))
-		if err != nil || slices.ContainsFunc(ps, func(p process) bool { return p.PID == pid }) {
+	for pid, args := range commandLines() {
+		daemon := strings.HasSuffix(args, "\x00--config\x00"+c.configFile()+"\x00")
+		if !c.hasShim(args) && !daemon || slices.ContainsFunc(ps, func(p process) bool { return p.PID == pid }) {
 			continue
 		}
 		if p, err := inspect(pid); err == nil {
@@ -96,6 +90,11 @@ func (c Config) left() []process {
 		}
 	}
 	return ps
+}
+
+// hasShim says whether a command line is that of one of the instance's shims.
+func (c Config) hasShim(args string) bool {
+	return strings.Contains(args, "\x00-address\x00"+c.Endpoint()+"\x00")
 }
 
 // await returns when all have ended, or after patience.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,34 +30,18 @@ type shim struct {
 // made nothing of it.
 func (c Config) survey() *leftovers {
 	l := &leftovers{}
-	for pid := range processes() {
-		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		if err != nil {
-			continue // it has ended meanwhile
-		}
-		args := bytes.Split(line, []byte{0})
-		if filepath.Base(string(args[0])) != shimName || argument(args, "-address") != c.Endpoint() {
+	for pid, args := range commandLines() {
+		if !c.hasShim(args) {
 			continue
 		}
+		_, rest, _ := strings.Cut(args, "\x00-id\x00")
+		id, _, _ := strings.Cut(rest, "\x00")
 		if p, err := inspect(pid); err == nil {
-			l.shims = append(l.shims, shim{p, argument(args, "-id")})
+			l.shims = append(l.shims, shim{p, id})
 		}
 	}
 	l.namespaces, _ = filepath.Glob(filepath.Join(c.stateDir(), "*", "netns", "*")) // the pattern is good
 	return l
-}
-
-// shimName is the program that stands between containerd and the containers of a
-// pod.
-const shimName = "containerd-shim-runc-v2"
-
-// argument is what follows a flag.
-func argument(args [][]byte, flag string) string {
-	i := slices.IndexFunc(args, func(a []byte) bool { return string(a) == flag })
-	if i < 0 || i+1 == len(args) {
-		return ""
-	}
-	return string(args[i+1])
 }
 
 // Sweep removes what earlier containerds left half made, now that one serves: of
@@ -79,12 +64,10 @@ func (s *Supervisor) Sweep(ctx context.Context, sandboxes func(context.Context) 
 			continue
 		}
 		s.log.Warn("removing a shim that containerd has forgotten", "sandbox", sh.sandbox, "pid", sh.PID)
-		for pid, parent := range processes() {
-			if parent == sh.PID {
-				errs = append(errs, kill(pid))
-			}
+		for _, p := range append(children(sh.PID), sh.process) {
+			errs = append(errs, p.signal(unix.SIGKILL))
 		}
-		errs = append(errs, kill(sh.PID), sh.wait(ctx.Done()))
+		errs = append(errs, sh.wait(ctx.Done()))
 	}
 	used := inhabited()
 	for _, file := range left.namespaces {
@@ -103,38 +86,28 @@ func (s *Supervisor) Sweep(ctx context.Context, sandboxes func(context.Context) 
 	return errors.Join(errs...)
 }
 
-func kill(pid int) error {
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-		return fmt.Errorf("kill process %d: %w", pid, err)
-	}
-	return nil
-}
-
-// processes gives the parent of each process.
-func processes() map[int]int {
-	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is good
-	parents := make(map[int]int, len(dirs))
-	for _, dir := range dirs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			continue
-		}
-		stat, err := os.ReadFile(filepath.Join(dir, "stat"))
+// children are the processes that a process has started.
+func children(parent int) (out []process) {
+	for pid := range commandLines() {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 		if err != nil {
 			continue // it has ended meanwhile
 		}
 		fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-		if len(fields) > 1 {
-			parents[pid], _ = strconv.Atoi(string(fields[1])) //nolint:errcheck // the kernel writes a number
+		if len(fields) < 2 || string(fields[1]) != strconv.Itoa(parent) {
+			continue
+		}
+		if p, err := inspect(pid); err == nil {
+			out = append(out, p)
 		}
 	}
-	return parents
+	return out
 }
 
 // inhabited are the network namespaces, by inode, in which processes live.
 func inhabited() map[uint64]bool {
 	used := map[uint64]bool{}
-	for pid := range processes() {
+	for pid := range commandLines() {
 		var st unix.Stat_t
 		if err := unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &st); err == nil {
 			used[st.Ino] = true

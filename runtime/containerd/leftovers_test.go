@@ -11,6 +11,9 @@ import (
 	"k8s.io/utils/clock"
 )
 
+// shimName is the program that stands between containerd and a pod's containers.
+const shimName = "containerd-shim-runc-v2"
+
 // TestMain is also the shims of the tests: processes that wait to be ended.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == shimName {

@@ -42,6 +42,23 @@ func inspect(pid int) (process, error) {
 	return process{PID: pid, Start: start, Exe: exe}, nil
 }
 
+// commandLines are those of all processes, by pid: the arguments, each with a
+// zero byte behind it (proc_pid_cmdline(5)).
+func commandLines() map[int]string {
+	files, _ := filepath.Glob("/proc/[0-9]*/cmdline") //nolint:errcheck // the pattern is well-formed
+	lines := make(map[int]string, len(files))
+	for _, file := range files {
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			continue
+		}
+		if args, err := os.ReadFile(file); err == nil { // else it has ended meanwhile
+			lines[pid] = string(args)
+		}
+	}
+	return lines
+}
+
 // alive says whether this very process still runs.
 func (p process) alive() bool {
 	now, err := inspect(p.PID)
