@@ -58,6 +58,28 @@ func Claim[T api.Object](owner metav1.Object, selector labels.Selector, candidat
 	return c
 }
 
+// Owned are the objects of a resource that an owner controls.
+func Owned[T api.Object](view client.View, r *api.Resource, owner metav1.Object) []T {
+	var owned []T
+	for o := range view.ByIndex(r, api.IndexOwner, string(owner.GetUID())) {
+		if ControlledBy(o, owner) {
+			owned = append(owned, o.(T))
+		}
+	}
+	return owned
+}
+
+// Candidates are the objects of a resource that Claim may concern: what an owner
+// controls, and what nobody does in its namespace. The resource is one that
+// api.IndexOrphan is of.
+func Candidates[T api.Object](view client.View, r *api.Resource, owner metav1.Object) []T {
+	candidates := Owned[T](view, r, owner)
+	for o := range view.ByIndex(r, api.IndexOrphan, owner.GetNamespace()) {
+		candidates = append(candidates, o.(T))
+	}
+	return candidates
+}
+
 // Owner is the object that claims dependants.
 type Owner struct {
 	Resource *api.Resource

@@ -50,3 +50,12 @@ type Woken interface {
 	// Listen calls wake, which does not block, until cancel is called.
 	Listen(wake func(api.Key)) (cancel func())
 }
+
+// Sooner is the shorter of two waits as Step answers with them: one that is not
+// positive is none.
+func Sooner(a, b time.Duration) time.Duration {
+	if a <= 0 || b <= 0 {
+		return max(a, b)
+	}
+	return min(a, b)
+}

@@ -18,13 +18,7 @@ import (
 // number, once those that its selector asks for are adopted and others released.
 func Revisions(ctx context.Context, c client.Interface, owner Owner, selector labels.Selector) ([]*appsv1.ControllerRevision, error) {
 	row := c.Registry().Must("apps", "controllerrevisions")
-	var candidates []*appsv1.ControllerRevision
-	for o := range c.View().ByIndex(row, api.IndexOwner, string(owner.Object.GetUID())) {
-		candidates = append(candidates, o.(*appsv1.ControllerRevision))
-	}
-	for o := range c.View().ByIndex(row, api.IndexOrphan, owner.Object.GetNamespace()) {
-		candidates = append(candidates, o.(*appsv1.ControllerRevision))
-	}
+	candidates := Candidates[*appsv1.ControllerRevision](c.View(), row, owner.Object)
 	history, err := Settle(ctx, c, owner, row, Claim(owner.Object, selector, candidates))
 	if err != nil {
 		return nil, err
@@ -84,12 +78,7 @@ func PruneRevisions(ctx context.Context, c client.Interface, surplus []*appsv1.C
 // OwnRevisions are the ControllerRevisions, of that resource, that an object
 // controls, sorted by number.
 func OwnRevisions(view client.View, row *api.Resource, owner metav1.Object) []*appsv1.ControllerRevision {
-	var history []*appsv1.ControllerRevision
-	for o := range view.ByIndex(row, api.IndexOwner, string(owner.GetUID())) {
-		if ControlledBy(o, owner) {
-			history = append(history, o.(*appsv1.ControllerRevision))
-		}
-	}
+	history := Owned[*appsv1.ControllerRevision](view, row, owner)
 	revision.Sort(history)
 	return history
 }

@@ -144,13 +144,7 @@ func (l *Loop) see(key api.Key, c *batchv1.CronJob, now time.Time) *sighting {
 
 // owned are the jobs that the cron job controls.
 func (l *Loop) owned(c *batchv1.CronJob) []*batchv1.Job {
-	var jobs []*batchv1.Job
-	for o := range l.client.View().ByIndex(l.jobs, api.IndexOwner, string(c.UID)) {
-		if j, ok := o.(*batchv1.Job); ok && controller.ControlledBy(j, c) {
-			jobs = append(jobs, j)
-		}
-	}
-	return jobs
+	return controller.Owned[*batchv1.Job](l.client.View(), l.jobs, c)
 }
 
 func (l *Loop) event(c *batchv1.CronJob, kindOf, reason, message string) {

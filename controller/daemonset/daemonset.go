@@ -143,7 +143,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if failed != nil {
 		return 0, failed
 	}
-	return sooner(after, d.after), l.prune(ctx, ds, h, pods, asked)
+	return controller.Sooner(after, d.after), l.prune(ctx, ds, h, pods, asked)
 }
 
 // pausesOf are the pauses of a set as it is; the caller owns them.
@@ -175,12 +175,12 @@ func (l *Loop) claim(ctx context.Context, ds *appsv1.DaemonSet) ([]*corev1.Pod, 
 	if err != nil {
 		return nil, err
 	}
-	candidates := l.owned(ds)
-	for o := range l.client.View().ByIndex(l.pods, api.IndexOrphan, ds.Namespace) {
-		candidates = append(candidates, o.(*corev1.Pod))
-	}
-	owner := controller.Owner{Resource: l.sets, Kind: kind, Object: ds}
-	return controller.Settle(ctx, l.client, owner, l.pods, controller.Claim(ds, selector, candidates))
+	candidates := controller.Candidates[*corev1.Pod](l.client.View(), l.pods, ds)
+	return controller.Settle(ctx, l.client, l.ownerOf(ds), l.pods, controller.Claim(ds, selector, candidates))
+}
+
+func (l *Loop) ownerOf(ds *appsv1.DaemonSet) controller.Owner {
+	return controller.Owner{Resource: l.sets, Kind: kind, Object: ds}
 }
 
 func (l *Loop) selector(ds *appsv1.DaemonSet) (labels.Selector, error) {
@@ -193,13 +193,7 @@ func (l *Loop) selector(ds *appsv1.DaemonSet) (labels.Selector, error) {
 
 // owned are the pods that the set controls.
 func (l *Loop) owned(ds *appsv1.DaemonSet) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for o := range l.client.View().ByIndex(l.pods, api.IndexOwner, string(ds.UID)) {
-		if controller.ControlledBy(o, ds) {
-			pods = append(pods, o.(*corev1.Pod))
-		}
-	}
-	return pods
+	return controller.Owned[*corev1.Pod](l.client.View(), l.pods, ds)
 }
 
 func (l *Loop) say(ds *appsv1.DaemonSet, kindOf, reason, message string) {

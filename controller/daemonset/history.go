@@ -35,44 +35,30 @@ func hashOf(r *appsv1.ControllerRevision) string {
 // history brings the set's revisions up to date with its template. It has no
 // current one when its name was taken: the status, which counts that, wakes us.
 func (l *Loop) history(ctx context.Context, ds *appsv1.DaemonSet, pods []*corev1.Pod) (history, error) {
-	all, err := l.claimRevisions(ctx, ds)
+	selector, err := l.selector(ds)
 	if err != nil {
 		return history{}, err
 	}
-	revision.Sort(all)
-	c, err := revision.Plan(revisionOwner(ds), all)
+	all, err := controller.Revisions(ctx, l.client, l.ownerOf(ds), selector)
 	if err != nil {
 		return history{}, err
 	}
-	h := history{current: c.Revision}
-	switch {
-	case c.Create:
-		o, err := l.client.Create(ctx, l.revisions, c.Revision, metav1.CreateOptions{})
-		if apierrors.IsAlreadyExists(err) {
-			st := *ds.Status.DeepCopy()
-			st.CollisionCount = ptr.To(ptr.Deref(st.CollisionCount, 0) + 1)
-			return history{}, l.report(ctx, ds, st)
-		}
-		if err != nil {
-			return history{}, fmt.Errorf("create revision %s/%s: %w", ds.Namespace, c.Revision.Name, err)
-		}
-		h.current = o.(*appsv1.ControllerRevision)
-	case c.Renumber:
-		o, err := l.client.Update(ctx, l.revisions, c.Revision, "")
-		if err != nil {
-			return history{}, fmt.Errorf("number revision %s/%s anew: %w", ds.Namespace, c.Revision.Name, err)
-		}
-		h.current = o.(*appsv1.ControllerRevision)
+	all, collided, err := controller.KeepRevision(ctx, l.client, revisionOwner(ds), all)
+	if err != nil {
+		return history{}, err
 	}
-	for _, r := range all {
-		switch {
-		case r.UID == h.current.UID:
-		case bytes.Equal(r.Data.Raw, h.current.Data.Raw):
-			if err := l.merge(ctx, r, h.current, pods); err != nil {
-				return history{}, err
-			}
-		default:
+	if collided {
+		st := *ds.Status.DeepCopy()
+		st.CollisionCount = ptr.To(ptr.Deref(st.CollisionCount, 0) + 1)
+		return history{}, l.report(ctx, ds, st)
+	}
+	last := len(all) - 1
+	h := history{current: all[last]}
+	for _, r := range all[:last] {
+		if !bytes.Equal(r.Data.Raw, h.current.Data.Raw) {
 			h.old = append(h.old, r)
+		} else if err := l.merge(ctx, r, h.current, pods); err != nil {
+			return history{}, err
 		}
 	}
 	return h, nil
@@ -97,23 +83,6 @@ func revisionOwner(ds *appsv1.DaemonSet) revision.Owner {
 	}
 }
 
-// claimRevisions adopts and releases revisions, as claim does pods.
-func (l *Loop) claimRevisions(ctx context.Context, ds *appsv1.DaemonSet) ([]*appsv1.ControllerRevision, error) {
-	selector, err := l.selector(ds)
-	if err != nil {
-		return nil, err
-	}
-	var candidates []*appsv1.ControllerRevision
-	for o := range l.client.View().ByIndex(l.revisions, api.IndexOwner, string(ds.UID)) {
-		candidates = append(candidates, o.(*appsv1.ControllerRevision))
-	}
-	for o := range l.client.View().ByIndex(l.revisions, api.IndexOrphan, ds.Namespace) {
-		candidates = append(candidates, o.(*appsv1.ControllerRevision))
-	}
-	owner := controller.Owner{Resource: l.sets, Kind: kind, Object: ds}
-	return controller.Settle(ctx, l.client, owner, l.revisions, controller.Claim(ds, selector, candidates))
-}
-
 // merge makes the pods of a revision, which keeps the same template as another
 // one, those of the other, and deletes it. Such a revision was adopted.
 func (l *Loop) merge(ctx context.Context, r, into *appsv1.ControllerRevision, pods []*corev1.Pod) error {
@@ -132,15 +101,7 @@ func (l *Loop) merge(ctx context.Context, r, into *appsv1.ControllerRevision, po
 			return fmt.Errorf("label pod %s/%s: %w", p.Namespace, p.Name, err)
 		}
 	}
-	return l.forget(ctx, r)
-}
-
-func (l *Loop) forget(ctx context.Context, r *appsv1.ControllerRevision) error {
-	err := l.client.Delete(ctx, api.RefTo(l.revisions, r), metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &r.UID}})
-	if err != nil && !apierrors.IsNotFound(err) {
-		return fmt.Errorf("delete revision %s/%s: %w", r.Namespace, r.Name, err)
-	}
-	return nil
+	return controller.PruneRevisions(ctx, l.client, []*appsv1.ControllerRevision{r})
 }
 
 // prune deletes old revisions beyond the history to keep; those that have pods
@@ -161,10 +122,6 @@ func (l *Loop) prune(ctx context.Context, ds *appsv1.DaemonSet, h history, pods 
 			limit--
 		}
 	}
-	for _, r := range revision.Surplus(h.old, max(0, limit), func(r *appsv1.ControllerRevision) bool { return live[hashOf(r)] }) {
-		if err := l.forget(ctx, r); err != nil {
-			return err
-		}
-	}
-	return nil
+	surplus := revision.Surplus(h.old, max(0, limit), func(r *appsv1.ControllerRevision) bool { return live[hashOf(r)] })
+	return controller.PruneRevisions(ctx, l.client, surplus)
 }

@@ -149,7 +149,7 @@ func (s snapshot) keep(d *decision, node string, f fit) {
 		switch p.Status.Phase {
 		case corev1.PodFailed:
 			if left := s.pauses[node].left(s.now); left > 0 {
-				d.after = sooner(d.after, left)
+				d.after = controller.Sooner(d.after, left)
 				waits = true
 				continue
 			}
@@ -212,14 +212,6 @@ func (s snapshot) minReady() time.Duration {
 	return time.Duration(s.ds.Spec.MinReadySeconds) * time.Second
 }
 
-// sooner is the shorter of two times to wait, of which zero means never.
-func sooner(a, b time.Duration) time.Duration {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
-}
-
 // status is the set's as its pods have it. after is when the next pod may become
 // available without any event.
 func status(s snapshot) (st appsv1.DaemonSetStatus, after time.Duration) {
@@ -229,7 +221,7 @@ func status(s snapshot) (st appsv1.DaemonSetStatus, after time.Duration) {
 		pods := s.pods[n.Name]
 		for _, p := range pods {
 			if _, wait := podstate.Available(p, s.minReady(), s.now); wait > 0 {
-				after = sooner(after, wait)
+				after = controller.Sooner(after, wait)
 			}
 		}
 		if !s.needs.on(n).run {

@@ -105,13 +105,7 @@ func (l *Loop) look(ctx context.Context, d *appsv1.Deployment) (snapshot, error)
 	if err != nil {
 		return snapshot{}, fmt.Errorf("selector of deployment %s/%s: %w", d.Namespace, d.Name, err)
 	}
-	var candidates []*appsv1.ReplicaSet
-	for o := range view.ByIndex(l.sets, api.IndexOwner, string(d.UID)) {
-		candidates = append(candidates, o.(*appsv1.ReplicaSet))
-	}
-	for o := range view.ByIndex(l.sets, api.IndexOrphan, d.Namespace) {
-		candidates = append(candidates, o.(*appsv1.ReplicaSet))
-	}
+	candidates := controller.Candidates[*appsv1.ReplicaSet](view, l.sets, d)
 	owner := controller.Owner{Resource: l.deployments, Kind: kind, Object: d}
 	sets, err := controller.Settle(ctx, l.client, owner, l.sets, controller.Claim(d, selector, candidates))
 	if err != nil {

@@ -91,28 +91,18 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 // claim adopts and releases as the job's selector says, and answers with the
 // job's pods.
 func (l *Loop) claim(ctx context.Context, j *batchv1.Job) ([]*corev1.Pod, error) {
-	view := l.client.View()
 	selector, err := metav1.LabelSelectorAsSelector(j.Spec.Selector)
 	if err != nil {
 		return nil, fmt.Errorf("selector of job %s/%s: %w", j.Namespace, j.Name, err)
 	}
-	candidates := l.owned(j)
-	for o := range view.ByIndex(l.pods, api.IndexOrphan, j.Namespace) {
-		candidates = append(candidates, o.(*corev1.Pod))
-	}
+	candidates := controller.Candidates[*corev1.Pod](l.client.View(), l.pods, j)
 	owner := controller.Owner{Resource: l.jobs, Kind: kind, Object: j, Finalizer: batchv1.JobTrackingFinalizer}
 	return controller.Settle(ctx, l.client, owner, l.pods, controller.Claim(j, selector, candidates))
 }
 
 // owned are the pods that the job controls.
 func (l *Loop) owned(j *batchv1.Job) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for o := range l.client.View().ByIndex(l.pods, api.IndexOwner, string(j.UID)) {
-		if controller.ControlledBy(o, j) {
-			pods = append(pods, o.(*corev1.Pod))
-		}
-	}
-	return pods
+	return controller.Owned[*corev1.Pod](l.client.View(), l.pods, j)
 }
 
 func (l *Loop) say(j *batchv1.Job, kindOf, reason, message string) {

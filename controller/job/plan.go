@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -79,7 +80,7 @@ func plan(j *batchv1.Job, pods []*corev1.Pod, now time.Time) decision {
 	case j.DeletionTimestamp == nil:
 		d.create, d.remove, d.after = s.pursue()
 		s.mark(&d.status)
-		d.after = sooner(d.after, s.deadline())
+		d.after = controller.Sooner(d.after, s.deadline())
 	}
 	return d
 }
@@ -287,14 +288,6 @@ func (s *snapshot) deadline() time.Duration {
 		return left
 	}
 	return 0
-}
-
-// sooner is the earlier of two times to look again; zero stands for never.
-func sooner(a, b time.Duration) time.Duration {
-	if a == 0 || b != 0 && b < a {
-		return b
-	}
-	return a
 }
 
 func condition(list []batchv1.JobCondition, kind batchv1.JobConditionType) *batchv1.JobCondition {

@@ -8,6 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+
+	"hansa.dev/hansa/controller"
 )
 
 // A pod is counted exactly once, whatever happens between any two writes, since
@@ -231,7 +233,7 @@ func (s *snapshot) pending(n int) (create []creation, after time.Duration) {
 		c := creation{index: i}
 		if p := s.delayed[i]; p != nil {
 			if left := wait(total(p)+1, finishedAt(p), s.now); left > 0 {
-				after = sooner(after, left)
+				after = controller.Sooner(after, left)
 				continue
 			}
 			c.counted, c.ignored = failures(p)

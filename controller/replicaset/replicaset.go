@@ -79,13 +79,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if err != nil {
 		return 0, nil // not possible in a set that was validated
 	}
-	var candidates []*corev1.Pod
-	for o := range view.ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
-		candidates = append(candidates, o.(*corev1.Pod))
-	}
-	for o := range view.ByIndex(l.pods, api.IndexOrphan, key.Namespace) {
-		candidates = append(candidates, o.(*corev1.Pod))
-	}
+	candidates := controller.Candidates[*corev1.Pod](view, l.pods, rs)
 	// A pod that has ended is of no use to anybody, and stays where it is.
 	candidates = slices.DeleteFunc(candidates, func(p *corev1.Pod) bool { return !podstate.Active(p) })
 	owner := controller.Owner{Resource: l.sets, Kind: l.kind, Object: rs}
@@ -111,13 +105,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 
 // podsOf are the pods that a set controls.
 func (l *Loop) podsOf(rs *appsv1.ReplicaSet) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for o := range l.client.View().ByIndex(l.pods, api.IndexOwner, string(rs.UID)) {
-		if controller.ControlledBy(o, rs) {
-			pods = append(pods, o.(*corev1.Pod))
-		}
-	}
-	return pods
+	return controller.Owned[*corev1.Pod](l.client.View(), l.pods, rs)
 }
 
 // crowd counts, by node, the active pods of a set and of its siblings.

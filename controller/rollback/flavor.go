@@ -1,6 +1,7 @@
 package rollback
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -119,12 +120,7 @@ func (l *Loop) lookAtDeployment(w api.Object, s *snapshot) (map[*revision]api.Ob
 		}
 	}
 	carriers := map[*revision]api.Object{}
-	var sets []*appsv1.ReplicaSet
-	for o := range view.ByIndex(l.carriers, api.IndexOwner, string(d.UID)) {
-		if controller.ControlledBy(o, d) && o.GetDeletionTimestamp() == nil {
-			sets = append(sets, o.(*appsv1.ReplicaSet))
-		}
-	}
+	sets := slices.DeleteFunc(controller.Owned[*appsv1.ReplicaSet](view, l.carriers, d), func(rs *appsv1.ReplicaSet) bool { return rs.DeletionTimestamp != nil })
 	asked := controller.SetWithTemplate(sets, &d.Spec.Template)
 	good, _ := onfailure.LastGood(sets, numberOfSet)
 	for _, rs := range sets {

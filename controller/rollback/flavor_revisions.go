@@ -40,24 +40,13 @@ func NewStatefulSets(c client.Interface, recorder events.Recorder) *Loop {
 		o := revisions.Owner{Object: set, Kind: l.kind, Template: &set.Spec.Template, HashLabel: revisions.HashLabel, Default: pod.DefaultTemplate}
 		return l.revisions(o, s, replicas, func(r *appsv1.ControllerRevision) string { return r.Name })
 	}
-	l.undo = func(w, carrier api.Object) error {
-		t, err := revisions.Template(carrier.(*appsv1.ControllerRevision))
-		if err == nil {
-			w.(*appsv1.StatefulSet).Spec.Template = *t
-		}
-		return err
-	}
-	l.suspend = func(w api.Object) {
-		s := &w.(*appsv1.StatefulSet).Spec.UpdateStrategy
-		noteStrategy(w, s)
-		*s = appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
-	}
-	l.resume = func(w api.Object) {
-		s := &w.(*appsv1.StatefulSet).Spec.UpdateStrategy
-		if s.Type == appsv1.OnDeleteStatefulSetStrategyType {
-			notedStrategy(w, s)
-		}
-	}
+	l.undo = undoRevision(func(w api.Object) *corev1.PodTemplateSpec { return &w.(*appsv1.StatefulSet).Spec.Template })
+	onDelete := appsv1.StatefulSetUpdateStrategy{Type: appsv1.OnDeleteStatefulSetStrategyType}
+	l.suspend, l.resume = pause(onDelete,
+		func(w api.Object) *appsv1.StatefulSetUpdateStrategy {
+			return &w.(*appsv1.StatefulSet).Spec.UpdateStrategy
+		},
+		func(s *appsv1.StatefulSetUpdateStrategy) bool { return s.Type == onDelete.Type })
 	l.conditionOf = func(w api.Object) *condition {
 		for _, c := range w.(*appsv1.StatefulSet).Status.Conditions {
 			if c.Type == onfailure.ConditionType {
@@ -92,24 +81,11 @@ func NewDaemonSets(c client.Interface, recorder events.Recorder) *Loop {
 			return cmp.Or(r.Labels[revisions.PodHashLabel], r.Name)
 		})
 	}
-	l.undo = func(w, carrier api.Object) error {
-		t, err := revisions.Template(carrier.(*appsv1.ControllerRevision))
-		if err == nil {
-			w.(*appsv1.DaemonSet).Spec.Template = *t
-		}
-		return err
-	}
-	l.suspend = func(w api.Object) {
-		s := &w.(*appsv1.DaemonSet).Spec.UpdateStrategy
-		noteStrategy(w, s)
-		*s = appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}
-	}
-	l.resume = func(w api.Object) {
-		s := &w.(*appsv1.DaemonSet).Spec.UpdateStrategy
-		if s.Type == appsv1.OnDeleteDaemonSetStrategyType {
-			notedStrategy(w, s)
-		}
-	}
+	l.undo = undoRevision(func(w api.Object) *corev1.PodTemplateSpec { return &w.(*appsv1.DaemonSet).Spec.Template })
+	onDelete := appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}
+	l.suspend, l.resume = pause(onDelete,
+		func(w api.Object) *appsv1.DaemonSetUpdateStrategy { return &w.(*appsv1.DaemonSet).Spec.UpdateStrategy },
+		func(s *appsv1.DaemonSetUpdateStrategy) bool { return s.Type == onDelete.Type })
 	l.conditionOf = func(w api.Object) *condition {
 		for _, c := range w.(*appsv1.DaemonSet).Status.Conditions {
 			if c.Type == onfailure.ConditionType {
@@ -182,6 +158,33 @@ func (l *Loop) revisions(o revisions.Owner, s *snapshot, all int32, labelOf func
 	}
 	s.whole = s.desired == all
 	return carriers, nil
+}
+
+// undoRevision puts the template of a ControllerRevision back to where a workload
+// has its own.
+func undoRevision(template func(w api.Object) *corev1.PodTemplateSpec) func(w, carrier api.Object) error {
+	return func(w, carrier api.Object) error {
+		t, err := revisions.Template(carrier.(*appsv1.ControllerRevision))
+		if err == nil {
+			*template(w) = *t
+		}
+		return err
+	}
+}
+
+// pause replaces a workload's strategy by that which replaces no pods, and takes
+// that back.
+func pause[T any](onDelete T, strategy func(w api.Object) *T, paused func(*T) bool) (suspend, resume func(w api.Object)) {
+	suspend = func(w api.Object) {
+		noteStrategy(w, strategy(w))
+		*strategy(w) = onDelete
+	}
+	resume = func(w api.Object) {
+		if paused(strategy(w)) {
+			notedStrategy(w, strategy(w))
+		}
+	}
+	return suspend, resume
 }
 
 // noteStrategy keeps what a pause takes away.

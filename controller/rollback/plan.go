@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/onfailure"
 	"hansa.dev/hansa/internal/podstate"
 )
@@ -244,17 +245,9 @@ func steadyPods(pods []*corev1.Pod, d time.Duration, now time.Time) (n int, afte
 		if ok {
 			n++
 		}
-		after = sooner(after, wait)
+		after = controller.Sooner(after, wait)
 	}
 	return n, after
-}
-
-// sooner is the shorter of two times to wait, of which 0 is never.
-func sooner(a, b time.Duration) time.Duration {
-	if a <= 0 || b <= 0 {
-		return max(a, b)
-	}
-	return min(a, b)
 }
 
 // judge says whether a revision failed or is good, or when to look again if
@@ -285,13 +278,13 @@ func judge(s snapshot, since, now time.Time) (failed *onfailure.Failure, good bo
 		if expired {
 			return &onfailure.Failure{Revision: r.number, Reason: reasonDeadline, Message: fmt.Sprintf("only %d of %d pods became ready in time%s", s.desired-unready, s.desired, explain(why, live))}, false, 0
 		}
-		return nil, false, sooner(after, wait)
+		return nil, false, controller.Sooner(after, wait)
 	}
 	if !s.whole || int32(len(live)) != s.desired || s.oldLeft() {
 		return nil, false, after
 	}
 	steady, wait := steadyPods(live, s.steady(), now)
-	return nil, float64(int(s.desired)-steady) <= most, sooner(after, wait)
+	return nil, float64(int(s.desired)-steady) <= most, controller.Sooner(after, wait)
 }
 
 func (s snapshot) oldLeft() bool {

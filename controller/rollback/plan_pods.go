@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -30,7 +31,7 @@ var (
 func failures(s snapshot, since, now time.Time) (n int32, why string, after time.Duration) {
 	for _, p := range s.asked.pods {
 		problem, wait := failing(p, since, now)
-		after = sooner(after, wait)
+		after = controller.Sooner(after, wait)
 		if problem == "" {
 			continue
 		}
@@ -43,7 +44,7 @@ func failures(s snapshot, since, now time.Time) (n int32, why string, after time
 		return n, why, after
 	}
 	if wait := latest(refused.since, since).Add(patience).Sub(now); wait > 0 {
-		return n, why, sooner(after, wait)
+		return n, why, controller.Sooner(after, wait)
 	}
 	if why == "" {
 		why = refused.message
@@ -81,7 +82,7 @@ func failing(p *corev1.Pod, since, now time.Time) (problem string, after time.Du
 				begun = latest(begun, p.Status.StartTime.Time)
 			}
 			if wait := begun.Add(patience).Sub(now); wait > 0 {
-				after = sooner(after, wait)
+				after = controller.Sooner(after, wait)
 				continue
 			}
 			return text, 0

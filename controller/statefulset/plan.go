@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -252,7 +253,7 @@ func (s *snapshot) shrink() decision {
 			continue
 		}
 		if why, wait := s.brokenFor(m); why == "" {
-			return decision{after: soonest(after, wait)}
+			return decision{after: controller.Sooner(after, wait)}
 		}
 	}
 	return decision{remove: []removal{{pod: last.pod}}}
@@ -281,7 +282,7 @@ func (s *snapshot) together() decision {
 		have[m.ordinal] = true
 		if podstate.Finished(m.pod) {
 			r := s.replace(m.pod)
-			d.remove, d.after = append(d.remove, r.remove...), soonest(d.after, r.after)
+			d.remove, d.after = append(d.remove, r.remove...), controller.Sooner(d.after, r.after)
 		}
 	}
 	for n := s.first(); n < s.end() && len(d.create) < burst; n++ {
@@ -319,7 +320,7 @@ func (s *snapshot) exchange(d *decision) {
 			if why != "" {
 				d.remove = append(d.remove, removal{m.pod, why})
 			}
-			d.after = soonest(d.after, wait)
+			d.after = controller.Sooner(d.after, wait)
 		}
 	}
 	for _, m := range slices.Backward(s.inside) {
@@ -331,14 +332,6 @@ func (s *snapshot) exchange(d *decision) {
 			room--
 		}
 	}
-}
-
-// soonest is the shorter one of two waits, of which 0 is none.
-func soonest(a, b time.Duration) time.Duration {
-	if a == 0 || b > 0 && b < a {
-		return b
-	}
-	return a
 }
 
 // message says in an event why a pod makes way.

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -40,7 +41,7 @@ func (s *snapshot) heal(held member) decision {
 		if why != "" {
 			return decision{remove: []removal{{m.pod, why}}}
 		}
-		after = soonest(after, wait)
+		after = controller.Sooner(after, wait)
 	}
 	return decision{after: after}
 }

@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -26,7 +27,7 @@ func status(s *snapshot) (st appsv1.StatefulSetStatus, after time.Duration) {
 			if ok, wait := podstate.Available(p, s.minReady(), s.now); ok {
 				st.AvailableReplicas++
 			} else {
-				after = soonest(after, wait)
+				after = controller.Sooner(after, wait)
 			}
 		}
 		if going(p) {

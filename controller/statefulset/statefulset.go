@@ -156,7 +156,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if set.DeletionTimestamp == nil {
 		err = l.prune(ctx, s, st, history, failed)
 	}
-	return soonest(d.after, after), err
+	return controller.Sooner(d.after, after), err
 }
 
 // history is the set's history, up to its present template.
@@ -219,13 +219,7 @@ func (l *Loop) claimPods(ctx context.Context, owner controller.Owner, selector l
 
 // podsOf are the pods that a set controls.
 func (l *Loop) podsOf(set *appsv1.StatefulSet) []*corev1.Pod {
-	var pods []*corev1.Pod
-	for o := range l.client.View().ByIndex(l.pods, api.IndexOwner, string(set.UID)) {
-		if controller.ControlledBy(o, set) {
-			pods = append(pods, o.(*corev1.Pod))
-		}
-	}
-	return pods
+	return controller.Owned[*corev1.Pod](l.client.View(), l.pods, set)
 }
 
 // report writes the status, if it changed.
