@@ -10,6 +10,8 @@ import (
 	"context"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"hansa.dev/hansa/api"
 )
 
@@ -58,4 +60,9 @@ func Sooner(a, b time.Duration) time.Duration {
 		return max(a, b)
 	}
 	return min(a, b)
+}
+
+// KeyOf is an object's key in loops that look at several kinds: RESOURCE/NAME.
+func KeyOf(r *api.Resource, obj metav1.Object) api.Key {
+	return api.Key{Namespace: obj.GetNamespace(), Name: r.GroupResource().String() + "/" + obj.GetName()}
 }

@@ -65,15 +65,13 @@ type Amount struct {
 	Part     float64 // of the capacity; counts if Absolute is 0
 }
 
+// of is the amount where there is so much in all.
 func (a Amount) of(capacity int64) int64 {
 	if a.Absolute != 0 {
 		return a.Absolute
 	}
 	return int64(a.Part * float64(capacity))
 }
-
-// Of is the amount where there is so much in all.
-func (a Amount) Of(capacity int64) int64 { return a.of(capacity) }
 
 // Threshold is where the node begins to take back what it is short of.
 type Threshold struct {

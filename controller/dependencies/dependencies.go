@@ -73,10 +73,6 @@ func (l *Loop) Sources() []controller.Source {
 	return sources
 }
 
-func keyOf(r *api.Resource, obj api.Object) api.Key {
-	return api.Key{Namespace: obj.GetNamespace(), Name: r.GroupResource().String() + "/" + obj.GetName()}
-}
-
 // find is what a key leads to; the object is nil if it is gone.
 func (l *Loop) find(key api.Key) (*api.Resource, api.Object) {
 	resource, name, _ := strings.Cut(key.Name, "/")
@@ -107,17 +103,17 @@ func (l *Loop) keys(r *api.Resource, kind string, old, new api.Object) (keys []a
 	if old != nil && dependency.Text(old) != "" || new != nil && dependency.Text(new) != "" {
 		before, after := l.note(r, obj, new != nil)
 		if old == nil || new == nil || spoken(old) != spoken(new) || begun(old, new) {
-			add(keyOf(r, obj), l.root(r, obj))
+			add(controller.KeyOf(r, obj), l.root(r, obj))
 			// Who stops after whom may have changed.
 			for _, d := range append(slices.Clone(before), after...) {
 				if row, o := d.Object(l.graph.Registry, l.graph.View); o != nil {
-					add(keyOf(row, o))
+					add(controller.KeyOf(row, o))
 				}
 			}
 		}
 	}
 	if isFinal(obj) && (old == nil || begun(old, new) || new != nil && !isFinal(old)) {
-		add(keyOf(r, obj))
+		add(controller.KeyOf(r, obj))
 	}
 	if r == l.pods && (gated(old) || gated(new)) {
 		add(l.root(r, obj))
@@ -137,7 +133,7 @@ func (l *Loop) keys(r *api.Resource, kind string, old, new api.Object) (keys []a
 			}
 		}
 		if len(users) > 0 && r != l.slices && (old == nil || begun(old, new)) {
-			add(keyOf(r, obj))
+			add(controller.KeyOf(r, obj))
 		}
 	}
 	return keys
@@ -156,7 +152,7 @@ func (l *Loop) note(r *api.Resource, obj api.Object, there bool) (before, after 
 		after, err = dependency.Parse(l.graph.Registry, obj.GetNamespace(), dependency.Text(obj))
 		vague = err != nil
 	}
-	return l.index.set(keyOf(r, obj), after, vague), after
+	return l.index.set(controller.KeyOf(r, obj), after, vague), after
 }
 
 // spoken is all that an object says about dependencies.
@@ -181,7 +177,7 @@ func gated(obj api.Object) bool {
 func (l *Loop) root(r *api.Resource, obj api.Object) api.Key {
 	chain := l.graph.Chain(r, obj)
 	top := chain[len(chain)-1]
-	return keyOf(top.Resource, top.Object)
+	return controller.KeyOf(top.Resource, top.Object)
 }
 
 // Waiting are the keys of those who name kinds that were not served: they are
@@ -223,10 +219,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 	if err != nil {
 		return 0, fmt.Errorf("dependencies of %s: %w", api.RefTo(r, obj), err)
 	}
-	if after == 0 || again > 0 && again < after {
-		after = again
-	}
-	return after, nil
+	return controller.Sooner(after, again), nil
 }
 
 func (l *Loop) remember(key api.Key, lost map[dependency.Dependency]time.Time) {
@@ -294,7 +287,7 @@ const deepest = 10
 
 // serve looks at the pods below a root.
 func (l *Loop) serve(ctx context.Context, root dependency.Link, now time.Time) (time.Duration, error) {
-	key := keyOf(root.Resource, root.Object)
+	key := controller.KeyOf(root.Resource, root.Object)
 	top := []dependency.Link{root}
 	done := l.graph.CompletedBy(top)
 	o := outlook{states: map[dependency.Dependency]dependency.State{}, lost: l.remembered(key)}

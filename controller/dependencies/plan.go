@@ -12,6 +12,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api/dependency"
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -142,9 +143,7 @@ func planRunning(s subject, o outlook, p *plan, now time.Time) (one podPlan) {
 		if is && why == "" {
 			why = fmt.Sprintf("%s %s", d, state.Why)
 		}
-		if left > 0 && (p.after == 0 || left < p.after) {
-			p.after = left
-		}
+		p.after = controller.Sooner(p.after, left)
 	}
 	marked := podstate.Condition(s.pod, dependency.Failed)
 	isMarked := marked != nil && marked.Status == corev1.ConditionTrue

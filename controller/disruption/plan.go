@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -65,9 +66,7 @@ func plan(b *policyv1.PodDisruptionBudget, pods []*corev1.Pod, scale int32, now 
 				v.status.DisruptedPods = map[string]metav1.Time{}
 			}
 			v.status.DisruptedPods[p.Name] = since
-			if v.after == 0 || wait < v.after {
-				v.after = wait
-			}
+			v.after = controller.Sooner(v.after, wait)
 			continue
 		case let:
 			v.late = append(v.late, p)

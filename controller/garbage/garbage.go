@@ -71,10 +71,6 @@ func (l *Loop) Sources() []controller.Source {
 	return sources
 }
 
-func keyOf(r *api.Resource, obj metav1.Object) api.Key {
-	return api.Key{Namespace: obj.GetNamespace(), Name: r.GroupResource().String() + "/" + obj.GetName()}
-}
-
 func (l *Loop) keys(r *api.Resource, old, new api.Object) []api.Key {
 	switch {
 	case new == nil:
@@ -82,14 +78,14 @@ func (l *Loop) keys(r *api.Resource, old, new api.Object) []api.Key {
 		// have waited for it.
 		return append(l.waitingOwners(old), l.keysOfDependents(old)...)
 	case old != nil && !sameOwners(old, new):
-		return append(l.waitingOwners(old), keyOf(r, new))
+		return append(l.waitingOwners(old), controller.KeyOf(r, new))
 	case new.GetDeletionTimestamp() != nil && has(new, metav1.FinalizerDeleteDependents):
 		// It waits for its dependents; each of them decides for itself.
-		return append(l.keysOfDependents(new), keyOf(r, new))
+		return append(l.keysOfDependents(new), controller.KeyOf(r, new))
 	case new.GetDeletionTimestamp() != nil && has(new, metav1.FinalizerOrphanDependents):
-		return []api.Key{keyOf(r, new)}
+		return []api.Key{controller.KeyOf(r, new)}
 	case old == nil && len(new.GetOwnerReferences()) > 0:
-		return []api.Key{keyOf(r, new)}
+		return []api.Key{controller.KeyOf(r, new)}
 	}
 	return nil
 }
@@ -97,7 +93,7 @@ func (l *Loop) keys(r *api.Resource, old, new api.Object) []api.Key {
 func (l *Loop) keysOfDependents(obj api.Object) []api.Key {
 	var keys []api.Key
 	for _, d := range l.dependents(obj.GetUID()) {
-		keys = append(keys, keyOf(d.resource, d.obj))
+		keys = append(keys, controller.KeyOf(d.resource, d.obj))
 	}
 	return keys
 }
@@ -108,7 +104,7 @@ func (l *Loop) waitingOwners(obj api.Object) []api.Key {
 	for _, ref := range obj.GetOwnerReferences() {
 		if r, key, ok := l.find(obj, ref); ok {
 			if o := l.client.View().Get(r, key); o != nil && o.GetDeletionTimestamp() != nil {
-				keys = append(keys, keyOf(r, o))
+				keys = append(keys, controller.KeyOf(r, o))
 			}
 		}
 	}

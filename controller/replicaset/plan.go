@@ -131,8 +131,8 @@ func status(rs *appsv1.ReplicaSet, owned []*corev1.Pod, reason string, failure e
 		available, wait := podstate.Available(p, minReady, now)
 		if available {
 			s.AvailableReplicas++
-		} else if after == 0 || wait < after {
-			after = wait
+		} else {
+			after = controller.Sooner(after, wait)
 		}
 	}
 	s.TerminatingReplicas = &terminating

@@ -91,9 +91,7 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		}
 		if left > 0 {
 			is[p.UID] = true
-			if after == 0 || left < after {
-				after = left
-			}
+			after = controller.Sooner(after, left)
 			continue
 		}
 		if err := l.evict(ctx, p, now); err != nil {
