@@ -110,7 +110,7 @@ func plan(s snapshot, now time.Time) decision {
 	}
 	dec := decision{condition: s.condition}
 	if s.asked == nil || s.asked.failed == nil {
-		dec.good = provenOld(s, now)
+		dec.good, dec.after = provenOld(s, now)
 	}
 	if s.paused != "" && (s.asked == nil || s.paused != s.asked.name && s.paused != s.asked.name+resumedSuffix) {
 		// The pause was for another template.
@@ -146,7 +146,7 @@ func plan(s snapshot, now time.Time) decision {
 // proves lets a revision that is not on trial any more become good all the same.
 func (s snapshot) proves(dec *decision, now time.Time) {
 	_, good, after := judge(s, now, now)
-	if dec.after = after; good {
+	if dec.after = controller.Sooner(dec.after, after); good {
 		dec.good = append(dec.good, s.asked)
 	}
 }
@@ -211,7 +211,7 @@ func (s snapshot) try(dec *decision, now time.Time) {
 		return
 	}
 	failed, good, after := judge(s, since, now)
-	dec.failed, dec.after = failed, after
+	dec.failed, dec.after = failed, controller.Sooner(dec.after, after)
 	if good {
 		dec.good = append(dec.good, r)
 	}
@@ -221,20 +221,22 @@ func (s snapshot) try(dec *decision, now time.Time) {
 func (s snapshot) steady() time.Duration { return max(s.policy.Monitor, s.minReady) }
 
 // provenOld are earlier revisions whose pods have all stayed ready: where a
-// policy is new, they are what there is to go back to.
-func provenOld(s snapshot, now time.Time) []*revision {
-	var out []*revision
+// policy is new, they are what there is to go back to. after is when the next one
+// may be.
+func provenOld(s snapshot, now time.Time) (out []*revision, after time.Duration) {
 	for _, r := range s.old {
 		if r.everGood || r.failed != nil {
 			continue
 		}
 		if n := len(r.pods); n > 0 {
-			if steady, _ := steadyPods(r.pods, s.steady(), now); steady == n {
+			steady, wait := steadyPods(r.pods, s.steady(), now)
+			if steady == n {
 				out = append(out, r)
 			}
+			after = controller.Sooner(after, wait)
 		}
 	}
-	return out
+	return out, after
 }
 
 // steadyPods counts the pods that have been ready for d, and says when the next

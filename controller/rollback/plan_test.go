@@ -215,6 +215,9 @@ func TestPlan(t *testing.T) {
 		{"what was before a policy is proof", with(func(s *snapshot) {
 			s.old, s.lastGood = []*revision{rev("a", 1, two(ready(0))...)}, nil
 		}), "good=a"},
+		{"or will be, when its pods have stayed ready", with(func(s *snapshot) {
+			s.old, s.lastGood = []*revision{rev("a", 1, two(ready(50*time.Second))...)}, nil
+		}), "after=20s"},
 		{"unless it does not stay ready", with(func(s *snapshot) {
 			s.old, s.lastGood = []*revision{rev("a", 1, aPod("p", ready(0)), aPod("q"))}, nil
 		}), ""},
