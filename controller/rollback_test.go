@@ -9,9 +9,11 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -36,7 +38,7 @@ func (w *world) fate(p *corev1.Pod) (begins bool) {
 		})
 	}
 	switch {
-	case len(p.Status.ContainerStatuses) > 0:
+	case len(p.Status.ContainerStatuses) > 0 || len(p.Spec.SchedulingGates) > 0:
 		return false
 	case strings.HasPrefix(image, "missing"):
 		waits("ImagePullBackOff", `Back-off pulling image "`+image+`"`)
@@ -198,6 +200,30 @@ func TestRollbackOfReadinessThatNeverComes(t *testing.T) {
 	w := monitored(t, nil)
 	w.setImage("web", "unready:2")
 	w.fates()
+	w.passFates(100 * time.Second)
+	w.tells("False Monitoring Revision 2")
+	w.passFates(40 * time.Second)
+	w.undone("one")
+	w.tells("True ProgressDeadlineExceeded Revision 2")
+	w.rests()
+}
+
+// What waits behind a dependency for longer than its deadline has not failed for
+// that; what then does not become ready in time has (design/dependencies.md).
+func TestWaitingForDependenciesIsNoFailure(t *testing.T) {
+	w := monitored(t, nil)
+	w.run(dependants)
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) {
+		d.Spec.Template.Annotations = map[string]string{dependency.DependsOn: "configmap/settings"}
+		d.Spec.Template.Spec.Containers[0].Image = "unready:2"
+	})
+	w.passFates(10 * time.Minute)
+	w.tells("False WaitingForDependencies Revision 2 (web-")
+	if c := w.progressing("web"); c.Reason != "ProgressDeadlineExceeded" {
+		t.Errorf("Progressing %+v", c)
+	}
+	w.rests()
+	create(w, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings"}})
 	w.passFates(100 * time.Second)
 	w.tells("False Monitoring Revision 2")
 	w.passFates(40 * time.Second)

@@ -9,10 +9,12 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -162,6 +164,25 @@ func TestRollbackOfRevisions(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestRevisionsThatWaitForDependencies(t *testing.T) {
+	byKind(t, "rollback", func(t *testing.T, k *workload) {
+		k.run(dependants)
+		update(k.world, k.current(), "", func(o api.Object) {
+			k.template(o).Annotations = map[string]string{dependency.DependsOn: "configmap/settings"}
+			k.template(o).Spec.Containers[0].Image = "unready:2"
+		})
+		k.passFates(10 * time.Minute)
+		k.says("False WaitingForDependencies Revision 2 (web-")
+		k.rests()
+		create(k.world, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings"}})
+		k.passFates(100 * time.Second)
+		k.says("False Monitoring Revision 2")
+		k.passFates(time.Minute)
+		k.isBack("one")
+		k.says("True ProgressDeadlineExceeded Revision 2")
+	})
 }
 
 func TestRollbackOfRevisionsThatDoNotStayReady(t *testing.T) {

@@ -114,6 +114,7 @@ func (l *Loop) lookAtDeployment(w api.Object, s *snapshot) (map[*revision]api.Ob
 	s.desired, s.whole = ptr.Deref(d.Spec.Replicas, 1), true
 	s.minReady = time.Duration(d.Spec.MinReadySeconds) * time.Second
 	s.hasDeadline = true
+	s.policy.Deadline = time.Duration(ptr.Deref(d.Spec.ProgressDeadlineSeconds, 0)) * time.Second
 	for _, c := range d.Status.Conditions {
 		if c.Type == appsv1.DeploymentProgressing && c.Reason == reasonDeadline && !strings.HasPrefix(c.Message, oursBegin) {
 			s.expired = c.LastUpdateTime.Time

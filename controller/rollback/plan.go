@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/onfailure"
 	"hansa.dev/hansa/internal/podstate"
@@ -21,6 +22,7 @@ const (
 	reasonPaused     = "Paused"
 	reasonNoGood     = "NoGoodRevision"
 	reasonMonitoring = "Monitoring"
+	reasonWaiting    = "WaitingForDependencies"
 	reasonGood       = "Good"
 	reasonResumed    = "Resumed"
 )
@@ -46,7 +48,8 @@ type snapshot struct {
 	asked    *revision // that spec asks for; nil: not made yet
 	old      []*revision
 	lastGood *revision // to go back to, never the one that is asked for
-	// expired is when the kind's own deadline passed, if it has one.
+	// expired is when the kind's own deadline passed, if it has one; its length is
+	// that of the policy then.
 	hasDeadline bool
 	expired     time.Time
 	// Marks of the workload, and its condition.
@@ -200,10 +203,14 @@ func (s snapshot) rolledBack() *condition {
 	return s.says(corev1.ConditionTrue, reasonRolledBack, "%s was rolled back to %s", s.undoneFrom, s.undoneTo)
 }
 
-// try judges a revision that is on trial. The condition keeps since when it is.
+// try judges a revision that is on trial. The condition keeps since when it is;
+// what waits for dependencies is on trial anew once it does not.
 func (s snapshot) try(dec *decision, now time.Time) {
 	r, since := s.asked, now
 	dec.condition = s.says(corev1.ConditionFalse, reasonMonitoring, "Revision %d (%s) is monitored until its pods have stayed ready for %s", r.number, r.name, s.steady())
+	if s.waits() {
+		dec.condition = s.says(corev1.ConditionFalse, reasonWaiting, "Revision %d (%s) has pods that wait for what they depend on, and no deadline meanwhile", r.number, r.name)
+	}
 	if dec.condition.same(s.condition) {
 		since = s.condition.since
 	}
@@ -219,6 +226,26 @@ func (s snapshot) try(dec *decision, now time.Time) {
 
 // steady is for how long pods must stay ready.
 func (s snapshot) steady() time.Duration { return max(s.policy.Monitor, s.minReady) }
+
+// tolerated is how many pods may fail, with room for the rounding of a ratio.
+func (s snapshot) tolerated() float64 { return s.policy.Ratio*float64(s.desired) + 1e-9 }
+
+// waits says whether what keeps a revision from being ready is that pods of it
+// wait for what they depend on, which is no failure of its own. Pods that are not
+// made yet wait for those before them.
+func (s snapshot) waits() bool {
+	gated, others := 0, 0
+	for _, p := range s.asked.pods {
+		switch {
+		case !podstate.Active(p) || podstate.Ready(p):
+		case len(dependency.Gates(p)) > 0:
+			gated++
+		default:
+			others++
+		}
+	}
+	return gated > 0 && float64(others) <= s.tolerated()
+}
 
 // provenOld are earlier revisions whose pods have all stayed ready: where a
 // policy is new, they are what there is to go back to. after is when the next one
@@ -259,7 +286,7 @@ func judge(s snapshot, since, now time.Time) (failed *onfailure.Failure, good bo
 	if s.desired <= 0 {
 		return nil, false, 0 // no pod, no proof
 	}
-	most := s.policy.Ratio*float64(s.desired) + 1e-9
+	most := s.tolerated()
 	bad, why, after := failures(s, since, now)
 	if float64(bad) > most {
 		return &onfailure.Failure{Revision: r.number, Reason: reasonPods, Message: fmt.Sprintf("%d of %d pods failed: %s", bad, s.desired, why)}, false, 0
@@ -276,6 +303,9 @@ func judge(s snapshot, since, now time.Time) (failed *onfailure.Failure, good bo
 		}
 	}
 	if float64(unready) > most {
+		if s.waits() {
+			return nil, false, after
+		}
 		expired, wait := s.deadline(live, since, now)
 		if expired {
 			return &onfailure.Failure{Revision: r.number, Reason: reasonDeadline, Message: fmt.Sprintf("only %d of %d pods became ready in time%s", s.desired-unready, s.desired, explain(why, live))}, false, 0
@@ -316,13 +346,19 @@ func explain(why string, pods []*corev1.Pod) string {
 }
 
 // deadline says whether nothing got on for too long. The loop of Deployments
-// keeps theirs; for other kinds it runs from the last time a pod was made,
-// became ready, or had to be gone.
+// keeps theirs, and does not tell again if it passed while pods waited: then it
+// runs from the beginning of the trial. For other kinds it runs from the last time
+// a pod was made, became ready, or had to be gone.
 func (s snapshot) deadline(live []*corev1.Pod, since, now time.Time) (expired bool, after time.Duration) {
-	if s.hasDeadline {
-		return s.expired.After(since), 0
-	}
 	last := since
+	switch {
+	case s.hasDeadline && s.expired.IsZero():
+		return false, 0
+	case s.hasDeadline && s.expired.After(since):
+		return true, 0
+	case s.hasDeadline:
+		return s.passed(since, now)
+	}
 	for _, p := range live {
 		last = latest(last, p.CreationTimestamp.Time)
 		if podstate.Ready(p) {
@@ -336,7 +372,13 @@ func (s snapshot) deadline(live []*corev1.Pod, since, now time.Time) (expired bo
 			}
 		}
 	}
-	left := last.Add(s.policy.Deadline).Sub(now)
+	return s.passed(last, now)
+}
+
+// passed says whether the deadline has passed that runs since then, or when it will
+// have.
+func (s snapshot) passed(since, now time.Time) (bool, time.Duration) {
+	left := since.Add(s.policy.Deadline).Sub(now)
 	return left <= 0, max(left, 0)
 }
 

@@ -51,6 +51,12 @@ func lost(when time.Duration) func(*corev1.Pod) {
 	}
 }
 
+// gated is a pod that waits for a dependency, and nowhere yet.
+func gated(p *corev1.Pod) {
+	p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "depends-on.hansa.dev/deployment.db"}}
+	p.Status = corev1.PodStatus{Phase: corev1.PodPending}
+}
+
 func waits(reason string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Status.ContainerStatuses[0].State = corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: reason, Message: "because"}}
@@ -194,7 +200,7 @@ func TestPlan(t *testing.T) {
 		}), "failed=ProgressDeadlineExceeded False/Monitoring"},
 		{"a deadline of before", with(func(s *snapshot) {
 			s.asked, s.hasDeadline, s.expired = rev("b", 2, two()...), true, epoch
-		}), "False/Monitoring"},
+		}), "False/Monitoring after=2m0s"},
 		{"failed: undo", with(func(s *snapshot) { s.asked = bad() }), "True/PodsFailed undo→a"},
 		{"undone, and written again", with(func(s *snapshot) { s.asked, s.undoneFrom, s.undoneTo = bad(), "b", "a" }), "True/PodsFailed"},
 		{"there by a rollback", with(func(s *snapshot) {
@@ -221,6 +227,35 @@ func TestPlan(t *testing.T) {
 		{"unless it does not stay ready", with(func(s *snapshot) {
 			s.old, s.lastGood = []*revision{rev("a", 1, aPod("p", ready(0)), aPod("q"))}, nil
 		}), ""},
+	} {
+		if got := plan(c.s, now).text(); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+// While pods wait for what they depend on, no deadline runs; one that passed
+// meanwhile passes in the trial again (design/dependencies.md).
+func TestPlanWhilePodsWait(t *testing.T) {
+	now := epoch.Add(time.Minute)
+	trial := func(expired time.Time, pods ...*corev1.Pod) snapshot {
+		policy := onfailure.Policy{Action: onfailure.Rollback, Monitor: 30 * time.Second, Deadline: 2 * time.Minute}
+		return snapshot{policy: policy, on: true, observed: true, desired: 2, whole: true, hasDeadline: true, expired: expired, asked: &revision{name: "b", number: 2, pods: pods}}
+	}
+	late := trial(epoch.Add(-5*time.Minute), aPod("p"), aPod("q"))
+	late.condition = late.says(corev1.ConditionFalse, reasonMonitoring, "Revision 2 (b) is monitored until its pods have stayed ready for 30s")
+	late.condition.since = epoch.Add(-2 * time.Minute)
+	for _, c := range []struct {
+		name string
+		s    snapshot
+		want string
+	}{
+		{"all wait", trial(now.Add(time.Second), aPod("p", gated), aPod("q", gated)), "False/WaitingForDependencies"},
+		{"one waits, the others are not made yet", trial(now.Add(time.Second), aPod("p", gated)), "False/WaitingForDependencies"},
+		{"one waits, another does not get ready", trial(now.Add(time.Second), aPod("p", gated), aPod("q")), "failed=ProgressDeadlineExceeded False/Monitoring"},
+		{"one waits, another fails", trial(time.Time{}, aPod("p", gated), aPod("q", waits("CrashLoopBackOff"))), "failed=PodsFailed False/Monitoring"},
+		{"the deadline passed while they waited", trial(epoch, aPod("p"), aPod("q")), "False/Monitoring after=2m0s"},
+		{"and passes again", late, "failed=ProgressDeadlineExceeded False/Monitoring"},
 	} {
 		if got := plan(c.s, now).text(); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
