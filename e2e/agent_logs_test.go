@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -198,15 +199,18 @@ containers:
 			last = n + 100
 		}
 	}
-	n := -1
-	for line := range strings.Lines(s.logs("p", "main")) {
-		var got int
-		if _, err := fmt.Sscanf(line, "line %d\n", &got); err != nil || n >= 0 && got != n+1 || n < 0 && got == 0 {
-			s.t.Fatalf("read: %q after line %d, %v", line, n, err)
+	await(s.t, "the newest file, which may have begun just now", func() error {
+		n := -1
+		for line := range strings.Lines(s.logs("p", "main")) {
+			var got int
+			if _, err := fmt.Sscanf(line, "line %d\n", &got); err != nil || n >= 0 && got != n+1 || n < 0 && got == 0 {
+				s.t.Fatalf("read: %q after line %d, %v", line, n, err)
+			}
+			n = got
 		}
-		n = got
-	}
-	if n < 0 {
-		s.t.Error("nothing is read")
-	}
+		if n < 0 {
+			return errors.New("nothing is read")
+		}
+		return nil
+	})
 }

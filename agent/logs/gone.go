@@ -2,7 +2,6 @@ package logs
 
 import (
 	"bufio"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -199,20 +198,15 @@ func (k *Keeper) Files(g Gone, container string, previous bool) ([]string, error
 	if err != nil {
 		return nil, err
 	}
-	byAttempt := map[int][]string{}
 	var attempts []int
 	for _, e := range entries {
 		number, _, _ := strings.Cut(e.Name(), ".log")
-		n, err := strconv.Atoi(number)
-		if err != nil || strings.HasSuffix(e.Name(), tmp) {
-			continue
-		}
-		if byAttempt[n] == nil {
+		if n, err := strconv.Atoi(number); err == nil {
 			attempts = append(attempts, n)
 		}
-		byAttempt[n] = append(byAttempt[n], filepath.Join(dir, e.Name()))
 	}
 	slices.Sort(attempts)
+	attempts = slices.Compact(attempts)
 	i := len(attempts) - 1
 	if previous {
 		i--
@@ -220,35 +214,23 @@ func (k *Keeper) Files(g Gone, container string, previous bool) ([]string, error
 	if i < 0 {
 		return nil, nil
 	}
-	files := byAttempt[attempts[i]]
-	// ReadDir sorts: N.log, the last, is the first.
-	if strings.HasSuffix(files[0], ".log") {
-		files = append(files[1:], files[0])
-	}
-	return files, nil
+	return filesOf(filepath.Join(dir, fmt.Sprint(attempts[i], ".log")))
 }
 
 // ReadFiles copies whole files, one after the other, to out. They are not
 // followed.
 func ReadFiles(ctx context.Context, files []string, o Options, out io.Writer) error {
-	drop := int64(0)
+	count, drop, n := lineCount{stream: o.Stream}, int64(0), int64(0)
 	if o.Tail >= 0 {
-		lines := int64(0)
-		count := func(line []byte) error {
-			if endsLine(line, o.Stream) {
-				lines++
-			}
-			return nil
-		}
-		if err := eachRecord(ctx, files, count); err != nil {
+		if err := eachRecord(ctx, files, func(line []byte) error { count.add(line); return nil }); err != nil {
 			return err
 		}
-		drop = lines - o.Tail
+		drop = count.all() - o.Tail
 	}
 	r := &reader{o: o, out: out}
 	err := eachRecord(ctx, files, func(line []byte) error {
 		if drop > 0 {
-			if endsLine(line, o.Stream) {
+			if n++; count.isEnd(n, line) {
 				drop--
 			}
 			return nil
@@ -277,11 +259,9 @@ func eachRecordOf(ctx context.Context, file string, f func([]byte) error) error 
 		return err
 	}
 	defer in.Close()
-	var from io.Reader = in
-	if strings.HasSuffix(file, gz) {
-		if from, err = gzip.NewReader(in); err != nil {
-			return fmt.Errorf("read %s: %w", file, err)
-		}
+	from, err := plain(in)
+	if err != nil {
+		return err
 	}
 	for buf := bufio.NewReader(from); ; {
 		line, err := buf.ReadBytes('\n')

@@ -3,14 +3,16 @@ package logs_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"k8s.io/utils/clock"
+	"pgregory.net/rapid"
 
 	"hansa.dev/hansa/agent/logs"
 )
@@ -65,7 +67,7 @@ func TestRead(t *testing.T) {
 			o := logs.All()
 			c.change(&o)
 			var out bytes.Buffer
-			if err := logs.Read(t.Context(), file, o, nil, &out); err != nil {
+			if err := logs.Read(t.Context(), clock.RealClock{}, file, o, nil, &out); err != nil {
 				t.Fatal(err)
 			}
 			if out.String() != c.want {
@@ -90,7 +92,7 @@ func TestTailOfLargeLog(t *testing.T) {
 	o := logs.All()
 	o.Tail = 1234
 	var out bytes.Buffer
-	if err := logs.Read(t.Context(), file, o, nil, &out); err != nil {
+	if err := logs.Read(t.Context(), clock.RealClock{}, file, o, nil, &out); err != nil {
 		t.Fatal(err)
 	}
 	if out.String() != want.String() {
@@ -98,118 +100,77 @@ func TestTailOfLargeLog(t *testing.T) {
 	}
 }
 
-// follower reads a followed log line by line.
-func follower(t *testing.T, ctx context.Context, file string, o logs.Options, ended <-chan struct{}) (next func() string, result <-chan error) {
-	t.Helper()
-	r, w := io.Pipe()
-	done := make(chan error, 1)
-	go func() {
-		err := logs.Read(ctx, file, o, ended, w)
-		w.CloseWithError(io.EOF)
-		done <- err
-	}()
-	return func() string {
-		var line []byte
-		one := make([]byte, 1)
-		for {
-			if _, err := r.Read(one); err != nil {
-				return string(line) + "EOF"
-			}
-			line = append(line, one[0])
-			if one[0] == '\n' {
-				return string(line)
-			}
-		}
-	}, done
-}
-
-// Following: what is written is seen, across a rotation, until the end.
-func TestFollow(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "0.log")
-	ended := make(chan struct{})
-	o := logs.All()
-	o.Follow = true
-	// The file comes after the reader.
-	next, done := follower(t, t.Context(), file, o, ended)
-	write(t, file, line(0, "stdout", "F", "one"))
-	expect(t, next(), "one\n")
-	// A record that arrives in two pieces.
-	two := line(1, "stdout", "F", "two")
-	write(t, file, two[:20])
-	write(t, file, two[20:])
-	expect(t, next(), "two\n")
-	if err := logs.Rotate(file, 1, 5, start, func() error { write(t, file, line(2, "stdout", "F", "three")); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	expect(t, next(), "three\n")
-	write(t, file, line(3, "stdout", "F", "four"))
-	close(ended)
-	expect(t, next(), "four\n")
-	expect(t, next(), "EOF")
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-}
-
-func TestFollowCancelled(t *testing.T) {
+// "since" is asked of each line's first record, of each stream for itself.
+func TestReadSinceWithinLine(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "0.log")
-	write(t, file, line(0, "stdout", "F", "one"))
-	ctx, cancel := context.WithCancel(t.Context())
+	write(t, file,
+		line(0, "stdout", "P", "old "),
+		line(2, "stderr", "P", "new "),
+		line(3, "stdout", "F", "line"),
+		line(4, "stderr", "F", "line"))
 	o := logs.All()
-	o.Follow, o.Tail = true, 0
-	next, done := follower(t, ctx, file, o, nil)
-	write(t, file, line(1, "stdout", "F", "two"))
-	_ = next
-	cancel()
-	go func() { next() }()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("ended with %v", err)
-	}
+	o.Since = start.Add(time.Second)
+	var out bytes.Buffer
+	must(t, logs.Read(t.Context(), clock.RealClock{}, file, o, nil, &out))
+	expect(t, out.String(), "new line\n")
 }
 
-func expect(t *testing.T, got, want string) {
-	t.Helper()
-	if got != want {
-		t.Fatalf("got %q, want %q", got, want)
-	}
-}
+// --tail counts lines, whatever records they are cut into, of one stream or of
+// both: a slow twin reads all. A line that has no end yet is one.
+func TestTailProperty(t *testing.T) {
+	root := t.TempDir()
+	rapid.Check(t, func(t *rapid.T) {
+		dir, err := os.MkdirTemp(root, "")
+		must(t, err)
+		file := filepath.Join(dir, "0.log")
+		type record struct{ stream, tag, text string }
+		records := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) record {
+			return record{
+				rapid.SampledFrom([]string{"stdout", "stderr"}).Draw(t, "stream"), rapid.SampledFrom([]string{"F", "P"}).Draw(t, "tag"),
+				strings.Repeat("x", rapid.SampledFrom([]int{0, 1, 9000}).Draw(t, "length")),
+			}
+		}), 0, 40).Draw(t, "records")
+		stream := rapid.SampledFrom([]string{"", "stdout", "stderr"}).Draw(t, "asked")
+		tail := rapid.IntRange(1, 20).Draw(t, "tail")
 
-// Rotation: the newest file stays as it is, older ones are compressed, the
-// oldest go.
-func TestRotate(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "0.log")
-	reopened := 0
-	for i := range 6 {
-		write(t, file, line(i, "stdout", "F", strings.Repeat("x", 100)))
-		err := logs.Rotate(file, 100, 4, start.Add(time.Duration(i)*time.Hour), func() error { reopened++; return nil })
-		if err != nil {
-			t.Fatal(err)
+		var text strings.Builder
+		for i := range records {
+			r := &records[i]
+			r.text = fmt.Sprint(i, r.text)
+			text.WriteString(line(i, r.stream, r.tag, r.text))
 		}
-	}
-	write(t, file, "small")
-	if err := logs.Rotate(file, 100, 4, start, func() error { t.Error("rotated a small log"); return nil }); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	expect(t, strings.Join(names, " "), "0.log 0.log.20260102-180400.gz 0.log.20260102-190400.gz 0.log.20260102-200400")
-	if reopened != 6 {
-		t.Errorf("reopened %d times", reopened)
-	}
-	// A runtime that does not reopen keeps its file.
-	write(t, file, strings.Repeat("y", 200))
-	if err := logs.Rotate(file, 100, 4, start.Add(9*time.Hour), func() error { return errors.New("no") }); err == nil {
-		t.Error("no error")
-	}
-	if data, err := os.ReadFile(file); err != nil || len(data) != 205 {
-		t.Errorf("the log has %d bytes: %v", len(data), err)
-	}
+		// Of an unfinished record nothing is shown.
+		text.WriteString("2026-01-02T15:04:05Z stdout F unfinis")
+		must(t, os.WriteFile(file, []byte(text.String()), 0o600))
+		first, lines, seen := len(records), 0, map[string]bool{}
+		for i, r := range slices.Backward(records) {
+			if stream == "" || stream == r.stream {
+				if r.tag == "F" || !seen[r.stream] {
+					lines++
+				}
+				seen[r.stream] = true
+			}
+			if lines > tail {
+				break
+			}
+			first = i
+		}
+		want := ""
+		for _, r := range records[first:] {
+			if stream == "" || stream == r.stream {
+				want += r.text
+				if r.tag == "F" {
+					want += "\n"
+				}
+			}
+		}
+		o := logs.All()
+		o.Tail, o.Stream = int64(tail), stream
+		var got, gone strings.Builder
+		must(t, logs.Read(context.Background(), clock.RealClock{}, file, o, nil, &got))
+		must(t, logs.ReadFiles(context.Background(), []string{file}, o, &gone))
+		if got.String() != want || gone.String() != want {
+			t.Fatalf("got %q, of a pod that is gone %q, want %q", got.String(), gone.String(), want)
+		}
+	})
 }

@@ -2,15 +2,15 @@ package logs
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"time"
+
+	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/internal/dirwatch"
 )
@@ -31,114 +31,197 @@ func All() Options { return Options{Tail: -1, Limit: -1} }
 
 // Read copies a container's log to out. When following it goes on until ended
 // is closed and all that was written before has been read, or the context ends.
-// Each whole line reaches out in one Write.
-func Read(ctx context.Context, file string, o Options, ended <-chan struct{}, out io.Writer) error {
+// Each whole line reaches out in one Write. Otherwise only the newest file is
+// read, as the API documents it; if ended is closed, to the last line.
+func Read(ctx context.Context, c clock.Clock, file string, o Options, ended <-chan struct{}, out io.Writer) error {
 	if o.Tail == 0 && !o.Follow || o.Limit == 0 {
 		return nil
 	}
-	f, err := open(ctx, file, o, ended)
+	s, err := openSet(file)
 	if err != nil {
 		return err
 	}
-	r := &reader{path: file, file: f, o: o, out: out}
-	defer func() { r.file.Close() }()
-	if o.Tail >= 0 {
-		at, err := tailOffset(f, o)
-		if err != nil {
-			return fmt.Errorf("find the last %d lines of %s: %w", o.Tail, file, err)
-		}
-		if _, err := f.Seek(at, io.SeekStart); err != nil {
-			return err
-		}
-	}
-	r.buf = bufio.NewReader(f)
-	err = r.run(ctx, ended)
+	defer s.Close()
+	r := &reader{clock: c, files: s, o: o, out: out, ended: ended}
+	err = r.read(ctx, file)
 	if errors.Is(err, errEnough) {
 		return nil
 	}
 	return err
 }
 
+// errEnough ends a read whose byte limit is reached.
+var errEnough = errors.New("enough")
+
+type reader struct {
+	clock clock.Clock
+	files set
+	from  *source
+	o     Options
+	out   io.Writer
+	// ended is closed when the container has ended.
+	ended   <-chan struct{}
+	pending []byte // the begun part of a record that is still being written
+	lines   [2]lineState
+	written int64
+}
+
+// lineState is where a reader is in the lines of one stream.
+type lineState struct {
+	middle bool // the last record was a part
+	skip   bool // … of a line that is not wanted
+}
+
+func (r *reader) read(ctx context.Context, file string) (err error) {
+	var changed <-chan struct{}
+	if r.o.Follow {
+		// Before anything is read, so that no change after that is missed.
+		w, err := dirwatch.New(dirwatch.Writes, filepath.Dir(file))
+		if err != nil {
+			return fmt.Errorf("follow %s: %w", file, err)
+		}
+		defer w.Close()
+		changed = w.Changed
+	}
+	if r.from, err = r.open(ctx, changed); err != nil {
+		return err
+	}
+	defer func() { r.from.Close() }()
+	if !r.o.Follow {
+		if err := r.settle(ctx); err != nil {
+			return err
+		}
+	}
+	if r.o.Tail >= 0 {
+		at, err := tailOffset(r.from.file, r.o)
+		if err != nil {
+			return fmt.Errorf("find the last %d lines of %s: %w", r.o.Tail, file, err)
+		}
+		if _, err := r.from.file.Seek(at, io.SeekStart); err != nil {
+			return err
+		}
+	}
+	if !r.o.Follow {
+		return r.drain(ctx)
+	}
+	return r.follow(ctx, changed)
+}
+
 // open waits for the file when following a container that has not logged yet.
-func open(ctx context.Context, file string, o Options, ended <-chan struct{}) (*os.File, error) {
-	f, err := os.Open(file)
-	if err == nil || !o.Follow || !errors.Is(err, fs.ErrNotExist) {
-		return f, err
-	}
-	w, werr := dirwatch.New(dirwatch.Writes, filepath.Dir(file))
-	if werr != nil {
-		return nil, err
-	}
-	defer w.Close()
+func (r *reader) open(ctx context.Context, changed <-chan struct{}) (*source, error) {
 	for {
-		f, err := os.Open(file)
-		if err == nil || !errors.Is(err, fs.ErrNotExist) {
-			return f, err
+		from, err := r.files.newest()
+		if err == nil || !r.o.Follow || !errors.Is(err, fs.ErrNotExist) {
+			return from, err
 		}
 		select {
-		case <-w.Changed:
-		case <-ended:
-			return os.Open(file)
+		case <-changed:
+		case <-r.ended:
+			return r.files.newest()
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
 }
 
-// errEnough ends a read whose byte limit is reached.
-var errEnough = errors.New("enough")
+// The runtime says that a container has ended, or that it has opened a new log,
+// and writes its last lines after that. It has closed the file when it is done;
+// whether it has is asked every settleInterval. After the end of a container
+// others may have its output open and go on without a bound, so that is waited
+// for at most for settleTime.
+const (
+	settleInterval = 20 * time.Millisecond
+	settleTime     = time.Second
+)
 
-type reader struct {
-	path    string
-	file    *os.File
-	buf     *bufio.Reader
-	o       Options
-	out     io.Writer
-	pending []byte // the begun part of a record that is still being written
-	middle  bool   // the last record was a part
-	skip    bool   // … of a line that is not wanted
-	written int64
+// settle waits until the log of a container that has ended is whole.
+func (r *reader) settle(ctx context.Context) error {
+	select {
+	case <-r.ended:
+	default:
+		return nil
+	}
+	for n := settleTime / settleInterval; n > 0 && written(r.from.file); n-- {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-r.clock.After(settleInterval):
+		}
+	}
+	return nil
 }
 
-func (r *reader) run(ctx context.Context, ended <-chan struct{}) error {
-	var w *dirwatch.Watch
-	if r.o.Follow {
-		var err error
-		if w, err = dirwatch.New(dirwatch.Writes, filepath.Dir(r.path)); err != nil {
-			return fmt.Errorf("follow %s: %w", r.path, err)
-		}
-		defer w.Close()
-	}
-	over := false
+// follow copies file after file.
+func (r *reader) follow(ctx context.Context, changed <-chan struct{}) error {
+	ended := r.ended
+	var late <-chan time.Time
+	over, force := false, false
 	for {
-		if err := r.drain(ctx); err != nil {
+		got, err := r.step(ctx, over, force)
+		if err != nil || got == finished {
 			return err
 		}
-		if !r.o.Follow {
-			return nil
-		}
-		if moved, err := r.next(); err != nil {
-			return err
-		} else if moved {
+		if got == moved {
 			continue
 		}
-		if over {
-			return nil
+		var again <-chan time.Time
+		if got == unsettled {
+			again = r.clock.After(settleInterval)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-w.Changed:
+		case <-changed:
+		case <-again:
 		case <-ended:
-			over = true // once more, for what came before the end
+			over, ended, late = true, nil, r.clock.After(settleTime)
+		case <-late:
+			force = true
 		}
 	}
+}
+
+// What a step comes to.
+type progress int
+
+const (
+	waiting   progress = iota // for more of the newest file
+	unsettled                 // a file that is not the newest any more is written to still
+	moved                     // to the next file
+	finished                  // the container has ended, and all is read
+)
+
+// step copies what the file holds now, and goes on to the next after the last
+// line; over says that the container has ended, force that the last line is not
+// waited for any longer.
+func (r *reader) step(ctx context.Context, over, force bool) (progress, error) {
+	if err := r.drain(ctx); err != nil {
+		return 0, err
+	}
+	next, err := r.files.after(r.from)
+	if err != nil || next == nil && !over {
+		return waiting, err
+	}
+	if !force && written(r.from.file) {
+		if next != nil {
+			next.Close()
+		}
+		return unsettled, nil
+	}
+	// What was written between the last read and now is there.
+	err = r.drain(ctx)
+	if next == nil {
+		return finished, err
+	}
+	r.from.Close()
+	r.from, r.pending = next, nil
+	return moved, err
 }
 
 // drain copies what the file holds now.
 func (r *reader) drain(ctx context.Context) error {
 	for {
-		line, err := r.buf.ReadSlice('\n')
+		line, err := r.from.in.ReadSlice('\n')
 		if err != nil {
 			// Not the end of a record yet: keep it until the rest comes.
 			r.pending = append(r.pending, line...)
@@ -148,7 +231,7 @@ func (r *reader) drain(ctx context.Context) error {
 			if err == io.EOF {
 				return nil
 			}
-			return fmt.Errorf("read %s: %w", r.path, err)
+			return fmt.Errorf("read %s: %w", r.from.file.Name(), err)
 		}
 		if len(r.pending) > 0 {
 			line = append(r.pending, line...)
@@ -163,47 +246,22 @@ func (r *reader) drain(ctx context.Context) error {
 	}
 }
 
-// next goes on to the new file after a rotation.
-func (r *reader) next() (moved bool, err error) {
-	f, err := os.Open(r.path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	old, err1 := r.file.Stat()
-	cur, err2 := f.Stat()
-	if err := errors.Join(err1, err2); err != nil || os.SameFile(old, cur) {
-		f.Close()
-		return false, err
-	}
-	// What was written between the last read and the rename is still there.
-	if err := r.drain(context.Background()); err != nil {
-		f.Close()
-		return false, err
-	}
-	r.file.Close()
-	r.file, r.pending = f, nil
-	r.buf.Reset(f)
-	return true, nil
-}
-
 // record writes one record if it is wanted.
-func (r *reader) record(line []byte) error {
-	rec, err := parse(line)
+func (r *reader) record(text []byte) error {
+	rec, err := parse(text)
 	if err != nil {
 		return nil // not a record: a file damaged by a crash is read on
 	}
-	if !r.middle {
-		r.skip = rec.time.Before(r.o.Since)
+	line := &r.lines[streamIndex(rec.stream)]
+	begin := !line.middle
+	if begin {
+		line.skip = rec.time.Before(r.o.Since)
 	}
-	begin := !r.middle
-	r.middle = rec.partial
-	if r.skip || r.o.Stream != "" && r.o.Stream != rec.stream {
+	line.middle = rec.partial
+	if line.skip || r.o.Stream != "" && r.o.Stream != rec.stream {
 		return nil
 	}
-	text := rec.text
+	text = rec.text
 	if r.o.Timestamps && begin {
 		text = append(append([]byte(rec.time.Format(time.RFC3339Nano)), ' '), text...)
 	}
@@ -224,51 +282,4 @@ func (r *reader) write(text []byte) error {
 		return errEnough
 	}
 	return nil
-}
-
-// tailOffset finds where the last lines begin, reading backwards. With a
-// stream chosen, lines of the other do not count.
-func tailOffset(f *os.File, o Options) (int64, error) {
-	end, err := f.Seek(0, io.SeekEnd)
-	if err != nil || o.Tail == 0 {
-		return end, err
-	}
-	const block = 32 << 10
-	var found int64
-	var tail []byte // begins in the middle of a record
-	for at := end; at > 0; {
-		size := min(int64(block), at)
-		at -= size
-		chunk := make([]byte, size, size+int64(len(tail)))
-		if _, err := f.ReadAt(chunk, at); err != nil && err != io.EOF {
-			return 0, err
-		}
-		data := append(chunk, tail...)
-		// Take whole records from the back.
-		for {
-			i := bytes.LastIndexByte(bytes.TrimSuffix(data, []byte{'\n'}), '\n')
-			if i < 0 {
-				break
-			}
-			if endsLine(data[i+1:], o.Stream) {
-				if found++; found > o.Tail {
-					return at + int64(len(data)), nil
-				}
-			}
-			data = data[:i+1]
-		}
-		tail = data
-	}
-	if endsLine(tail, o.Stream) {
-		if found++; found > o.Tail {
-			return int64(len(tail)), nil
-		}
-	}
-	return 0, nil
-}
-
-// endsLine says whether a record ends a line that counts.
-func endsLine(line []byte, stream string) bool {
-	r, err := parse(line)
-	return err == nil && !r.partial && (stream == "" || stream == r.stream)
 }

@@ -92,7 +92,7 @@ func (s *Server) sendLog(w http.ResponseWriter, r *http.Request, run Run, o logs
 	w.Header().Set("Content-Type", "text/plain")
 	w.Header().Set("Transfer-Encoding", "chunked")
 	out := &flushing{ResponseWriter: w, each: o.Follow}
-	err := logs.Read(r.Context(), run.LogFile, o, run.Ended, out)
+	err := logs.Read(r.Context(), s.Clock, run.LogFile, o, run.Ended, out)
 	switch {
 	case err == nil || r.Context().Err() != nil:
 	case errors.Is(err, fs.ErrNotExist) && !out.begun:

@@ -65,7 +65,7 @@ type Node interface {
 type Config struct {
 	Node    Node
 	Runtime hansaruntime.Runtime
-	Clock   clock.PassiveClock
+	Clock   clock.Clock
 	// Metrics and Probes serve /metrics and /metrics/probes; nil for none.
 	Metrics, Probes http.Handler
 	// Settings are shown at /configz and say what is served; nil for the

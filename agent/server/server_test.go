@@ -128,7 +128,7 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, runtime: fake.New(clocktesting.NewFakePassiveClock(now))}
+	r := &rig{t: t, runtime: fake.New(clocktesting.NewFakeClock(now))}
 	r.runtime.AddImage("img", nil)
 	sandbox := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "p"}}
 	sb, err := r.runtime.RunSandbox(t.Context(), sandbox, "")
@@ -146,7 +146,7 @@ func newRig(t *testing.T) *rig {
 	ended := make(chan struct{})
 	r.node = &node{sandbox: sb, run: server.Run{ID: id, Running: true, Ended: ended, LogFile: filepath.Join(t.TempDir(), "0.log")}}
 	r.server = httptest.NewServer(server.New(server.Config{
-		Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakePassiveClock(now),
+		Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakeClock(now),
 		Probes: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "probes") }),
 		Authorize: func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -457,7 +457,7 @@ func TestConfigz(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := server.New(server.Config{Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakePassiveClock(now), Settings: set,
+	h := server.New(server.Config{Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakeClock(now), Settings: set,
 		Authorize: func(h http.Handler) http.Handler { return h }, Log: slog.Default()})
 	for path, want := range map[string]int{"/configz": 405, "/exec/ns/p/c": 405, "/containerLogs/ns/p/c": 405, "/healthz": 200, "/pods": 200} {
 		w := httptest.NewRecorder()

@@ -342,23 +342,23 @@ func TestTerminationMessage(t *testing.T) {
 		ExitCode: 1, LogPath: log, Mounts: []*cri.Mount{{ContainerPath: "/dev/log", HostPath: file}},
 		Annotations: map[string]string{noteMessagePath: "/dev/log", noteMessagePolicy: string(v1.TerminationMessageFallbackToLogsOnError)},
 	}
-	got := terminationMessage(st)
+	got := terminationMessage(clock.RealClock{}, st)
 	if !strings.HasSuffix(got, "line 199\n") || strings.Count(got, "\n") != maxMessageLines || len(got) > maxLogMessage {
 		t.Errorf("from the log: %d lines, %q", strings.Count(got, "\n"), got)
 	}
 	st.ExitCode = 0
-	if got := terminationMessage(st); got != "" {
+	if got := terminationMessage(clock.RealClock{}, st); got != "" {
 		t.Errorf("after success: %q", got)
 	}
 	st.ExitCode = 1
 	if err := os.WriteFile(file, []byte("begin"+strings.Repeat("x", 5000)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := terminationMessage(st); got != strings.Repeat("x", maxMessage) {
+	if got := terminationMessage(clock.RealClock{}, st); got != strings.Repeat("x", maxMessage) {
 		t.Errorf("from the file: %d bytes, %.10q", len(got), got)
 	}
 	st.Message = "runtime says"
-	if got := terminationMessage(st); !strings.HasPrefix(got, "runtime says: xx") {
+	if got := terminationMessage(clock.RealClock{}, st); !strings.HasPrefix(got, "runtime says: xx") {
 		t.Errorf("with the runtime's: %.20q", got)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubelet/pkg/types"
+	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/pod"
@@ -167,7 +168,7 @@ func (w *Worker) runOf(sandbox string, st *cri.ContainerStatus) pod.Run {
 		if r.Finished.IsZero() {
 			r.Finished = w.node.Clock.Now()
 		}
-		r.Message = terminationMessage(st)
+		r.Message = terminationMessage(w.node.Clock, st)
 	}
 	return r
 }
@@ -182,7 +183,7 @@ const (
 // terminationMessage is what an ended container has to say: the content of its
 // message file, or the end of its log where the policy says so, after what the
 // runtime says.
-func terminationMessage(st *cri.ContainerStatus) string {
+func terminationMessage(c clock.Clock, st *cri.ContainerStatus) string {
 	text := ""
 	path := st.Annotations[noteMessagePath]
 	for _, m := range st.Mounts {
@@ -192,7 +193,7 @@ func terminationMessage(st *cri.ContainerStatus) string {
 	}
 	fallback := st.Annotations[noteMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError)
 	if text == "" && fallback && st.ExitCode != 0 {
-		text = logTail(st.LogPath)
+		text = logTail(c, st.LogPath)
 	}
 	if st.Message != "" {
 		if text != "" {
@@ -223,11 +224,14 @@ func readMessage(path string) string {
 	return string(data)
 }
 
-func logTail(path string) string {
+// logTail is the end of the log of a container that has ended.
+func logTail(c clock.Clock, path string) string {
 	o := logs.All()
 	o.Tail = maxMessageLines
 	var tail tailBuffer
-	if err := logs.Read(context.Background(), path, o, nil, &tail); err != nil {
+	ended := make(chan struct{})
+	close(ended)
+	if err := logs.Read(context.Background(), c, path, o, ended, &tail); err != nil {
 		return ""
 	}
 	return string(tail)

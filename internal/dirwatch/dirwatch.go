@@ -10,9 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is told of: Writes while a file grows, Files when one is complete.
+// What is told of: Writes while a file grows and when who writes to it closes it,
+// Files when one is complete.
 const (
-	Writes = unix.IN_MODIFY | unix.IN_CREATE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_DELETE_SELF
+	Writes = unix.IN_MODIFY | unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_MOVED_FROM | unix.IN_MOVED_TO | unix.IN_DELETE_SELF
 	Files  = unix.IN_CLOSE_WRITE | unix.IN_CREATE | unix.IN_MOVED_TO
 )
 
