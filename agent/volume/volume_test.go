@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
@@ -375,6 +376,38 @@ func TestProjectedToken(t *testing.T) {
 	w.tokenErr = nil
 	refresh()
 	equal(t, "renewed", tree(t, m, p, 0), rest+`"token 2 of p for [vault]"`)
+}
+
+// The clock jumps: a token is renewed that has expired by the time of day, and one
+// that was issued in what is the future now. Between, it serves.
+func TestTokenAfterClockJump(t *testing.T) {
+	m, w := newManager(t)
+	p := podWith(v1.Volume{Name: "p", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
+		{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3600)}},
+	}}}})
+	mount(t, m, p)
+	for _, c := range []struct {
+		jump   time.Duration
+		tokens int
+	}{{time.Minute, 1}, {2 * time.Hour, 2}, {-time.Hour, 3}, {time.Minute, 3}, {-24 * time.Hour, 4}} {
+		w.clock.SetTime(w.clock.Now().Add(c.jump))
+		if _, err := m.Refresh(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, fmt.Sprint("after ", c.jump), tree(t, m, p, 0), fmt.Sprintf("0644 0:0 token=%q", fmt.Sprintf("token %d of p for []", c.tokens)))
+	}
+}
+
+// A token is renewed by the time of day: what a machine slept through counts.
+func TestTokenIsRenewedByTheTimeOfDay(t *testing.T) {
+	m, _ := newManager(t)
+	m.Clock = clock.RealClock{}
+	p := podWith(v1.Volume{Name: "p", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
+		{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}},
+	}}}})
+	if next := mount(t, m, p); next != next.Round(0) {
+		t.Errorf("due at %v, by the clock that cannot be set", next)
+	}
 }
 
 func TestTokenOfOneUser(t *testing.T) {
