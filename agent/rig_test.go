@@ -105,8 +105,8 @@ func newIdleRig(t *testing.T) *rig {
 	return r
 }
 
-// start runs an agent; restart stops the one that runs first.
-func (r *rig) start() {
+// make makes an agent that does not run.
+func (r *rig) make() *agent.Agent {
 	r.t.Helper()
 	var recorded sync.Map
 	var door client.Interface = r.client
@@ -128,6 +128,13 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return a
+}
+
+// start runs an agent; restart stops the one that runs first.
+func (r *rig) start() {
+	r.t.Helper()
+	a := r.make()
 	r.agent = a
 	r.api = httptest.NewServer(a.Handler())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -172,10 +179,17 @@ func (c *settable) watch(jumped func(by time.Duration)) (stop func()) {
 	return func() {}
 }
 
+// set puts the clock on, or back.
+func (c *settable) set(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead += by
+}
+
 // jump sets the clock, and tells of it.
 func (c *settable) jump(by time.Duration) {
+	c.set(by)
 	c.mu.Lock()
-	c.ahead += by
 	jumped := c.jumped
 	c.mu.Unlock()
 	jumped(by)
