@@ -158,6 +158,7 @@ func TestNodeAPI(t *testing.T) {
 	}
 	want(owner, "/pods", http.StatusOK)
 	want(account, "/metrics/resource", http.StatusForbidden)
+	want(account, "/healthz", http.StatusForbidden)
 	create(t, "clusterroles", "", "{metadata: {name: "+ns+"}, rules: [{apiGroups: [''], resources: [nodes/metrics], verbs: [get]}]}")
 	create(t, "clusterrolebindings", "", "{metadata: {name: "+ns+"}, roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: "+ns+"}, subjects: [{kind: ServiceAccount, namespace: "+ns+", name: monitor}]}")
 	eventually(t, "the role counts", func() bool { return account.do(t, call{path: "/metrics/resource"}).code == http.StatusOK })

@@ -42,6 +42,7 @@ import (
 	"hansa.dev/hansa/apiserver/request/rules"
 	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/internal/charges"
+	"hansa.dev/hansa/internal/health"
 	"hansa.dev/hansa/internal/librarymetrics"
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
@@ -192,12 +193,12 @@ func (p *controlPlane) begin(ctx context.Context, c Config, listener net.Listene
 // beginning is the condition of health that begin has ended. It has the name of
 // the longest of the steps that Kubernetes has for it.
 func (p *controlPlane) beginning() apihttp.Check {
-	return apihttp.Check{Name: "poststarthook/rbac/bootstrap-roles", Check: func(*http.Request) error {
+	return apihttp.Check{Check: health.Check{Name: "poststarthook/rbac/bootstrap-roles", Check: func(*http.Request) error {
 		if !p.begun.Load() {
 			return errors.New("not finished")
 		}
 		return nil
-	}}
+	}}}
 }
 
 func documents(reg *api.Registry, others *aggregation.Server) *apihttp.OpenAPI {

@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -491,29 +490,12 @@ containers:
 	for account, want := range map[string]int{"reader": http.StatusOK, "stranger": http.StatusForbidden} {
 		token := strings.TrimSpace(s.kubectl("create", "token", account))
 		for _, path := range []string{s.name + "/p", s.name} {
-			if code := s.nodeAPI(token, "/hansa/logs/"+path); code != want {
+			if code, _ := askNode(s.t, s.asToken(token), "/hansa/logs/"+path); code != want {
 				s.t.Errorf("%s reads %s: %d, want %d", account, path, code, want)
 			}
 		}
-		if code := s.nodeAPI(token, "/hansa/logs/"); code != http.StatusForbidden {
+		if code, _ := askNode(s.t, s.asToken(token), "/hansa/logs/"); code != http.StatusForbidden {
 			s.t.Errorf("%s lists the logs of all namespaces: %d", account, code)
 		}
 	}
-}
-
-// nodeAPI asks the node's own API, and answers with the status.
-func (s *space) nodeAPI(token, path string) int {
-	s.t.Helper()
-	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, "https://"+nodeIP+":10250"+path, nil)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	r.Header.Set("Authorization", "Bearer "+token)
-	client := http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-	answer, err := client.Do(r)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	return answer.StatusCode
 }

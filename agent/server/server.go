@@ -24,6 +24,7 @@ import (
 
 	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/settings"
+	"hansa.dev/hansa/internal/health"
 	hansaruntime "hansa.dev/hansa/runtime"
 )
 
@@ -71,7 +72,7 @@ type Config struct {
 	// Settings are shown at /configz and say what is served; nil for the
 	// defaults.
 	Settings *settings.Settings
-	// Authorize wraps all paths but /healthz.
+	// Authorize wraps all paths.
 	Authorize func(http.Handler) http.Handler
 	Log       *slog.Logger
 }
@@ -101,6 +102,10 @@ func New(c Config) http.Handler {
 	}
 	s := &Server{Config: c, codec: serializer.NewCodecFactory(scheme).LegacyCodec(v1.SchemeGroupVersion)}
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { health.Serve(w, r, "healthz", s.checks(), s.Log) })
+	for _, c := range s.checks() {
+		mux.HandleFunc("GET /healthz/"+c.Name, func(w http.ResponseWriter, r *http.Request) { health.ServeOne(w, r, c) })
+	}
 	mux.HandleFunc("GET /pods", s.pods)
 	mux.HandleFunc("GET /configz", s.configz)
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.logs)
@@ -132,7 +137,6 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisorMetrics)
 
 	outer := http.NewServeMux()
-	outer.HandleFunc("GET /healthz", s.healthz)
 	outer.Handle("/", c.Authorize(mux))
 	if !*c.Settings.EnableDebuggingHandlers {
 		for _, path := range []string{"/containerLogs/", "/exec/", "/attach/", "/portForward/", "/configz"} {
@@ -142,12 +146,10 @@ func New(c Config) http.Handler {
 	return outer
 }
 
-func (s *Server) healthz(w http.ResponseWriter, r *http.Request) {
-	if err := s.Node.Healthy(r.Context()); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	fmt.Fprint(w, "ok")
+// checks are what health is made of. The second has the kubelet's name for the
+// loop that brings pods and containers together, as others ask for it by that.
+func (s *Server) checks() []health.Check {
+	return []health.Check{health.Ping, {Name: "syncloop", Check: func(r *http.Request) error { return s.Node.Healthy(r.Context()) }}}
 }
 
 // disabled answers for what enableDebuggingHandlers switches off.

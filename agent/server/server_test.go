@@ -230,11 +230,15 @@ func TestLogs(t *testing.T) {
 
 func TestPaths(t *testing.T) {
 	r := newRig(t)
-	if code, body := r.get("/healthz", "X-Who", "stranger"); code != 200 || body != "ok" {
-		t.Errorf("healthz: %d %q", code, body)
+	for path, want := range map[string]string{"": "ok", "/ping": "ok", "/syncloop": "ok", "?verbose": "[+]ping ok\n[+]syncloop ok\nhealthz check passed\n"} {
+		if code, body := r.get("/healthz" + path); code != 200 || body != want {
+			t.Errorf("healthz%s: %d %q", path, code, body)
+		}
 	}
-	if code, _ := r.get("/pods", "X-Who", "stranger"); code != 403 {
-		t.Errorf("pods for a stranger: %d", code)
+	for _, path := range []string{"/pods", "/healthz", "/healthz/ping"} {
+		if code, _ := r.get(path, "X-Who", "stranger"); code != 403 {
+			t.Errorf("%s for a stranger: %d", path, code)
+		}
 	}
 	if code, body := r.get("/pods"); code != 200 || !strings.Contains(body, `"kind":"PodList"`) || !strings.Contains(body, `"name":"p"`) {
 		t.Errorf("pods: %d %s", code, body)
@@ -274,8 +278,15 @@ func TestPaths(t *testing.T) {
 	if code, body := r.get("/metrics/cadvisor"); code != 200 || !strings.Contains(body, "\ncontainer_scrape_error 1\n") {
 		t.Errorf("metrics of an ill node: %d %s", code, body)
 	}
-	if code, _ := r.get("/healthz"); code != 500 {
-		t.Errorf("healthz of an ill node: %d", code)
+	for path, want := range map[string]string{
+		"":                  "[+]ping ok\n[-]syncloop failed: reason withheld\nhealthz check failed\n",
+		"/syncloop":         "internal server error: no runtime\n",
+		"/ping":             "ok",
+		"?exclude=syncloop": "ok",
+	} {
+		if code, body := r.get("/healthz" + path); (code == 200) != (want == "ok") || body != want {
+			t.Errorf("healthz%s of an ill node: %d %q", path, code, body)
+		}
 	}
 	if code, body := r.get("/metrics/resource"); code != 200 || !strings.Contains(body, "\nresource_scrape_error 1\n") {
 		t.Errorf("metrics of an ill node: %d %s", code, body)

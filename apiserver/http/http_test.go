@@ -24,6 +24,7 @@ import (
 	apihttp "hansa.dev/hansa/apiserver/http"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/internal/health"
 	"hansa.dev/hansa/store"
 )
 
@@ -311,7 +312,7 @@ func TestDiscovery(t *testing.T) {
 
 func TestHealth(t *testing.T) {
 	c := newCluster(t, func(c *apihttp.Config) {
-		c.Checks = []apihttp.Check{{Name: "broken", ReadyOnly: true, Check: func(*http.Request) error { return io.ErrClosedPipe }}}
+		c.Checks = []apihttp.Check{{Check: health.Check{Name: "broken", Check: func(*http.Request) error { return io.ErrClosedPipe }}, ReadyOnly: true}}
 	})
 	for path, want := range map[string]string{
 		"/livez":                         "ok",

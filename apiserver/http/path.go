@@ -12,14 +12,12 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
 	"hansa.dev/hansa/api/openapi"
+	"hansa.dev/hansa/internal/health"
 )
 
 // Check is one condition of health.
 type Check struct {
-	// Name is its path below /livez and /readyz.
-	Name string
-	// Check answers nil when all is well. The error is logged, not shown.
-	Check func(r *http.Request) error
+	health.Check
 	// ReadyOnly keeps a failure from ending the process: it is about being
 	// ready, not about being alive.
 	ReadyOnly bool
@@ -147,18 +145,15 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, map[string][]string{"paths": paths})
 }
 
-func (s *Server) checks(root string) []Check {
-	list := []Check{
-		{Name: "ping", Check: func(*http.Request) error { return nil }},
-		{Name: "etcd", Check: func(*http.Request) error { return s.Store.Ready() }},
-	}
+func (s *Server) checks(root string) []health.Check {
+	list := []health.Check{health.Ping, {Name: "etcd", Check: func(*http.Request) error { return s.Store.Ready() }}}
 	for _, c := range s.Checks {
 		if root == "readyz" || !c.ReadyOnly {
-			list = append(list, c)
+			list = append(list, c.Check)
 		}
 	}
 	if root == "readyz" {
-		list = append(list, Check{Name: "shutdown", Check: func(*http.Request) error {
+		list = append(list, health.Check{Name: "shutdown", Check: func(*http.Request) error {
 			if s.Stopping() {
 				return fmt.Errorf("process is shutting down")
 			}
@@ -170,61 +165,18 @@ func (s *Server) checks(root string) []Check {
 
 // health answers for all checks, or for the one named.
 func (s *Server) health(w http.ResponseWriter, r *http.Request, root, name string) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	w.Header().Set("X-Content-Type-Options", "nosniff")
 	checks := s.checks(root)
-	if name != "" {
-		for _, c := range checks {
-			if c.Name == name {
-				s.healthOf(w, r, c)
-				return
-			}
-		}
-		notFound(w)
+	if name == "" {
+		health.Serve(w, r, root, checks, s.Logger)
 		return
 	}
-	q := r.URL.Query()
-	exclude := map[string]bool{}
-	for _, x := range q["exclude"] {
-		exclude[x] = true
-	}
-	var report strings.Builder
-	failed := 0
 	for _, c := range checks {
-		if exclude[c.Name] {
-			delete(exclude, c.Name)
-			fmt.Fprintf(&report, "[+]%s excluded: ok\n", c.Name)
-			continue
+		if c.Name == name {
+			health.ServeOne(w, r, c)
+			return
 		}
-		if err := c.Check(r); err != nil {
-			failed++
-			s.Logger.Warn("health check failed", "check", c.Name, "error", err)
-			fmt.Fprintf(&report, "[-]%s failed: reason withheld\n", c.Name)
-			continue
-		}
-		fmt.Fprintf(&report, "[+]%s ok\n", c.Name)
 	}
-	for x := range exclude {
-		fmt.Fprintf(&report, "warn: some health checks cannot be excluded: no matches for %q\n", x)
-	}
-	switch _, verbose := q["verbose"]; {
-	case failed > 0:
-		w.WriteHeader(http.StatusInternalServerError)
-		fmt.Fprintf(w, "%s%s check failed\n", report.String(), root)
-	case verbose:
-		fmt.Fprintf(w, "%s%s check passed\n", report.String(), root)
-	default:
-		fmt.Fprint(w, "ok")
-	}
-}
-
-func (s *Server) healthOf(w http.ResponseWriter, r *http.Request, c Check) {
-	if err := c.Check(r); err != nil {
-		w.WriteHeader(http.StatusInternalServerError)
-		fmt.Fprintf(w, "internal server error: %v\n", err)
-		return
-	}
-	fmt.Fprint(w, "ok")
+	notFound(w)
 }
 
 // openAPIv2 answers in JSON or in protobuf, compressed for all who take that.

@@ -2,15 +2,14 @@ package clockjump
 
 import (
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A clock that is put on by a nanosecond was set, and by hardly anything.
+// A clock that is put on by a nanosecond was set.
 func TestWatch(t *testing.T) {
-	jumps := make(chan time.Duration, 10)
-	stop, err := Watch(func(by time.Duration) { jumps <- by })
+	jumps := make(chan struct{}, 10)
+	stop, err := Watch(func() { jumps <- struct{}{} })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -19,9 +18,7 @@ func TestWatch(t *testing.T) {
 		if _, err := unix.Adjtimex(&change); err != nil {
 			t.Fatal(err)
 		}
-		if by := <-jumps; by.Abs() > 100*time.Millisecond {
-			t.Errorf("the clock jumped by %v", by)
-		}
+		<-jumps
 	}
 	stop()
 }
