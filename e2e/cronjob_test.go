@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,6 +18,7 @@ func TestCronJobs(t *testing.T) {
 	for _, r := range []row{
 		{"a CronJob starts Jobs, also by hand, and stops when suspended", cronStarts},
 		{"a CronJob allows, forbids and replaces Jobs that run", cronConcurrency},
+		{"a CronJob keeps so many Jobs of its history", cronHistory},
 	} {
 		t.Run(r.noun, func(t *testing.T) {
 			t.Parallel()
@@ -138,4 +140,38 @@ func cronConcurrency(s *space) {
 		s.t.Errorf("%d jobs, and concurrency is forbidden", n)
 	}
 	s.kubectl("delete", "cronjob", "--all")
+}
+
+// Jobs made by hand are part of the history, whose limits need no schedule so.
+func cronHistory(s *space) {
+	s.apply(strings.Replace(cron("tidy", "Allow", "exit 0"), "spec:\n  schedule", "spec:\n  suspend: true\n  successfulJobsHistoryLimit: 1\n  failedJobsHistoryLimit: 2\n  schedule", 1))
+	for _, name := range []string{"good-1", "good-2", "good-3"} {
+		s.kubectl("create", "job", name, "--from=cronjob/tidy")
+		s.ends(name, batchv1.JobComplete, batchv1.JobReasonCompletionsReached)
+	}
+	s.kubectl("patch", "cronjob", "tidy", "--type=json", "-p", `[{"op": "add", "path": "/spec/jobTemplate/spec/backoffLimit", "value": 0}, {"op": "replace", "path": "/spec/jobTemplate/spec/template/spec/containers/0/command", "value": ["false"]}]`)
+	for _, name := range []string{"bad-1", "bad-2", "bad-3"} {
+		s.kubectl("create", "job", name, "--from=cronjob/tidy")
+		s.jobUntil(name, "it has failed", func(j *batchv1.Job) bool {
+			return j.Status.Failed == 1 && slices.ContainsFunc(j.Status.Conditions, func(c batchv1.JobCondition) bool { return c.Type == batchv1.JobFailed })
+		})
+	}
+	await(s.t, "the latest jobs are left", func() error {
+		var names []string
+		for _, j := range s.jobsOf("tidy") {
+			names = append(names, j.Name)
+		}
+		if slices.Sort(names); !slices.Equal(names, []string{"bad-2", "bad-3", "good-3"}) {
+			return fmt.Errorf("there are %v", names)
+		}
+		return nil
+	})
+	s.event("tidy", "Normal SuccessfulDelete: Deleted job good-1")
+	s.kubectl("patch", "cronjob", "tidy", "-p", `{"spec":{"successfulJobsHistoryLimit":0,"failedJobsHistoryLimit":0}}`)
+	await(s.t, "none is left", func() error {
+		if got := s.kubectl("get", "jobs,pods", "-o", "name"); got != "" {
+			return errors.New(got)
+		}
+		return nil
+	})
 }

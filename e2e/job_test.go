@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,7 +27,9 @@ func TestJob(t *testing.T) {
 		{"back-off per index", jobBacksOffPerIndex},
 		{"pod failure policy: exit codes", jobFailsEarly},
 		{"pod failure policy: disruptions ignored", jobIgnoresDisruptions},
+		{"pod failure policy: counted, and an index failed", jobFailsIndex},
 		{"success policy", jobSucceedsEarly},
+		{"success policy: a number of indexes", jobSucceedsByCount},
 		{"suspend", jobSuspended},
 		{"TTL", jobExpires},
 		{"replacement policy", jobReplaces},
@@ -250,6 +253,34 @@ func jobSucceedsEarly(s *space) {
 	}
 }
 
+// An index is given up though it might be tried again; of rules the first that fits
+// counts.
+func jobFailsIndex(s *space) {
+	s.job("index", "{completions: 2, parallelism: 2, completionMode: Indexed, backoffLimitPerIndex: 3, podFailurePolicy: {rules: [{action: FailIndex, onExitCodes: {operator: In, values: [42]}}]}}",
+		"test $JOB_COMPLETION_INDEX = 1 || exit 42")
+	s.job("count", "{backoffLimit: 0, podFailurePolicy: {rules: [{action: Count, onExitCodes: {operator: In, values: [7]}}, {action: FailJob, onExitCodes: {operator: NotIn, values: [8]}}]}}", "exit 7")
+	s.job("ignore", "{completions: 2, parallelism: 1, completionMode: Indexed, backoffLimit: 0, podFailurePolicy: {rules: [{action: Ignore, onExitCodes: {containerName: main, operator: NotIn, values: [42]}}, {action: FailJob, onExitCodes: {operator: In, values: [42]}}]}}", "exit 3")
+	if j := s.ends("index", batchv1.JobFailed, "FailedIndexes"); j.Status.Failed != 1 || j.Status.CompletedIndexes != "1" || ptr.Deref(j.Status.FailedIndexes, "") != "0" {
+		s.t.Errorf("status %+v", j.Status)
+	}
+	if j := s.ends("count", batchv1.JobFailed, "BackoffLimitExceeded"); j.Status.Failed != 1 {
+		s.t.Errorf("status %+v", j.Status)
+	}
+	first := s.jobPod("ignore", "has failed", func(p *corev1.Pod) bool { return p.Status.Phase == corev1.PodFailed })
+	s.jobPod("ignore", "is in its place", func(p *corev1.Pod) bool { return p.UID != first.UID })
+	if j := s.jobUntil("ignore", "its pod was looked at", func(j *batchv1.Job) bool { return j.Status.Active == 1 }); j.Status.Failed != 0 || len(j.Status.Conditions) > 0 {
+		s.t.Errorf("status %+v", j.Status)
+	}
+}
+
+func jobSucceedsByCount(s *space) {
+	s.job("work", `{completions: 4, parallelism: 4, completionMode: Indexed, successPolicy: {rules: [{succeededIndexes: "1-3", succeededCount: 2}]}}`,
+		"test $JOB_COMPLETION_INDEX = 1 -o $JOB_COMPLETION_INDEX = 3 && exit 0; trap 'exit 1' TERM; while :; do sleep 0.1; done")
+	if j := s.ends("work", batchv1.JobComplete, "SuccessPolicy"); j.Status.CompletedIndexes != "1,3" || j.Status.Succeeded != 2 || j.Status.Failed != 0 {
+		s.t.Errorf("status %+v", j.Status)
+	}
+}
+
 func jobSuspended(s *space) {
 	isSuspended := func(j *batchv1.Job) bool {
 		for _, c := range j.Status.Conditions {
@@ -343,4 +374,34 @@ func jobDeleted(s *space) {
 		}
 		return nil
 	})
+}
+
+// However often Hansa dies, each pod of a Job is made once and counted once.
+func TestJobCountsOnce(t *testing.T) {
+	if !alone(t) {
+		return
+	}
+	c := started(t, newCluster("count"))
+	s := newSpace(t, c)
+	const pods = 30
+	s.job("work", fmt.Sprintf("{completions: %d, parallelism: 6, backoffLimit: 0}", pods), "sleep 0.5")
+	for kills := range int32(4) {
+		s.jobUntil("work", "some more have succeeded", func(j *batchv1.Job) bool { return j.Status.Succeeded > 5*kills })
+		if err := errors.Join(c.stop(syscall.SIGKILL), c.up()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j := s.ends("work", batchv1.JobComplete, batchv1.JobReasonCompletionsReached)
+	if st := j.Status; st.Succeeded != pods || st.Failed != 0 || st.Active != 0 || st.UncountedTerminatedPods != nil && len(st.UncountedTerminatedPods.Succeeded)+len(st.UncountedTerminatedPods.Failed) > 0 {
+		t.Errorf("status %+v", st)
+	}
+	made := s.jobPods("work")
+	for _, p := range made {
+		if len(p.Finalizers) > 0 || p.Status.Phase != corev1.PodSucceeded {
+			t.Errorf("pod %s is %s, with finalizers %v", p.Name, p.Status.Phase, p.Finalizers)
+		}
+	}
+	if len(made) != pods {
+		t.Errorf("%d pods were made", len(made))
+	}
 }
