@@ -20,7 +20,12 @@ func TestRollback(t *testing.T) {
 		{"a missing image is rolled back", rollbackOfImage},
 		{"a crash after ready is rolled back", rollbackOfCrash},
 		{"a readiness that never comes is rolled back", rollbackOfReadiness},
+		{"a rollback never rolls back", rollbackStays},
 		{"a failed revision is paused", pauseOfFailure},
+		{"a failed revision of a StatefulSet is paused", func(s *space) { pauseOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
+		{"a failed revision of a DaemonSet is paused", func(s *space) { pauseOfRevision(s, "daemonset", "DaemonSet", "") }},
+		{"max-failure-ratio: half may fail, all may not", rollbackOfRatio},
+		{"a revision that waits for dependencies has not failed", rollbackWaits},
 		{"a StatefulSet is rolled back", func(s *space) { rollbackOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
 		{"a DaemonSet is rolled back", func(s *space) { rollbackOfRevision(s, "daemonset", "DaemonSet", "") }},
 	} {
@@ -155,6 +160,81 @@ func rollbackOfReadiness(s *space) {
 	s.isBack("ProgressDeadlineExceeded", "became ready in time")
 }
 
+// What is there by a rollback may fail as it likes.
+func rollbackStays(s *space) {
+	s.guarded("rollback")
+	s.statusFails(func() { s.kubectl("set", "image", "deployment/web", "main=hansa.local/none:1") })
+	s.isBack("PodsFailed", "container main: ImagePullBackOff")
+	for name, p := range s.podsOf("web") {
+		if err := killHard(s.processOf(&p, "main")); err != nil {
+			s.t.Fatal(err)
+		}
+		s.until(name, "it was started again", func(p *corev1.Pod) bool {
+			return p.Status.ContainerStatuses[0].RestartCount == 1 && condition(p, corev1.PodReady) == corev1.ConditionTrue
+		})
+	}
+	s.isBack("PodsFailed", "container main: ImagePullBackOff")
+	if n := strings.Count(s.kubectl("get", "events", "--field-selector", "reason=RolledBack", "-o", "name"), "event"); n != 1 {
+		s.t.Errorf("%d events tell of rollbacks", n)
+	}
+}
+
+// The second member crashes, then both do.
+func rollbackOfRatio(s *space) {
+	s.apply(`
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 3s, hansa.dev/max-failure-ratio: "0.5"}}
+spec:
+  replicas: 2
+  serviceName: web
+  podManagementPolicy: Parallel
+  updateStrategy: {rollingUpdate: {maxUnavailable: 2}}
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: hansa.local/busybox:1, command: [sh, -c, 'case $(hostname) in $CRASHES) exit 1;; esac; exec sleep 1000'], env: [{name: CRASHES, value: none}]}
+`)
+	s.revisionSays("statefulset/web", "False Good Revision 1")
+	s.kubectl("set", "env", "statefulset/web", "CRASHES=*-1")
+	s.revisionSays("statefulset/web", "False Good Revision 2")
+	s.until("web-1", "it crashes", func(p *corev1.Pod) bool { return p.Status.ContainerStatuses[0].RestartCount > 0 })
+	s.kubectl("set", "env", "statefulset/web", "CRASHES=web-*")
+	if got := s.revisionSays("statefulset/web", "True PodsFailed Revision 3"); !strings.Contains(got, "2 of 2 pods failed: pod web-") {
+		s.t.Errorf("condition %q", got)
+	}
+	s.member("web-0")
+	if got := s.field("statefulset/web", ".spec.template.spec.containers[0].env[0].value"); got != "*-1" {
+		s.t.Errorf("it was rolled back to what crashes at %q", got)
+	}
+}
+
+// A deadline that passes while pods wait is not one of the revision.
+func rollbackWaits(s *space) {
+	s.guarded("rollback")
+	s.kubectl("patch", "deployment", "web", "-p", `{"spec":{"progressDeadlineSeconds":1,"template":{"metadata":{"annotations":{"hansa.dev/depends-on":"configmap/settings"}}}}}`)
+	await(s.t, "its deadline has passed", func() error {
+		if got := s.field("deployment/web", ".status.conditions[?(@.type=='Progressing')].reason"); got != "ProgressDeadlineExceeded" {
+			return errors.New(got)
+		}
+		return nil
+	})
+	if c := s.rolledBack("False WaitingForDependencies Revision 2"); !strings.Contains(c.Message, "has pods that wait for what they depend on") {
+		s.t.Errorf("message %q", c.Message)
+	}
+	s.kubectl("patch", "deployment", "web", "-p", `{"spec":{"progressDeadlineSeconds":600}}`)
+	s.kubectl("create", "configmap", "settings")
+	s.rolledBack("False Good Revision 2")
+	for name, p := range s.readyPods("web", 2) {
+		if p.Annotations["hansa.dev/depends-on"] == "" {
+			s.t.Errorf("pod %s is of before", name)
+		}
+	}
+}
+
 func pauseOfFailure(s *space) {
 	s.guarded("pause")
 	s.statusFails(func() { s.kubectl("set", "image", "deployment/web", "main=hansa.local/none:1") })
@@ -180,14 +260,14 @@ func pauseOfFailure(s *space) {
 	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
 }
 
-// rollbackOfRevision rolls back a kind that keeps its revisions as
-// ControllerRevisions.
-func rollbackOfRevision(s *space, plural, kind, more string) {
-	name := plural + "/web"
+// revised rolls out a workload of a kind that keeps its revisions as
+// ControllerRevisions, and breaks it once it is found good.
+func (s *space) revised(name, kind, more, action string) {
+	s.t.Helper()
 	s.apply(fmt.Sprintf(`
 apiVersion: apps/v1
 kind: %s
-metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 4s}}
+metadata: {name: web, annotations: {hansa.dev/on-failure: %s, hansa.dev/monitor: 4s}}
 spec:
   %sselector: {matchLabels: {app: web}}
   template:
@@ -195,27 +275,54 @@ spec:
     spec:
       terminationGracePeriodSeconds: 1
       containers: [{name: main, image: "hansa.local/testimage:1", args: [serve], readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}}]
-`, kind, strings.ReplaceAll(more, ", ", "\n  ")))
-	says := func(want string) string {
-		var got string
-		await(s.t, "condition RolledBack is "+want, func() error {
-			got = s.kubectl("get", name, "-o", `jsonpath={range .status.conditions[?(@.type=="RolledBack")]}{.status} {.reason} {.message}{end}`)
-			if !strings.HasPrefix(got, want) {
-				return errors.New(got)
-			}
-			return nil
-		})
-		return got
-	}
+`, kind, action, strings.ReplaceAll(more, ", ", "\n  ")))
 	s.kubectl("rollout", "status", name, "--timeout=120s")
-	says("False Good Revision 1")
+	s.revisionSays(name, "False Good Revision 1")
 	s.kubectl("set", "image", name, "main=hansa.local/none:1")
 	// Of these kinds kubectl knows one error only (design/rollback.md).
-	out, err := s.cluster.kubectl("-n", s.name, "rollout", "status", name, "--timeout=150s")
-	if err == nil || !strings.Contains(err.Error(), "rollout status is only available for RollingUpdate strategy type") {
-		s.t.Errorf("kubectl rollout status: %v: %s", err, out)
+	s.fails([]string{"rollout status is only available for RollingUpdate strategy type"}, "rollout", "status", name, "--timeout=150s")
+}
+
+// revisionSays waits for the condition of a workload.
+func (s *space) revisionSays(name, want string) string {
+	s.t.Helper()
+	var got string
+	await(s.t, "condition RolledBack is "+want, func() error {
+		got = s.field(name, `range .status.conditions[?(@.type=="RolledBack")]}{.status} {.reason} {.message}{end`)
+		if !strings.HasPrefix(got, want) {
+			return errors.New(got)
+		}
+		return nil
+	})
+	return got
+}
+
+// pauseOfRevision pauses such a kind; another template lets it go on.
+func pauseOfRevision(s *space, plural, kind, more string) {
+	name := plural + "/web"
+	s.revised(name, kind, more, "pause")
+	if got := s.revisionSays(name, "False Paused Revision 2 failed, and the rollout is paused: "); !strings.Contains(got, "container main: ") {
+		s.t.Errorf("condition %q", got)
 	}
-	if got := says("True PodsFailed Revision 2"); !strings.Contains(got, "container main: ") {
+	if got := s.field(name, ".spec.updateStrategy.type} {.spec.template.spec.containers[0].image"); got != "OnDelete hansa.local/none:1" {
+		s.t.Errorf("paused: %s", got)
+	}
+	s.kubectl("set", "image", name, "main=hansa.local/testimage:1")
+	s.kubectl("set", "env", name, "WORD=three")
+	s.revisionSays(name, "False Good Revision ")
+	s.kubectl("rollout", "status", name, "--timeout=120s")
+	for _, p := range s.podsOf("web") {
+		if env := p.Spec.Containers[0].Env; len(env) != 1 || env[0].Value != "three" {
+			s.t.Errorf("pod %s has %+v", p.Name, env)
+		}
+	}
+}
+
+// rollbackOfRevision rolls such a kind back.
+func rollbackOfRevision(s *space, plural, kind, more string) {
+	name := plural + "/web"
+	s.revised(name, kind, more, "rollback")
+	if got := s.revisionSays(name, "True PodsFailed Revision 2"); !strings.Contains(got, "container main: ") {
 		s.t.Errorf("condition %q", got)
 	}
 	await(s.t, "it is as before", func() error {
