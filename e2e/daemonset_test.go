@@ -3,9 +3,11 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -18,7 +20,9 @@ func TestDaemonSets(t *testing.T) {
 		{"a DaemonSet runs and stops with its node's labels", daemonSelects},
 		{"a DaemonSet is updated, undone and restarted by kubectl", daemonRollout},
 		{"a DaemonSet surges: a new pod is ready before the old one goes", daemonSurges},
+		{"a DaemonSet is updated in place: the old pod goes first", daemonInPlace},
 		{"a DaemonSet replaces failed pods", daemonFails},
+		{"ControllerRevisions of a DaemonSet: names, data, order, limit", daemonRevisions},
 	} {
 		t.Run(r.noun, func(t *testing.T) {
 			t.Parallel()
@@ -191,4 +195,66 @@ func daemonFails(s *space) {
 		}
 		return nil
 	})
+}
+
+// maxUnavailable of one node is that node: its pod has ended before there is another.
+// A finalizer keeps the old one, so that it can be looked at.
+func daemonInPlace(s *space) {
+	s.apply(daemonSet("logs", "one", "", "updateStrategy: {rollingUpdate: {maxUnavailable: 1}}"))
+	s.kubectl("rollout", "status", "daemonset/logs", "--timeout=120s")
+	first := s.oneOf("logs")
+	finalizers := func(list string) {
+		s.kubectl("patch", "pod", first.Name, "--type=merge", "-p", `{"metadata":{"finalizers":`+list+`}}`)
+	}
+	finalizers(`["test.dev/look"]`)
+	s.kubectl("set", "env", "daemonset/logs", "WORD=two")
+	ended := s.finished(first.Name).Status.ContainerStatuses[0].State.Terminated
+	second := s.oneOf("logs")
+	finalizers("null")
+	if ended == nil || second.CreationTimestamp.Time.Before(ended.FinishedAt.Time) || second.Spec.Containers[0].Env[0].Value != "two" {
+		s.t.Errorf("%s was made at %s, the one before ended with %+v", second.Name, second.CreationTimestamp, ended)
+	}
+	s.kubectl("rollout", "status", "daemonset/logs", "--timeout=120s")
+}
+
+// No node fits, so it is about revisions alone.
+func daemonRevisions(s *space) {
+	s.apply(daemonSet("logs", "one", "nodeSelector: {hansa.dev/none: here}", "revisionHistoryLimit: 1"))
+	// history awaits revisions of these numbers, and answers with them.
+	history := func(numbers ...int64) []appsv1.ControllerRevision {
+		s.t.Helper()
+		var found []appsv1.ControllerRevision
+		await(s.t, fmt.Sprint("revisions ", numbers), func() error {
+			list, err := s.client.AppsV1().ControllerRevisions(s.name).List(s.t.Context(), metav1.ListOptions{LabelSelector: "app=logs"})
+			if err != nil {
+				return err
+			}
+			found = list.Items
+			slices.SortFunc(found, func(a, b appsv1.ControllerRevision) int { return int(a.Revision - b.Revision) })
+			if !slices.EqualFunc(found, numbers, func(r appsv1.ControllerRevision, n int64) bool { return r.Revision == n }) {
+				return fmt.Errorf("there are %v", found)
+			}
+			return nil
+		})
+		return found
+	}
+	first := history(1)[0]
+	hash, named := strings.CutPrefix(first.Name, "logs-")
+	if ref := metav1.GetControllerOf(&first); !named || first.Labels["controller-revision-hash"] != hash || ref == nil || ref.Kind != "DaemonSet" || ref.Name != "logs" {
+		s.t.Errorf("the first revision is %+v", first.ObjectMeta)
+	}
+	if data := string(first.Data.Raw); !strings.HasPrefix(data, `{"spec":{"template":{"$patch":"replace"`) || !strings.Contains(data, `"value":"one"`) {
+		s.t.Errorf("its data are %s", data)
+	}
+	s.kubectl("set", "env", "daemonset/logs", "WORD=two")
+	history(1, 2)
+	s.kubectl("rollout", "undo", "daemonset/logs")
+	if back := history(2, 3)[1]; back.UID != first.UID {
+		s.t.Errorf("%s is undone to %s", first.Name, back.Name)
+	}
+	if got := s.field("daemonset/logs", ".spec.template.spec.containers[0].env[0].value"); got != "one" {
+		s.t.Errorf("undone to %q", got)
+	}
+	s.kubectl("set", "env", "daemonset/logs", "WORD=four")
+	history(3, 4)
 }

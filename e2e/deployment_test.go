@@ -4,19 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 )
 
 // TestReplicas has a row for what Deployments, ReplicaSets and
-// ReplicationControllers do beside what TestKubectl and TestWorkloads ask of them.
+// ReplicationControllers do beside what TestKubectl and TestWorkloads ask of them, and
+// for budgets and templates of pods.
 func TestReplicas(t *testing.T) {
 	t.Parallel()
 	for _, r := range []row{
@@ -30,6 +35,9 @@ func TestReplicas(t *testing.T) {
 		{"ReplicaSet: scale, replace and patch", setScales},
 		{"ReplicaSet: the order of scaling down", setShrinks},
 		{"ReplicationController: lifecycle", controllerLives},
+		{"ReplicationController: rolled by hand", controllerRolled},
+		{"PodTemplate: kept, and a pod made of it", templateKept},
+		{"PodDisruptionBudget: percents, evictions, unhealthy pods", budgetKept},
 	} {
 		t.Run(r.noun, func(t *testing.T) {
 			t.Parallel()
@@ -307,4 +315,130 @@ spec: {containers: [{name: main, image: hansa.local/busybox:1, command: [sleep, 
 	s.readyPods("rc", 1)
 	s.kubectl("delete", "rc", "rc")
 	s.readyPods("rc", 0)
+}
+
+// There is no kubectl rollout for these: one grows while another shrinks, behind one
+// service, and never are there fewer pods than before.
+func controllerRolled(s *space) {
+	for app, n := range map[string]int{"one": 2, "two": 0} {
+		s.apply(strings.Replace(sleepers("ReplicationController", app, app, n, ""), "labels: {app: "+app+"}", "labels: {app: "+app+", part: web}", 1))
+	}
+	s.service("web", "selector: {part: web}, ports: [{port: 80}]")
+	s.readyPods("one", 2)
+	for n := range 2 {
+		s.kubectl("scale", "rc/two", fmt.Sprint("--replicas=", n+1))
+		s.readyPods("two", n+1)
+		s.kubectl("scale", "rc/one", fmt.Sprint("--replicas=", 1-n), fmt.Sprint("--current-replicas=", 2-n))
+		if ready := len(s.podsOf("one")) + len(s.podsOf("two")); ready < 2 {
+			s.t.Errorf("%d pods are ready", ready)
+		}
+	}
+	s.readyPods("one", 0)
+	s.kubectl("delete", "rc", "one")
+	pods := s.readyPods("two", 2)
+	await(s.t, "the service leads to the new ones", func() error {
+		got := s.kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name=web", "-o", "jsonpath={.items[*].endpoints[?(@.conditions.ready==true)].targetRef.name}")
+		for _, name := range strings.Fields(got) {
+			if _, there := pods[name]; !there || len(strings.Fields(got)) != 2 {
+				return errors.New(got)
+			}
+		}
+		return nil
+	})
+}
+
+// Documentation: "Pods", "Pod templates". Nothing acts on a PodTemplate: what makes
+// pods reads it.
+func templateKept(s *space) {
+	s.apply(`
+apiVersion: v1
+kind: PodTemplate
+metadata: {name: work, labels: {of: tools}}
+template:
+  metadata: {labels: {app: work}}
+  spec: {containers: [{name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}]}
+`)
+	if got := s.kubectl("get", "podtemplates", "-l", "of=tools", "--no-headers"); !strings.Contains(got, "work") || !strings.Contains(got, "hansa.local/busybox:1") || !strings.Contains(got, "app=work") {
+		s.t.Errorf("kubectl get: %s", got)
+	}
+	s.kubectl("patch", "podtemplate", "work", "-p", `{"template":{"spec":{"terminationGracePeriodSeconds":1,"containers":[{"name":"main","env":[{"name":"WORD","value":"two"}]}]}}}`)
+	kept, err := s.client.CoreV1().PodTemplates(s.name).Get(s.t.Context(), "work", metav1.GetOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	p := &corev1.Pod{ObjectMeta: kept.Template.ObjectMeta, Spec: kept.Template.Spec}
+	p.Name = "made"
+	s.createPod(p)
+	s.ready("made")
+	if got := s.exec("made", "sh", "-c", "echo $WORD"); got != "two\n" {
+		s.t.Errorf("the pod says %q", got)
+	}
+	s.kubectl("delete", "podtemplates", "-l", "of=tools")
+	s.ready("made")
+}
+
+// Documentation: "Specifying a Disruption Budget for your Application", "Unhealthy
+// Pod Eviction Policy". Of three pods two are half, rounded up.
+func budgetKept(s *space) {
+	s.apply(deployment("web", "one", 3) + `
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec: {minAvailable: 50%, selector: {matchLabels: {app: web}}}
+`)
+	s.rolledOut("web")
+	counted := func(want string) {
+		s.t.Helper()
+		await(s.t, "the budget counts "+want, func() error {
+			b, err := s.client.PolicyV1().PodDisruptionBudgets(s.name).Get(s.t.Context(), "web", metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			st := b.Status
+			got := fmt.Sprintf("%d/%d of %d, %d may go: %s", st.CurrentHealthy, st.DesiredHealthy, st.ExpectedPods, st.DisruptionsAllowed, st.Conditions[0].Reason)
+			if got != want || st.ObservedGeneration != b.Generation {
+				return fmt.Errorf("generation %d of %d: %s", st.ObservedGeneration, b.Generation, got)
+			}
+			return nil
+		})
+	}
+	evict := func(p corev1.Pod) error {
+		return s.client.CoreV1().Pods(s.name).EvictV1(s.t.Context(), &policyv1.Eviction{ObjectMeta: metav1.ObjectMeta{Name: p.Name}})
+	}
+	refused := func(p corev1.Pod, why string) {
+		s.t.Helper()
+		err := evict(p)
+		var status *apierrors.StatusError
+		if !errors.As(err, &status) || status.ErrStatus.Code != 429 || status.ErrStatus.Reason != metav1.StatusReasonTooManyRequests ||
+			len(status.ErrStatus.Details.Causes) != 1 || status.ErrStatus.Details.Causes[0].Type != policyv1.DisruptionBudgetCause || status.ErrStatus.Details.Causes[0].Message != why {
+			s.t.Errorf("eviction of %s: %#v", p.Name, err)
+		}
+	}
+	counted("3/2 of 3, 1 may go: SufficientPods")
+	pods := slices.Collect(maps.Values(s.readyPods("web", 3)))
+	s.turn(&pods[0], "sick")
+	counted("2/2 of 3, 0 may go: InsufficientPods")
+	refused(pods[1], "The disruption budget web needs 2 healthy pods and has 2 currently")
+	s.turn(&pods[1], "sick")
+	counted("1/2 of 3, 0 may go: InsufficientPods")
+	refused(pods[0], "The disruption budget web needs 2 healthy pods and has 1 currently")
+	s.kubectl("patch", "pdb", "web", "--type=merge", "-p", `{"spec":{"unhealthyPodEvictionPolicy":"AlwaysAllow"}}`)
+	counted("1/2 of 3, 0 may go: InsufficientPods")
+	refused(pods[2], "The disruption budget web needs 2 healthy pods and has 1 currently")
+	if err := evict(pods[0]); err != nil {
+		s.t.Errorf("a sick pod is always let go, but: %v", err)
+	}
+	s.gone(pods[0].Name)
+	s.turn(&pods[1], "healthy")
+	counted("3/2 of 3, 1 may go: SufficientPods")
+	s.kubectl("patch", "pdb", "web", "--type=merge", "-p", `{"spec":{"minAvailable":null,"maxUnavailable":"50%","unhealthyPodEvictionPolicy":"IfHealthyBudget"}}`)
+	counted("3/1 of 3, 2 may go: SufficientPods")
+	// A sick pod goes while there are enough healthy ones without it.
+	s.turn(&pods[1], "sick")
+	counted("2/1 of 3, 1 may go: SufficientPods")
+	if err := evict(pods[1]); err != nil {
+		s.t.Errorf("a sick pod beside enough others: %v", err)
+	}
+	s.gone(pods[1].Name)
 }

@@ -460,8 +460,20 @@ func tainted(s *space) {
 	s.create("other", sleeper)
 	s.ready("tolerant")
 	s.ready("other")
+	s.apply(daemonSet("bold", "one", "tolerations: [{key: work, operator: Equal, value: \"on\", effect: NoExecute}]", ""))
+	bold := s.oneOf("bold")
 	s.kubectl("taint", "node", nodeName, "work=on:NoExecute")
 	s.gone("other")
+	// Of DaemonSets only those that tolerate the taint are for the node.
+	await(s.t, "the DaemonSet that does not has no pod", func() error {
+		if got := s.field("daemonset/own", ".status.desiredNumberScheduled}/{.status.currentNumberScheduled"); got != "0/0" || len(s.podsOf("own")) > 0 {
+			return fmt.Errorf("%s, %d", got, len(s.podsOf("own")))
+		}
+		return nil
+	})
+	if now := s.oneOf("bold"); now.UID != bold.UID {
+		s.t.Errorf("%s is now %s", bold.Name, now.Name)
+	}
 	s.create("late", sleeper)
 	s.event("late", "node(s) had untolerated taint")
 	s.ready("tolerant")
@@ -469,4 +481,5 @@ func tainted(s *space) {
 	s.kubectl("taint", "node", nodeName, "work-")
 	s.ready("late")
 	s.rolledOut("web")
+	s.readyPods("own", 1)
 }
