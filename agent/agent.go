@@ -18,7 +18,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
-	"golang.org/x/sys/unix"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -84,6 +83,9 @@ type Config struct {
 	Bus string
 	// GoneLogs bounds the logs that are kept of pods that are gone; zero is none.
 	GoneLogs logs.Limits
+	// OnClockJump, when not nil, has jumped called each time that the clock was set,
+	// with what it moved, until stop is called. jumped does not block.
+	OnClockJump func(jumped func(by time.Duration)) (stop func())
 	// Ready, when not nil, is asked beside the runtime whether pods can be run:
 	// the network, for one. Its error says what is missing.
 	Ready func(ctx context.Context) error
@@ -124,8 +126,13 @@ type Agent struct {
 	orphans map[types.UID]bool
 	// knows is closed once the agent has workers for all pods there were.
 	knows chan struct{}
-	// silent is since when the runtime has not answered; of the keeper.
-	silent time.Time
+	// answers is how the runtime answers; of the keeper.
+	answers answers
+	// link is whether there is a connection to the runtime.
+	link link
+	// unwritable is what was said last of folders that cannot be written to; of
+	// the keeper.
+	unwritable string
 	// weights wakes whoever sets the classes' cpu weights.
 	weights chan struct{}
 	// pressure is what the machine is short of.
@@ -279,6 +286,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("agent: %w", err)
 	}
 	a.podsChanged() // makes the classes' groups before there is a pod
+	if a.OnClockJump != nil {
+		defer a.OnClockJump(a.clockJumped)()
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.events.Run(ctx) })
 	g.Go(func() error { return a.pusher.Run(ctx) })
@@ -287,7 +297,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	g.Go(func() error { return a.keepHouse(ctx) })
 	g.Go(func() error { return a.keepMirrors(ctx) })
 	g.Go(func() error {
-		return a.Runtime.Events(ctx, a.runtimeEvent, func() { a.reconnected(ctx) })
+		return a.Runtime.Events(ctx, a.runtimeEvent, func() { a.reconnected(ctx) }, a.disconnected)
 	})
 	g.Go(func() error { return a.loop(ctx) })
 	err := g.Wait()
@@ -387,92 +397,4 @@ func (a *Agent) addresses(uid types.UID) downward.Addresses {
 		return w.Addresses()
 	}
 	return downward.Addresses{Host: a.node.IPs}
-}
-
-// ready says why pods cannot be run here, if so.
-func (a *Agent) ready(ctx context.Context) error {
-	asking, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if a.goingDown.Load() {
-		return errShutdown
-	}
-	if err := a.Runtime.Ready(asking); err != nil {
-		a.watchHung(ctx, err)
-		return err
-	}
-	a.silent = time.Time{}
-	for _, dir := range []string{a.volumes.PodsDir, a.node.LogsDir} {
-		if errors.Is(unix.Access(dir, unix.W_OK), unix.EROFS) {
-			return fmt.Errorf("the file system of %s is read-only: no pod can be started", dir)
-		}
-	}
-	if a.Config.Ready != nil {
-		return a.Config.Ready(ctx)
-	}
-	return nil
-}
-
-// hungAfter is for how long a runtime may say nothing before it is called hung.
-const hungAfter = time.Minute
-
-// watchHung notes that the runtime did not answer.
-func (a *Agent) watchHung(ctx context.Context, err error) {
-	if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
-		a.silent = time.Time{}
-		return
-	}
-	now := a.Clock.Now()
-	if a.silent.IsZero() {
-		a.silent = now
-	}
-	if a.Hung != nil && now.Sub(a.silent) >= hungAfter {
-		a.silent = now
-		a.Hung()
-	}
-}
-
-// errSilent keeps the node's status from waiting for a runtime that was just
-// asked in vain.
-var errSilent = errors.New("the container runtime does not answer")
-
-// offers is what the runtime can do.
-func (a *Agent) offers(ctx context.Context) (runtime.Offers, error) {
-	if !a.silent.IsZero() {
-		return runtime.Offers{}, errSilent
-	}
-	return a.Runtime.Offers(ctx)
-}
-
-func (a *Agent) runtimeVersion(ctx context.Context) (string, error) {
-	if !a.silent.IsZero() {
-		return "", errSilent
-	}
-	v, err := a.Runtime.Version(ctx)
-	if err != nil {
-		return "", err
-	}
-	return v.RuntimeName + "://" + v.RuntimeVersion, nil
-}
-
-// imagesShown are the images that the node's status may name.
-func (a *Agent) imagesShown(ctx context.Context) ([]v1.ContainerImage, error) {
-	if !a.silent.IsZero() {
-		return nil, errSilent
-	}
-	began := a.Clock.Now()
-	list, err := a.Runtime.ListImages(ctx)
-	if err != nil {
-		return nil, err
-	}
-	a.node.Images.Listed(list, began)
-	var out []v1.ContainerImage
-	for _, i := range list {
-		var names []string
-		names = append(names, i.RepoDigests...)
-		names = append(names, i.RepoTags...)
-		if len(names) > 0 {
-			out = append(out, v1.ContainerImage{Names: names[:min(len(names), 5)], SizeBytes: int64(i.Size)})
-		}
-	}
-	return out, nil
 }

@@ -4,8 +4,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"hansa.dev/hansa/runtime/fake"
 )
@@ -33,4 +35,49 @@ func TestMaximumDeadContainers(t *testing.T) {
 	if code, _ := r.fetch("/containerLogs/default/second/app"); code != 200 {
 		t.Errorf("log of the younger one: %d", code)
 	}
+}
+
+// "Container image lifecycle": above the high threshold images go that nobody uses
+// and that are not young. Those of containers and imported ones
+// stay.
+func TestImageCollection(t *testing.T) {
+	r := configured(t, map[string]any{"imageGCHighThresholdPercent": 1, "imageGCLowThresholdPercent": 0})
+	r.runtime.AddImage("unused", nil)
+	if _, err := r.runtime.ImportImage(t.Context(), fake.Archive("imported")); err != nil {
+		t.Fatal(err)
+	}
+	pod := &cri.PodSandboxConfig{Metadata: &cri.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: "u"}}
+	sandbox, err := r.runtime.RunSandbox(t.Context(), pod, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	app := &cri.ContainerConfig{Metadata: &cri.ContainerMetadata{Name: "app"}, Image: &cri.ImageSpec{Image: image}}
+	if _, err := r.runtime.CreateContainer(t.Context(), sandbox, app, pod); err != nil {
+		t.Fatal(err)
+	}
+	a := r.make()
+	has := func(want ...string) {
+		t.Helper()
+		a.CollectImages(t.Context())
+		list, err := r.runtime.ListImages(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, i := range list {
+			got = append(got, i.RepoTags...)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("there are %v, want %v", got, want)
+		}
+	}
+	has(image, "imported", "unused")
+	r.clock.set(time.Minute)
+	r.runtime.AddImage("young", nil)
+	has(image, "imported", "unused", "young")
+	r.clock.set(time.Minute)
+	has(image, "imported", "young")
+	r.clock.set(time.Minute)
+	has(image, "imported")
 }

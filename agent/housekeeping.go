@@ -33,6 +33,10 @@ func (a *Agent) keepHouse(ctx context.Context) error {
 	containers := a.Clock.NewTicker(containerInterval)
 	defer containers.Stop()
 	a.relieve(ctx) // so that the node is registered with its conditions
+	// Ages of images are reckoned from here.
+	if _, err := a.lookAtImages(ctx, a.Clock.Now()); err != nil && ctx.Err() == nil {
+		a.Log.Warn("images not looked at", "err", err)
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -158,6 +158,7 @@ func (a *Agent) removeOrphan(ctx context.Context, uid types.UID, k work.Known) {
 // reconnected looks at everything at once, and once more a moment later: a
 // stream of events may begin only after the call that opened it has returned.
 func (a *Agent) reconnected(ctx context.Context) {
+	a.connected()
 	a.post(a.lookAgain)
 	a.running.Go(func() {
 		select {

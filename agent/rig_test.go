@@ -54,6 +54,7 @@ type rig struct {
 	settings *settings.Settings
 	door     func(client.Interface) client.Interface
 	bus      string
+	clock    *settable
 	keep     time.Duration // logs of pods that are gone
 }
 
@@ -88,7 +89,7 @@ func newIdleRig(t *testing.T) *rig {
 	}
 	r := &rig{
 		t: t, client: direct.New(requesttest.Handler(t, nil), requesttest.Admin, "test"),
-		runtime: fake.New(clock.RealClock{}), dir: t.TempDir(),
+		runtime: fake.New(clock.RealClock{}), clock: &settable{}, dir: t.TempDir(),
 		base: "/hansa-test-" + strings.ToLower(rand.Text()[:8]), layout: layout,
 		pods: kinds.Registry().Must("", "pods"),
 	}
@@ -104,8 +105,8 @@ func newIdleRig(t *testing.T) *rig {
 	return r
 }
 
-// start runs an agent; restart stops the one that runs first.
-func (r *rig) start() {
+// make makes an agent that does not run.
+func (r *rig) make() *agent.Agent {
 	r.t.Helper()
 	var recorded sync.Map
 	var door client.Interface = r.client
@@ -115,7 +116,7 @@ func (r *rig) start() {
 	a, err := agent.New(agent.Config{
 		NodeName: "n1", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, DataDir: r.dir,
 		Settings: r.settings, Bus: r.bus,
-		Client: door, Runtime: r.runtime, Clock: clock.RealClock{},
+		Client: door, Runtime: r.runtime, Clock: r.clock, OnClockJump: r.clock.watch,
 		Groups: cgroup.New(r.layout, r.base, func(kind, name string) error { recorded.Store(name, kind); return nil }),
 		Ledger: func(kind, name string) error { recorded.Store(name, kind); return nil },
 		DNS:    work.DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local"},
@@ -127,6 +128,13 @@ func (r *rig) start() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	return a
+}
+
+// start runs an agent; restart stops the one that runs first.
+func (r *rig) start() {
+	r.t.Helper()
+	a := r.make()
 	r.agent = a
 	r.api = httptest.NewServer(a.Handler())
 	ctx, cancel := context.WithCancel(context.Background())
@@ -143,6 +151,48 @@ func (r *rig) start() {
 		cancel()
 		<-done
 	}
+}
+
+// settable is a clock that can be set.
+type settable struct {
+	clock.RealClock
+	mu     sync.Mutex
+	ahead  time.Duration
+	jumped func(by time.Duration)
+}
+
+func (c *settable) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ahead == 0 {
+		return time.Now()
+	}
+	return time.Now().Round(0).Add(c.ahead)
+}
+
+func (c *settable) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
+
+func (c *settable) watch(jumped func(by time.Duration)) (stop func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.jumped = jumped
+	return func() {}
+}
+
+// set puts the clock on, or back.
+func (c *settable) set(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead += by
+}
+
+// jump sets the clock, and tells of it.
+func (c *settable) jump(by time.Duration) {
+	c.set(by)
+	c.mu.Lock()
+	jumped := c.jumped
+	c.mu.Unlock()
+	jumped(by)
 }
 
 type testWriter struct{ t *testing.T }

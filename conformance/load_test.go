@@ -170,7 +170,7 @@ func TestStreamedListsAreComplete(t *testing.T) {
 // A watcher that does not read is dropped, or waits, and costs the server no
 // memory meanwhile: there is no queue for it.
 func TestSlowWatchersTakeNoMemory(t *testing.T) {
-	const watchers, rounds, most = 50, 40, 32 << 20
+	const watchers, rounds, most = 50, 40, 64 << 20
 	c, p := started(t, "slow-watchers")
 	slow := slowReader(t, p)
 	from := p.want(t, http.StatusOK, call{path: at("configmaps", "default")}, nil).object(t).GetResourceVersion()
@@ -184,7 +184,8 @@ func TestSlowWatchersTakeNoMemory(t *testing.T) {
 		watches = append(watches, resp)
 	}
 	rest := c.anonymous(t)
-	// 40 × 500 KB of changes, 20 MB for each watcher.
+	// 40 × 500 KB of changes: 20 MB as objects and 20 as texts, where watchers are
+	// at each of them; with queues it would be 20 MB for each watcher.
 	p.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", "default"), body: "metadata: {name: large}"}, nil)
 	for i := range rounds {
 		p.want(t, http.StatusOK, call{method: "PATCH", path: at("configmaps", "default", "large"), contentType: mergePatch,

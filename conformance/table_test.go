@@ -51,6 +51,7 @@ var changing = []struct {
 	{regexp.MustCompile(`<unknown>`), "AGE"},
 	// Fairness says so when it comes to it.
 	{regexp.MustCompile(`Request string: (count/widgets.example.com: 0/5)?\n`), "Request string: COUNTED\n"}, // so does the loop
+	{regexp.MustCompile(`(Established boolean \(wide\)): (true|false)`), "$1: STATUS"},                       // its loop says so
 	{regexp.MustCompile(`MissingPL string: (\?|False)`), "MissingPL string: STATUS"},
 }
 

@@ -366,23 +366,23 @@ func TestCronJobFails(t *testing.T) {
 // by the clock of before.
 func TestCronJobClockJump(t *testing.T) {
 	w := newWorld(t)
-	var jumped func()
+	var jumped func(time.Duration)
 	stopped := false
 	d := w.run(func(c client.Interface, r events.Recorder) controller.Loop {
-		return cronjob.New(c, r, time.UTC, func(f func()) func() { jumped = f; return func() { stopped = true } })
+		return cronjob.New(c, r, time.UTC, func(f func(time.Duration)) func() { jumped = f; return func() { stopped = true } })
 	})
 	stop := d.loop.(controller.Woken).Listen(func(key api.Key) { d.add(key) })
 	create(w, aCronJob("tidy", "@hourly", ""))
 	w.settle()
 	w.clock.SetTime(epoch.Add(10 * time.Hour))
-	jumped()
+	jumped(10 * time.Hour)
 	w.settle()
 	if n := len(w.allJobs()); n != 1 || !w.cron("tidy").Status.LastScheduleTime.Time.Equal(epoch.Truncate(time.Hour).Add(10*time.Hour)) {
 		t.Errorf("%d jobs after the clock was put on", n)
 	}
 	// Put back by so much that it must have been wrong, it starts the next run of now.
 	w.clock.SetTime(epoch)
-	jumped()
+	jumped(-10 * time.Hour)
 	w.settle()
 	w.pass(time.Hour)
 	if n := len(w.allJobs()); n != 2 {

@@ -165,7 +165,7 @@ func (s *loops) startManager() {
 	run(horizontalpodautoscaler.Name, "horizontalpodautoscaler", 5, func(c door, r told) loop {
 		return horizontalpodautoscaler.New(c, r, p.metricsOf(horizontalpodautoscaler.Name), p.metrics)
 	})
-	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local, s.onClockJump) })
+	run("cronjob-controller", "cronjob", 5, func(c door, r told) loop { return cronjob.New(c, r, time.Local, onClockJump(s.log)) })
 	run("ttl-after-finished-controller", "ttl_jobs_to_delete", 1, func(c door, _ told) loop { return ttl.New(c) })
 	run("endpointslice-controller", "endpoint_slice", 5, func(c door, r told) loop { return endpointslice.New(c, r) })
 	run("endpointslicemirroring-controller", "endpoint_slice_mirroring", 5, func(c door, r told) loop { return mirroring.New(c, r) })
@@ -183,14 +183,17 @@ func (s *loops) startManager() {
 	run("pod-garbage-collector", "orphaned_pods_nodes", 1, func(c door, _ told) loop { return podgc.New(c) })
 }
 
-// onClockJump has jumped called when the clock was set, until stop is called.
-func (s *loops) onClockJump(jumped func()) (stop func()) {
-	stop, err := clockjump.Watch(jumped)
-	if err != nil {
-		s.log.Warn("cron jobs may be late after the clock is set", "err", err)
-		return func() {}
+// onClockJump makes a function that has jumped called when the clock was set, with
+// what it moved, until stop is called.
+func onClockJump(log *slog.Logger) func(jumped func(by time.Duration)) (stop func()) {
+	return func(jumped func(time.Duration)) func() {
+		stop, err := clockjump.Watch(jumped)
+		if err != nil {
+			log.Warn("what waits for a time of day may be late after the clock is set", "err", err)
+			return func() {}
+		}
+		return stop
 	}
-	return stop
 }
 
 // startRollbacks runs one loop, as one identity, for each kind that has revisions.

@@ -36,10 +36,16 @@ func (c *cluster) nodeSays(t testing.TB, kind corev1.NodeConditionType, status c
 		}
 		return nil
 	})
-	await(t, "an event "+event, func() error {
-		list, err := c.client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,reason=" + event})
-		if err == nil && len(list.Items) == 0 {
-			err = errors.New("there is none")
+	c.nodeEvent(t, event, "")
+}
+
+// nodeEvent waits for an event of the node whose message has the text.
+func (c *cluster) nodeEvent(t testing.TB, reason, text string) {
+	t.Helper()
+	await(t, fmt.Sprintf("an event %s: %s", reason, text), func() error {
+		list, err := c.client.CoreV1().Events("default").List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.kind=Node,reason=" + reason})
+		if err == nil && !slices.ContainsFunc(list.Items, func(e corev1.Event) bool { return strings.Contains(e.Message, text) }) {
+			err = fmt.Errorf("there are %+v", list.Items)
 		}
 		return err
 	})
@@ -158,8 +164,8 @@ volumes: [{name: work, emptyDir: {}}]
 	}
 }
 
-// containerd stands still: the node says so, containers go on, and after a
-// minute there is another one.
+// containerd stands still: the node says so after half a minute, in a condition and
+// events, containers go on, and after a minute there is another one.
 func TestContainerdHangs(t *testing.T) {
 	if !alone(t) {
 		return
@@ -173,8 +179,11 @@ func TestContainerdHangs(t *testing.T) {
 	if err := unix.Kill(hung, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	c.nodeSays(t, corev1.NodeReady, corev1.ConditionFalse, "", "NodeNotReady")
+	c.nodeSays(t, corev1.NodeReady, corev1.ConditionFalse, "container runtime is down: ", "NodeNotReady")
 	s.sameProcesses(before)
+	c.nodeEvent(t, "ContainerRuntimeHung", "has not answered for 1m0s")
+	c.nodeEvent(t, "ContainerRuntimeDied", "")
+	c.nodeEvent(t, "ContainerRuntimeStarted", "The container runtime serves again after ")
 	await(t, "another containerd runs", func() error {
 		if now := c.processesOf("containerd"); len(now) != 1 || now[0] == hung {
 			return fmt.Errorf("there are %v", now)
@@ -217,7 +226,8 @@ func TestReadOnlyDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	c.nodeSays(t, corev1.NodeReady, corev1.ConditionFalse, "is read-only", "NodeNotReady")
+	c.nodeSays(t, corev1.NodeReady, corev1.ConditionFalse, dir+" cannot be written to: read-only file system", "NodeNotReady")
+	c.nodeEvent(t, "FilesystemIsReadOnly", "no pod can be started")
 	s.sameProcesses(before)
 	s.create("q", "nodeName: "+nodeName+sleeper)
 	s.event("q", "Warning FailedToMakePodDataDirectories: error making pod data directories: ")

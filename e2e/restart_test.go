@@ -192,6 +192,7 @@ func TestContainerdDies(t *testing.T) {
 	s.create("p", strings.TrimPrefix(sleeper, "\n"))
 	s.ready("p")
 	before := s.histories([]string{"p"})
+	was := c.readiness(t)
 	daemons := c.processesOf("containerd")
 	if len(daemons) != 1 {
 		t.Fatalf("there are %d containerd", len(daemons))
@@ -199,14 +200,19 @@ func TestContainerdDies(t *testing.T) {
 	if err := killHard(daemons[0]); err != nil {
 		t.Fatal(err)
 	}
+	c.nodeEvent(t, "ContainerRuntimeDied", "Containers run on")
 	await(t, "another containerd runs", func() error {
 		if now := c.processesOf("containerd"); len(now) != 1 || now[0] == daemons[0] {
 			return fmt.Errorf("there are %v", now)
 		}
 		return nil
 	})
+	c.nodeEvent(t, "ContainerRuntimeStarted", "The container runtime serves again after ")
 	s.create("q", strings.TrimPrefix(sleeper, "\n"))
 	s.ready("q")
+	if now := c.readiness(t); now != was {
+		t.Errorf("the node's readiness changed for a moment: %+v, it was %+v", now, was)
+	}
 	if after := s.histories([]string{"p"}); !maps.Equal(before, after) {
 		t.Errorf("after:\n%v\nbefore:\n%v", after, before)
 	}
@@ -217,6 +223,22 @@ func TestContainerdDies(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// readiness is the node's condition Ready, without the time when it was looked at.
+func (c *cluster) readiness(t testing.TB) corev1.NodeCondition {
+	t.Helper()
+	n, err := c.client.CoreV1().Nodes().Get(t.Context(), nodeName, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, condition := range n.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			condition.LastHeartbeatTime = metav1.Time{}
+			return condition
+		}
+	}
+	return corev1.NodeCondition{}
 }
 
 // processesOf are the processes of a carried program of the cluster.

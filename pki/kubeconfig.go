@@ -82,15 +82,19 @@ func (a *Authority) WriteAdminKubeconfig(path, server string) (renew time.Time, 
 
 // KeepAdminKubeconfig writes the administrator's kubeconfig anew whenever its
 // time has come, beginning at renew, until the context ends. A failed write is
-// tried again after a minute.
+// tried again after a minute. The clock may be set meanwhile: it is looked at once
+// an hour.
 func (a *Authority) KeepAdminKubeconfig(ctx context.Context, path, server string, renew time.Time) {
 	for {
-		timer := a.clock.NewTimer(renew.Sub(a.clock.Now()))
+		timer := a.clock.NewTimer(min(renew.Sub(a.clock.Now()), time.Hour))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-timer.C():
+		}
+		if a.clock.Now().Before(renew) {
+			continue
 		}
 		next, err := a.WriteAdminKubeconfig(path, server)
 		if err != nil {

@@ -32,8 +32,10 @@ func (ca *CA) Leaf(id Identity) *Leaf { return &Leaf{ca: ca, id: id} }
 func (l *Leaf) Get() (cert *tls.Certificate, renew time.Time, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := l.ca.clock.Now()
-	if l.current != nil && now.Before(l.renew) {
+	// The time of day, by which others judge it: it may jump, and a machine that
+	// was suspended slept through a part of the certificate's life.
+	now := l.ca.clock.Now().Round(0)
+	if l.current != nil && now.Before(l.renew) && !now.Before(l.current.Leaf.NotBefore) {
 		return l.current, l.renew, nil
 	}
 	fresh, err := l.ca.Issue(l.id)

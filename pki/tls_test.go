@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 )
 
@@ -196,6 +197,35 @@ func loaded(t *testing.T, ca, cert, key []byte) *tls.Config {
 		t.Fatal(err)
 	}
 	return &tls.Config{RootCAs: poolOf(t, ca), Certificates: []tls.Certificate{pair}}
+}
+
+// The clock jumps: a certificate that is not valid yet is replaced, and its time is
+// the time of day, not what passed while the machine was awake.
+func TestLeafAfterClockJump(t *testing.T) {
+	clk := clocktesting.NewFakeClock(epoch)
+	ca := open(t, filepath.Join(t.TempDir(), "pki"), clk).API
+	leaf := ca.Leaf(AdminIdentity())
+	first, _, err := leaf.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	clk.SetTime(first.Leaf.NotBefore.Add(-time.Second))
+	early, renew, err := leaf.Get()
+	if err != nil || early == first || early.Leaf.NotBefore.After(clk.Now()) {
+		t.Errorf("a certificate from %v at %v: %v", early.Leaf.NotBefore, clk.Now(), err)
+	}
+	clk.SetTime(renew)
+	if late, _, err := leaf.Get(); err != nil || late == early {
+		t.Errorf("at %v there is the certificate from %v still: %v", renew, early.Leaf.NotBefore, err)
+	}
+	a, err := Open(filepath.Join(t.TempDir(), "pki"), Options{Clock: clock.RealClock{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, renew, err = a.API.Leaf(AdminIdentity()).Get()
+	if err != nil || renew != renew.Round(0) {
+		t.Errorf("renewed at %v, by the clock that cannot be set: %v", renew, err)
+	}
 }
 
 func TestKeepAdminKubeconfig(t *testing.T) {

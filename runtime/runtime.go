@@ -12,6 +12,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 
@@ -39,6 +40,18 @@ func (e *Error) Error() string {
 
 func (e *Error) Unwrap() error { return e.Kind }
 
+// NotReady is what a runtime says of itself that cannot run pods.
+type NotReady struct{ Condition, Reason, Message string }
+
+// Error has the kubelet's words.
+func (e *NotReady) Error() string {
+	what := "container runtime"
+	if e.Condition == cri.NetworkReady {
+		what += " network"
+	}
+	return fmt.Sprintf("%s not ready: %s=false reason:%s message:%s", what, e.Condition, e.Reason, e.Message)
+}
+
 // Said is what the runtime said, for objects that say themselves what was being
 // done: an event that named each attempt would never be the same event again.
 func Said(err error) string {
@@ -53,7 +66,8 @@ func Said(err error) string {
 // goroutine; each honours the context's deadline.
 type Runtime interface {
 	Version(ctx context.Context) (*cri.VersionResponse, error)
-	// Ready is nil when runtime and network say they are ready.
+	// Ready is nil when runtime and network say they are ready. Its error is a
+	// *NotReady if they say that they are not; any other is no answer.
 	Ready(ctx context.Context) error
 	// Offers is what the runtime says that it can do.
 	Offers(ctx context.Context) (Offers, error)
@@ -77,9 +91,10 @@ type Runtime interface {
 	ContainerStats(ctx context.Context, id string) (*cri.ContainerStats, error)
 
 	// Events delivers what happens to containers and sandboxes until the
-	// context ends. Events may be lost when the connection to the runtime is:
-	// reconnected is then called, and the caller looks at everything anew.
-	Events(ctx context.Context, handle func(*cri.ContainerEventResponse), reconnected func()) error
+	// context ends. Events may be lost when the connection to the runtime is, at
+	// which lost is called, and then, as at the beginning, reconnected: the caller
+	// looks at everything anew. All are called from the caller's goroutine.
+	Events(ctx context.Context, handle func(*cri.ContainerEventResponse), reconnected, lost func()) error
 
 	// ExecSync runs a command and collects its output (at most 16 MiB).
 	ExecSync(ctx context.Context, id string, command []string, timeoutSeconds int64) (stdout, stderr []byte, exitCode int32, err error)

@@ -1,6 +1,7 @@
 package gc_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -35,26 +36,78 @@ func TestImageThresholds(t *testing.T) {
 	}
 }
 
-// Images go in the order in which they were last used, but not those in use,
-// pinned, or younger than the minimum age.
+// Images go in the order in which they were last used, those never used first, and
+// no more than are needed.
 func TestImageOrder(t *testing.T) {
 	var m gc.Memory
-	used := func(on bool) []gc.Image {
-		return []gc.Image{{ID: "late", Size: 10, Used: on}, {ID: "never", Size: 10}, {ID: "pinned", Size: 10, Pinned: true}, {ID: "busy", Size: 10, Used: true}}
+	of := func(used ...string) (out []gc.Image) {
+		for _, id := range []string{"late", "never", "early"} {
+			out = append(out, gc.Image{ID: id, Size: 10, Used: slices.Contains(used, id)})
+		}
+		return out
 	}
-	m.Look(used(true), start)
+	m.Look(of("early", "late"), start)
+	m.Look(of("late"), start.Add(time.Minute))
 	now := start.Add(3 * time.Minute)
-	images := append(used(false), gc.Image{ID: "new", Size: 10})
-	m.Look(images, now)
+	m.Look(of(), now)
+	for bytes, want := range map[int64]string{1 << 60: "never early late", 11: "never early", 10: "never", 1: "never", 0: ""} {
+		if got := ids(m.Free(of(), gc.Policy{}, bytes, now)); got != want {
+			t.Errorf("for %d bytes: %s, want %s", bytes, got, want)
+		}
+	}
+}
+
+// Images in use stay, by either way of collection, however long ago they came.
+func TestImageInUse(t *testing.T) {
+	stays(t, gc.Image{ID: "busy", Used: true})
+}
+
+// Pinned images stay: those of the runtime, and imported ones, which nobody could
+// pull again.
+func TestImagePinned(t *testing.T) {
+	stays(t, gc.Image{ID: "imported", Pinned: true})
+}
+
+// stays says that an image is never collected where a like one is.
+func stays(t *testing.T, i gc.Image) {
+	t.Helper()
+	var m gc.Memory
+	images := []gc.Image{i, {ID: "other"}}
+	now := start
+	for range 2 {
+		m.Look(images, now)
+		now = now.Add(48 * time.Hour)
+	}
+	p := gc.Policy{Min: time.Minute, Max: time.Hour}
+	if free, old := ids(m.Free(images, p, 1<<60, now)), ids(m.Old(images, p, now)); free != "other" || old != "other" {
+		t.Errorf("for room %q, for age %q", free, old)
+	}
+}
+
+// imageMinimumGCAge: an image that was seen later stays until it is as old, for it
+// may be about to be used; the age is reckoned from when it was seen first.
+func TestImageMinimumAge(t *testing.T) {
+	var m gc.Memory
 	p := gc.Policy{Min: 2 * time.Minute}
-	if got := ids(m.Free(images, p, 1<<60, now)); got != "never late" {
-		t.Errorf("all: %s", got)
+	old, young := gc.Image{ID: "old", Size: 1}, gc.Image{ID: "young", Size: 1}
+	m.Look([]gc.Image{old}, start)
+	images := []gc.Image{old, young}
+	for _, c := range []struct {
+		after time.Duration
+		want  string
+	}{{time.Minute, ""}, {2*time.Minute - 1, ""}, {2 * time.Minute, "old"}, {3*time.Minute - 1, "old"}, {3 * time.Minute, "old young"}} {
+		now := start.Add(c.after)
+		m.Look(images, now)
+		if got := ids(m.Free(images, p, 1<<60, now)); got != c.want {
+			t.Errorf("after %v: %q, want %q", c.after, got, c.want)
+		}
 	}
-	if got := ids(m.Free(images, p, 1, now)); got != "never" {
-		t.Errorf("a little: %s", got)
-	}
-	if got := ids(m.Free(images, p, 0, now)); got != "" {
-		t.Errorf("nothing: %s", got)
+	// One that went and came again is young.
+	m.Look([]gc.Image{old}, start.Add(4*time.Minute))
+	now := start.Add(5 * time.Minute)
+	m.Look(images, now)
+	if got := ids(m.Free(images, p, 1<<60, now)); got != "old" {
+		t.Errorf("after it came again: %q", got)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -74,12 +75,13 @@ const firstPause = 50 * time.Millisecond
 // renewParts is how many renewals a lease is good for.
 const renewParts = 4
 
-// Keeper keeps the object. Poke may be called from any goroutine.
+// Keeper keeps the object. Poke and Renew may be called from any goroutine.
 type Keeper struct {
 	Config
 	nodes, leases *api.Resource
 	poke          chan struct{}
 	lease         api.Object
+	due           atomic.Bool // the lease's renewal, whenever the last one was
 	reported      time.Time
 	ready         bool
 }
@@ -101,6 +103,13 @@ func (k *Keeper) Poke() {
 	}
 }
 
+// Renew asks for a renewal of the lease now: the clock was set, and others would
+// take the time in it for one long ago, or for one to come.
+func (k *Keeper) Renew() {
+	k.due.Store(true)
+	k.Poke()
+}
+
 // Run registers the node and keeps it until the context ends.
 func (k *Keeper) Run(ctx context.Context) error {
 	pause := firstPause
@@ -118,7 +127,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 			k.Log.Warn("node status not written yet", "node", k.Name, "err", err)
 		}
 		renewal := k.Lease / renewParts
-		if now := k.Clock.Now(); now.Sub(renewed) >= renewal {
+		if now := k.Clock.Now(); k.due.Swap(false) || now.Sub(renewed) >= renewal {
 			if err := k.renew(ctx); err == nil {
 				renewed = now
 			} else if ctx.Err() == nil {

@@ -167,26 +167,45 @@ func TestReport(t *testing.T) {
 	r.wait("Ready again", is(v1.ConditionTrue))
 }
 
+// leaseUntil waits for a time of renewal.
+func (r *rig) leaseUntil(ok func(renewed time.Time) bool) *coordinationv1.Lease {
+	r.t.Helper()
+	leases := kinds.Registry().Must("coordination.k8s.io", "leases")
+	timeout := time.After(20 * time.Second)
+	for {
+		l, _ := r.client.View().Get(leases, api.Key{Namespace: v1.NamespaceNodeLease, Name: "n1"}).(*coordinationv1.Lease)
+		if l != nil && ok(l.Spec.RenewTime.Time) && r.clock.HasWaiters() {
+			return l
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-timeout:
+			r.t.Fatalf("the lease was not renewed: %+v", l)
+		}
+	}
+}
+
+// The clock jumps: the lease has the time of now at once, whichever way it went.
+func TestLeaseAfterClockJump(t *testing.T) {
+	r := newRig(t)
+	r.run()
+	r.wait("Ready", is(v1.ConditionTrue))
+	r.leaseUntil(r.clock.Now().Equal)
+	for _, jump := range []time.Duration{-2 * time.Hour, 2 * time.Hour, -time.Second} {
+		r.clock.SetTime(r.clock.Now().Add(jump))
+		r.keeper.Renew()
+		r.leaseUntil(r.clock.Now().Equal)
+	}
+}
+
 // "Heartbeats": the lease every ten seconds, the status only when it changes:
 // at rest nothing but leases is written.
 func TestHeartbeat(t *testing.T) {
 	r := newRig(t)
 	r.run()
-	leases := kinds.Registry().Must("coordination.k8s.io", "leases")
 	renewed := func(after time.Time) *coordinationv1.Lease {
 		t.Helper()
-		timeout := time.After(20 * time.Second)
-		for {
-			l, _ := r.client.View().Get(leases, api.Key{Namespace: v1.NamespaceNodeLease, Name: "n1"}).(*coordinationv1.Lease)
-			if l != nil && l.Spec.RenewTime.After(after) && r.clock.HasWaiters() {
-				return l
-			}
-			select {
-			case <-time.After(time.Millisecond):
-			case <-timeout:
-				t.Fatalf("the lease was not renewed: %+v", l)
-			}
-		}
+		return r.leaseUntil(func(at time.Time) bool { return at.After(after) })
 	}
 	first := renewed(time.Time{})
 	if *first.Spec.LeaseDurationSeconds != 40 || *first.Spec.HolderIdentity != "n1" || len(first.OwnerReferences) != 1 {

@@ -32,11 +32,16 @@ type tokens struct {
 	byPod map[types.UID]map[string]token
 }
 
+// token is good from its issue until it expires. Its times are times of day, as
+// those that whoever checks it goes by.
 type token struct {
-	value string
-	renew time.Time
-	until time.Time
+	value                string
+	issued, renew, until time.Time
 }
+
+// due says that it is time for another one. A token from the future is one: the
+// clock was set back, and nobody would take it.
+func (t token) due(now time.Time) bool { return !now.Before(t.renew) || now.Before(t.issued) }
 
 func newTokens(c clock.PassiveClock) *tokens {
 	return &tokens{clock: c, byPod: map[types.UID]map[string]token{}}
@@ -68,15 +73,15 @@ func (t *tokens) forget(uid types.UID) {
 func (m *Manager) addToken(ctx context.Context, out payload, p *v1.Pod, src *v1.ServiceAccountTokenProjection, mode fs.FileMode) (next time.Time, err error) {
 	seconds := ptr.Deref(src.ExpirationSeconds, 3600)
 	key := fmt.Sprintf("%s\x00%d", src.Audience, seconds)
-	now := m.Clock.Now()
+	now := m.Clock.Now().Round(0) // time of day, not time that passed
 	tok := m.tokens.get(p.UID, key)
-	if !now.Before(tok.renew) {
+	if tok.due(now) {
 		fresh, err := m.request(ctx, p, src.Audience, seconds, now)
 		switch {
 		case err == nil:
 			tok = fresh
 		case now.Before(tok.until):
-			tok.renew = now.Add(time.Minute)
+			tok.issued, tok.renew = now, now.Add(time.Minute)
 		default:
 			return time.Time{}, fmt.Errorf("failed to fetch token: %w", err)
 		}
@@ -105,5 +110,5 @@ func (m *Manager) request(ctx context.Context, p *v1.Pod, audience string, secon
 		return token{}, err
 	}
 	until := got.Status.ExpirationTimestamp.Time
-	return token{value: got.Status.Token, renew: renewAt(now, until), until: until}, nil
+	return token{value: got.Status.Token, issued: now, renew: renewAt(now, until), until: until}, nil
 }

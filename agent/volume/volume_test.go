@@ -13,12 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
 	clocktesting "k8s.io/utils/clock/testing"
 	"k8s.io/utils/ptr"
 
@@ -297,6 +299,48 @@ func TestEmptyDirInMemory(t *testing.T) {
 	}
 }
 
+// "Manage HugePages": an emptyDir of the page size that its medium names, or of the
+// one that the pod requests; two of them and no name is refused, and names both ways
+// out.
+func TestEmptyDirInHugePages(t *testing.T) {
+	m, _ := newManager(t)
+	for _, c := range []struct {
+		medium   v1.StorageMedium
+		requests []v1.ResourceName
+		page     int64
+		refused  string
+	}{
+		{"HugePages", []v1.ResourceName{"hugepages-2Mi"}, 2 << 20, ""},
+		{"HugePages-2Mi", []v1.ResourceName{"hugepages-2Mi", "hugepages-1Gi"}, 2 << 20, ""},
+		{"HugePages-1Gi", []v1.ResourceName{"hugepages-2Mi", "hugepages-1Gi"}, 1 << 30, ""},
+		{"HugePages", []v1.ResourceName{"hugepages-2Mi", "hugepages-1Gi"}, 0, "does not say which of the pod's page sizes to use"},
+		{"HugePages-many", nil, 0, "page size of medium"},
+	} {
+		p := podWith(v1.Volume{Name: "e", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: c.medium}}})
+		p.Spec.Containers[0].Resources.Requests = v1.ResourceList{}
+		for _, name := range c.requests {
+			p.Spec.Containers[0].Resources.Requests[name] = resource.MustParse("2Gi")
+		}
+		for range 2 { // again, as after a restart of the agent
+			_, err := m.Mount(t.Context(), p)
+			if (err == nil) != (c.refused == "") || err != nil && !strings.Contains(err.Error(), c.refused) {
+				t.Errorf("%s with %v: %v", c.medium, c.requests, err)
+			}
+		}
+		path, err := m.Path(p, &p.Spec.Volumes[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Statfs_t
+		if c.page != 0 && (unix.Statfs(path, &st) != nil || st.Type != unix.HUGETLBFS_MAGIC || st.Bsize != c.page) {
+			t.Errorf("%s with %v: file system %x with blocks of %d", c.medium, c.requests, st.Type, st.Bsize)
+		}
+		if err := m.Remove(p.UID); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestHostPath(t *testing.T) {
 	m, _ := newManager(t)
 	dir := t.TempDir()
@@ -375,6 +419,38 @@ func TestProjectedToken(t *testing.T) {
 	w.tokenErr = nil
 	refresh()
 	equal(t, "renewed", tree(t, m, p, 0), rest+`"token 2 of p for [vault]"`)
+}
+
+// The clock jumps: a token is renewed that has expired by the time of day, and one
+// that was issued in what is the future now. Between, it serves.
+func TestTokenAfterClockJump(t *testing.T) {
+	m, w := newManager(t)
+	p := podWith(v1.Volume{Name: "p", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
+		{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3600)}},
+	}}}})
+	mount(t, m, p)
+	for _, c := range []struct {
+		jump   time.Duration
+		tokens int
+	}{{time.Minute, 1}, {2 * time.Hour, 2}, {-time.Hour, 3}, {time.Minute, 3}, {-24 * time.Hour, 4}} {
+		w.clock.SetTime(w.clock.Now().Add(c.jump))
+		if _, err := m.Refresh(t.Context(), p); err != nil {
+			t.Fatal(err)
+		}
+		equal(t, fmt.Sprint("after ", c.jump), tree(t, m, p, 0), fmt.Sprintf("0644 0:0 token=%q", fmt.Sprintf("token %d of p for []", c.tokens)))
+	}
+}
+
+// A token is renewed by the time of day: what a machine slept through counts.
+func TestTokenIsRenewedByTheTimeOfDay(t *testing.T) {
+	m, _ := newManager(t)
+	m.Clock = clock.RealClock{}
+	p := podWith(v1.Volume{Name: "p", VolumeSource: v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
+		{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token"}},
+	}}}})
+	if next := mount(t, m, p); next != next.Round(0) {
+		t.Errorf("due at %v, by the clock that cannot be set", next)
+	}
 }
 
 func TestTokenOfOneUser(t *testing.T) {

@@ -53,7 +53,7 @@ func (w *Worker) resizeContainer(a pod.Action) step {
 	before := c.Applied
 	return func(ctx context.Context) (func(), error) {
 		n := w.node
-		if err := n.mayShrink(ctx, a.ID, before, spec.Resources); err != nil {
+		if err := n.mayShrink(ctx, a.ID, spec, before); err != nil {
 			return nil, err
 		}
 		group := w.group(p)
@@ -150,7 +150,7 @@ func (n *Node) podMayShrink(ctx context.Context, running map[string]*v1.Containe
 		used += stats.GetMemory().GetUsageBytes().GetValue()
 	}
 	if int64(used) >= limit {
-		return fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", limit, used)
+		return fmt.Errorf("cannot decrease memory limits: attempting to set pod memory limit (%d) below current usage (%d)", limit, used)
 	}
 	return nil
 }
@@ -166,10 +166,10 @@ func unbounded(l cgroup.Limits) cgroup.Limits {
 	return l
 }
 
-// mayShrink refuses a memory limit below what is in use: the kernel would kill
-// the container to enforce it.
-func (n *Node) mayShrink(ctx context.Context, id string, before, after v1.ResourceRequirements) error {
-	limit := after.Limits.Memory().Value()
+// mayShrink refuses a memory limit of a container below what it uses: the kernel
+// would kill it to enforce that.
+func (n *Node) mayShrink(ctx context.Context, id string, spec *v1.Container, before v1.ResourceRequirements) error {
+	limit := spec.Resources.Limits.Memory().Value()
 	if old := before.Limits.Memory().Value(); limit == 0 || old != 0 && limit >= old {
 		return nil
 	}
@@ -178,7 +178,7 @@ func (n *Node) mayShrink(ctx context.Context, id string, before, after v1.Resour
 		return fmt.Errorf("look at the memory in use: %w", err)
 	}
 	if used := stats.GetMemory().GetUsageBytes().GetValue(); int64(used) >= limit {
-		return fmt.Errorf("attempting to set container memory limit (%d) below current usage (%d)", limit, used)
+		return fmt.Errorf("cannot decrease memory limits: attempting to set container %q memory limit (%d) below current usage (%d)", spec.Name, limit, used)
 	}
 	return nil
 }

@@ -103,7 +103,8 @@ func (c *Correlator) allow(object string, now time.Time) bool {
 	if !ok {
 		b = bucket{tokens: spamBurst, at: now}
 	}
-	b.tokens = min(spamBurst, b.tokens+float64(now.Sub(b.at))/float64(spamRefill))
+	// A clock that was set back takes nothing away.
+	b.tokens = min(spamBurst, b.tokens+float64(max(now.Sub(b.at), 0))/float64(spamRefill))
 	b.at = now
 	allowed := b.tokens >= 1
 	if allowed {

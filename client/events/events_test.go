@@ -102,6 +102,16 @@ func TestSpam(t *testing.T) {
 
 // Whatever is noted, the tables stay bounded, and what was used lately is
 // remembered.
+// A clock that was set back makes no spam of what is told next.
+func TestSpamAfterClockJump(t *testing.T) {
+	c := events.NewCorrelator(v1.EventSource{})
+	for i, at := range []time.Duration{0, -24 * time.Hour, 0, -24 * time.Hour} {
+		if got := note(c, pod("a"), fmt.Sprint(i), start.Add(at)); got == "spam" {
+			t.Errorf("event %d, at %v: %s", i, at, got)
+		}
+	}
+}
+
 func TestBounded(t *testing.T) {
 	c := events.NewCorrelator(v1.EventSource{})
 	for i := range 20_000 {

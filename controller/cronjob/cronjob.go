@@ -52,9 +52,9 @@ type sighting struct {
 	notes    []note
 }
 
-// Jumps has jumped called each time that the clock was set, until stop is called.
-// A wait until a run is as long as it seemed before that.
-type Jumps func(jumped func()) (stop func())
+// Jumps has jumped called each time that the clock was set, with what it moved, until
+// stop is called. A wait until a run is as long as it seemed before that.
+type Jumps func(jumped func(by time.Duration)) (stop func())
 
 // New makes the loop; it acts as the client's identity. local is the time zone of
 // schedules that name none.
@@ -65,7 +65,7 @@ func New(c client.Interface, recorder events.Recorder, local *time.Location, jum
 
 // Listen wakes every cron job when the clock was set.
 func (l *Loop) Listen(wake func(api.Key)) (cancel func()) {
-	return l.jumps(func() {
+	return l.jumps(func(time.Duration) {
 		for c := range l.client.View().List(l.crons, "") {
 			wake(api.Key{Namespace: c.GetNamespace(), Name: c.GetName()})
 		}

@@ -1,41 +1,85 @@
 // Package clockjump tells when the machine's clock was set, by somebody or after a
-// suspension. What waits by a monotonic clock for a time of day has to look again
-// then: nothing else would wake it.
+// suspension, and by how much. What waits by a monotonic clock for a time of day has
+// to look again then: nothing else would wake it.
 package clockjump
 
 import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// never is a time that does not come.
-const never = 1 << 40 // seconds
+// interval is how often the clock is compared although nobody set it. It is adjusted
+// by up to 500 millionths all the time (adjtimex(2)), which is no jump.
+const interval = 10 * time.Minute
 
 // Watch calls jumped each time that the clock was set, from a goroutine of its own,
-// until stop is called. jumped must not block.
-func Watch(jumped func()) (stop func(), err error) {
+// until stop is called, with what the time of day moved beyond what passed: positive
+// for a clock that was put on, or a machine that was suspended. jumped must not block.
+func Watch(jumped func(by time.Duration)) (stop func(), err error) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_REALTIME, unix.TFD_CLOEXEC|unix.TFD_NONBLOCK)
 	if err != nil {
 		return nil, fmt.Errorf("make a timer that follows the clock: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "clock")
-	at := unix.ItimerSpec{Value: unix.Timespec{Sec: never}}
-	if err := unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &at, nil); err != nil {
+	ahead, err := arm(fd)
+	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("set a timer that follows the clock: %w", err)
+		return nil, err
 	}
 	go func() {
 		var count [8]byte
 		for {
-			// A timer that is canceled stays set.
-			if _, err := f.Read(count[:]); err != nil && !errors.Is(err, unix.ECANCELED) {
+			_, err := f.Read(count[:])
+			set := errors.Is(err, unix.ECANCELED)
+			if err != nil && !set {
 				return
 			}
-			jumped()
+			// The file may have been closed: the number is another's then.
+			raw, err := f.SyscallConn()
+			if err != nil {
+				return
+			}
+			var now time.Duration
+			var armed error
+			if err := raw.Control(func(fd uintptr) { now, armed = arm(int(fd)) }); err != nil || armed != nil {
+				return
+			}
+			if set {
+				jumped(now - ahead)
+			}
+			ahead = now
 		}
 	}()
 	return func() { f.Close() }, nil
+}
+
+// arm sets the timer, and then answers with how far the time of day is ahead of
+// what has passed since the machine was started.
+func arm(fd int) (ahead time.Duration, err error) {
+	day, _, err := clocks()
+	if err != nil {
+		return 0, err
+	}
+	at := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(day + interval))}
+	// It is set although it says that the clock has been, too.
+	err = unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &at, nil)
+	if err != nil && !errors.Is(err, unix.ECANCELED) {
+		return 0, fmt.Errorf("set a timer that follows the clock: %w", err)
+	}
+	day, passed, err := clocks()
+	return day - passed, err
+}
+
+// clocks are the time of day since 1970, and the time that has passed since the
+// machine was started, without what it was suspended.
+func clocks() (day, passed time.Duration, err error) {
+	var real, monotonic unix.Timespec
+	if err := errors.Join(unix.ClockGettime(unix.CLOCK_REALTIME, &real), unix.ClockGettime(unix.CLOCK_MONOTONIC, &monotonic)); err != nil {
+		return 0, 0, fmt.Errorf("read the clock: %w", err)
+	}
+	return time.Duration(real.Nano()), time.Duration(monotonic.Nano()), nil
 }

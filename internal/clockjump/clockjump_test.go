@@ -2,14 +2,15 @@ package clockjump
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A clock that is put on by a nanosecond was set.
+// A clock that is put on by a nanosecond was set, and by hardly anything.
 func TestWatch(t *testing.T) {
-	jumps := make(chan struct{}, 10)
-	stop, err := Watch(func() { jumps <- struct{}{} })
+	jumps := make(chan time.Duration, 10)
+	stop, err := Watch(func(by time.Duration) { jumps <- by })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -18,7 +19,9 @@ func TestWatch(t *testing.T) {
 		if _, err := unix.Adjtimex(&change); err != nil {
 			t.Fatal(err)
 		}
-		<-jumps
+		if by := <-jumps; by.Abs() > 100*time.Millisecond {
+			t.Errorf("the clock jumped by %v", by)
+		}
 	}
 	stop()
 }

@@ -97,7 +97,7 @@ func (c *Client) Ready(ctx context.Context) error {
 	}
 	for _, cond := range r.GetStatus().GetConditions() {
 		if (cond.Type == cri.RuntimeReady || cond.Type == cri.NetworkReady) && !cond.Status {
-			return fmt.Errorf("container runtime: %s is false: %s: %s", cond.Type, cond.Reason, cond.Message)
+			return &runtime.NotReady{Condition: cond.Type, Reason: cond.Reason, Message: cond.Message}
 		}
 	}
 	return nil
@@ -210,11 +210,12 @@ func (c *Client) ExecSync(ctx context.Context, id string, command []string, time
 
 // Events delivers the runtime's events until ctx ends, and connects again when
 // the stream breaks.
-func (c *Client) Events(ctx context.Context, handle func(*cri.ContainerEventResponse), reconnected func()) error {
+func (c *Client) Events(ctx context.Context, handle func(*cri.ContainerEventResponse), reconnected, lost func()) error {
 	for {
 		// WaitForReady makes the call wait while the runtime is away.
 		stream, err := c.runtime.GetContainerEvents(ctx, &cri.GetEventsRequest{})
-		if err == nil {
+		connected := err == nil
+		if connected {
 			// The call returns before the runtime has subscribed the stream;
 			// its headers say that it has, where it sends any.
 			reconnected()
@@ -225,6 +226,9 @@ func (c *Client) Events(ctx context.Context, handle func(*cri.ContainerEventResp
 		}
 		if s, ok := status.FromError(err); ok && s.Code() == codes.Unimplemented {
 			return wrap(err, "read events of container runtime")
+		}
+		if connected {
+			lost()
 		}
 		select {
 		case <-ctx.Done():

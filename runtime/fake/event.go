@@ -8,15 +8,18 @@ import (
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// told is one thing that the caller of Events is told.
+type told func(handle func(*cri.ContainerEventResponse), reconnected, lost func())
+
 // watcher is one Events call: an unbounded queue, so that emitting under the
 // runtime's lock never blocks.
 type watcher struct {
 	mu    sync.Mutex
-	queue []func(handle func(*cri.ContainerEventResponse), reconnected func())
+	queue []told
 	wake  chan struct{}
 }
 
-func (w *watcher) push(f func(func(*cri.ContainerEventResponse), func())) {
+func (w *watcher) push(f told) {
 	w.mu.Lock()
 	w.queue = append(w.queue, f)
 	w.mu.Unlock()
@@ -42,7 +45,7 @@ func (r *Runtime) emit(id, sandboxID string, kind cri.ContainerEventType) {
 		return
 	}
 	for _, w := range r.watchers {
-		w.push(func(handle func(*cri.ContainerEventResponse), _ func()) { handle(e) })
+		w.push(func(handle func(*cri.ContainerEventResponse), _, _ func()) { handle(e) })
 	}
 }
 
@@ -58,13 +61,22 @@ func (r *Runtime) Reconnect() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, w := range r.watchers {
-		w.push(func(_ func(*cri.ContainerEventResponse), reconnected func()) { reconnected() })
+		w.push(func(_ func(*cri.ContainerEventResponse), reconnected, _ func()) { reconnected() })
+	}
+}
+
+// Disconnect makes every Events call tell that the runtime went away.
+func (r *Runtime) Disconnect() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, w := range r.watchers {
+		w.push(func(_ func(*cri.ContainerEventResponse), _, lost func()) { lost() })
 	}
 }
 
 // Events delivers until the context ends. It is connected at once, and tells so
 // as a connection does.
-func (r *Runtime) Events(ctx context.Context, handle func(*cri.ContainerEventResponse), reconnected func()) error {
+func (r *Runtime) Events(ctx context.Context, handle func(*cri.ContainerEventResponse), reconnected, lost func()) error {
 	w := &watcher{wake: make(chan struct{}, 1)}
 	r.mu.Lock()
 	r.next++
@@ -83,7 +95,7 @@ func (r *Runtime) Events(ctx context.Context, handle func(*cri.ContainerEventRes
 		w.queue = nil
 		w.mu.Unlock()
 		for _, f := range queue {
-			f(handle, reconnected)
+			f(handle, reconnected, lost)
 		}
 		if len(queue) > 0 {
 			continue

@@ -283,7 +283,7 @@ func events(f *fixture) {
 			case connected <- struct{}{}:
 			default:
 			}
-		})
+		}, func() { f.Error("the runtime went away") })
 	}()
 	<-connected
 	sb, sc := f.sandbox("events")

@@ -2,9 +2,11 @@ package etcd_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"testing"
 	"time"
 
@@ -17,7 +19,8 @@ import (
 func serve(t *testing.T, dir string) (endpoint string, stop func()) {
 	t.Helper()
 	free := func() url.URL {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		// Nobody else's connections take their ports on this address meanwhile.
+		l, err := net.Listen("tcp", fmt.Sprintf("127.100.%d.%d:0", os.Getpid()>>8&0xff, os.Getpid()&0xff))
 		if err != nil {
 			t.Fatal(err)
 		}
