@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -19,6 +20,7 @@ func TestAutoscalerBehavior(t *testing.T) {
 		{"an autoscaler's policies: select Max, Min and Disabled, by pods and percent", scalesByPolicies},
 		{"an autoscaler's stabilisation windows", scalesWhenStable},
 		{"an autoscaler's tolerance", scalesBeyondTolerance},
+		{"an autoscaler's conditions: disabled, without metrics, without a target", saysWhyNot},
 	} {
 		t.Run(r.noun, func(t *testing.T) {
 			t.Parallel()
@@ -144,4 +146,29 @@ func scalesBeyondTolerance(s *space) {
 	}
 	s.changeScaler("web", fmt.Sprint(used*5/2), `{"scaleDown": {"stabilizationWindowSeconds": 0, "tolerance": "100m"}}`)
 	s.readyPods("web", 1)
+}
+
+// Documentation: "HorizontalPodAutoscaler Walkthrough", "Appendix: Horizontal Pod
+// Autoscaler Status Conditions".
+func saysWhyNot(s *space) {
+	target, scaler, _ := strings.Cut(behaving("lost", 1, lessThanEver, "{}"), "---")
+	s.apply(behaving("zero", 0, moreThanAll, "{}") + scaler +
+		strings.Replace(behaving("bare", 1, "1", "{}"), `memory, target: {type: AverageValue, averageValue: "1"}`, "cpu, target: {type: Utilization, averageUtilization: 50}", 1))
+	s.autoscaler("zero", 0, "AbleToScale True SucceededGetScale", "ScalingActive False ScalingDisabled: scaling is disabled since the replica count of the target is zero")
+	s.autoscaler("bare", 0, "ScalingActive False FailedGetResourceMetric: the HPA was unable to compute the replica count: failed to get cpu utilization: missing request for cpu in container main of Pod bare-")
+	s.event("bare", "Warning FailedGetResourceMetric: failed to get cpu utilization: missing request for cpu in container main of Pod bare-")
+	says := func(want string) {
+		s.t.Helper()
+		await(s.t, "it says "+want, func() error {
+			if got := s.field("hpa/lost", `.status.conditions[?(@.type=="AbleToScale")].status} {.status.conditions[?(@.type=="AbleToScale")].reason`); got != want {
+				return errors.New(got)
+			}
+			return nil
+		})
+	}
+	says("False FailedGetScale")
+	s.event("lost", `Warning FailedGetScale: deployments.apps "lost" not found`)
+	// It finds its target at the next look.
+	s.apply(target)
+	says("True ReadyForNewScale")
 }

@@ -87,9 +87,12 @@ func daemonSelects(s *space) {
 	if p.OwnerReferences[0].Kind != "DaemonSet" || p.Spec.NodeName == "" {
 		s.t.Errorf("pod %s on %q is owned by %+v", p.Name, p.Spec.NodeName, p.OwnerReferences)
 	}
-	if got := strings.Fields(s.kubectl("get", "daemonset", "logs", "--no-headers")); strings.Join(got[:6], " ") != "logs 1 1 1 1 1" {
-		s.t.Errorf("kubectl get: %v", got)
-	}
+	await(s.t, "kubectl get shows it", func() error { // the pod is ready before the status says so
+		if got := strings.Fields(s.kubectl("get", "daemonset", "logs", "--no-headers")); strings.Join(got[:6], " ") != "logs 1 1 1 1 1" {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
 	s.kubectl("label", "node", "--all", label+"-")
 	await(s.t, "no pod is left", func() error {
 		if got := s.kubectl("get", "pods", "-o", "name"); got != "" {
