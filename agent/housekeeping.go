@@ -143,7 +143,7 @@ func (a *Agent) evict(p *v1.Pod, message string, grace time.Duration) {
 func (a *Agent) usage(ctx context.Context, p *v1.Pod) evict.Usage {
 	u := evict.Usage{Containers: map[string]int64{}, ContainerMemory: map[string]int64{}}
 	var err error
-	if u.EmptyDirs, err = a.volumes.EmptyDirUsage(p); err != nil {
+	if u.EmptyDirs, u.Inodes, err = a.volumes.EmptyDirUsage(p); err != nil {
 		a.Log.Warn("volumes not measured", "pod", p.Namespace+"/"+p.Name, "err", err)
 	}
 	dir := logs.PodDir(a.node.LogsDir, p.Namespace, p.Name, string(p.UID))

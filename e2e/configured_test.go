@@ -231,36 +231,12 @@ volumes: [{name: m, emptyDir: {medium: Memory}}]
 containers:
 - {name: main, image: hansa.local/busybox:1, command: [sh, -c, "dd if=/dev/zero of=/m/f bs=1M count=380; sleep 1000"], volumeMounts: [{name: m, mountPath: /m}]}
 `)
-	s.until("hog", "the node is short of memory", func(*corev1.Pod) bool {
-		for _, c := range s.node().Status.Conditions {
-			if c.Type == corev1.NodeMemoryPressure && c.Status == corev1.ConditionTrue {
-				return true
-			}
-		}
-		return false
-	})
-	p := s.finished("hog")
-	if p.Status.Reason != "Evicted" || !strings.HasPrefix(p.Status.Message, "The node was low on resource: memory. Threshold quantity: 30Mi, available: ") ||
-		!strings.Contains(p.Status.Message, "Container main was using ") || condition(p, corev1.DisruptionTarget) != corev1.ConditionTrue {
-		s.t.Errorf("%s: %s", p.Status.Reason, p.Status.Message)
+	s.pressed("hog", corev1.NodeMemoryPressure)
+	if p := s.evicted("hog", "The node was low on resource: memory. Threshold quantity: 30Mi, available: "); !strings.Contains(p.Status.Message, "Container main was using ") {
+		s.t.Error(p.Status.Message)
 	}
-	await(s.t, "the node has enough memory again", func() error {
-		n := s.node()
-		for _, c := range n.Status.Conditions {
-			if c.Type == corev1.NodeMemoryPressure && c.Status != corev1.ConditionFalse {
-				return errors.New(c.Message)
-			}
-		}
-		for _, taint := range n.Spec.Taints {
-			if taint.Key == corev1.TaintNodeMemoryPressure {
-				return errors.New(taint.ToString())
-			}
-		}
-		return nil
-	})
-	if p := s.ready("modest"); p.Status.ContainerStatuses[0].RestartCount != 0 {
-		s.t.Errorf("the modest pod: %+v", p.Status)
-	}
+	s.relieved(corev1.NodeMemoryPressure, corev1.TaintNodeMemoryPressure)
+	s.undisturbed("modest")
 	if out, err := s.cluster.kubectl("get", "events", "-A", "--field-selector=reason=EvictionThresholdMet"); err != nil || !strings.Contains(out, "Attempting to reclaim memory") {
 		s.t.Errorf("events: %s %v", out, err)
 	}

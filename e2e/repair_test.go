@@ -264,6 +264,23 @@ func (s *space) measured(pod string, bytes uint64) {
 	})
 }
 
+// onTmpfs gives the cluster's data a file system of its own, with such options.
+func (c *cluster) onTmpfs(t *testing.T, options string) {
+	t.Helper()
+	if err := errors.Join(os.Mkdir(c.dir, 0o700), unix.Mount("tmpfs", c.dir, "tmpfs", 0, options)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unmount(t, c.dir) })
+}
+
+// unmount takes away what is mounted last in a folder, if something is.
+func unmount(t *testing.T, folder string) {
+	t.Helper()
+	if err := unix.Unmount(folder, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		t.Errorf("unmount %s: %v", folder, err)
+	}
+}
+
 // A disk that fills up: the node says so in a condition and an event, the logs
 // of pods that are gone make room first, then the pod goes that uses most, and
 // it says when it is over. When there is no room at all, nothing that runs is
@@ -275,17 +292,7 @@ func TestFullDisk(t *testing.T) {
 		return
 	}
 	c := newCluster("full", "--eviction-pressure-transition-period=5s")
-	if err := os.Mkdir(c.dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("tmpfs", c.dir, "tmpfs", 0, "size=1500m"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(c.dir, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-			t.Error(err)
-		}
-	})
+	c.onTmpfs(t, "size=1500m")
 	if err := errors.Join(c.up(), c.importImages()); err != nil {
 		t.Fatal(err)
 	}

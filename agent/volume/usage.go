@@ -10,21 +10,23 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// EmptyDirUsage is how many bytes of disk each emptyDir of a pod takes.
-func (m *Manager) EmptyDirUsage(p *v1.Pod) (map[string]int64, error) {
-	out := map[string]int64{}
+// EmptyDirUsage is how many bytes of disk each emptyDir of a pod takes, and how many
+// inodes they take together.
+func (m *Manager) EmptyDirUsage(p *v1.Pod) (bytes map[string]int64, inodes int64, err error) {
+	bytes = map[string]int64{}
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i]
 		if v.EmptyDir == nil || v.EmptyDir.Medium != v1.StorageMediumDefault {
 			continue
 		}
-		n, _, err := diskUsage(m.dir(p.UID, emptyDir, v.Name))
+		n, entries, err := diskUsage(m.dir(p.UID, emptyDir, v.Name))
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
-		out[v.Name] = n
+		bytes[v.Name] = n
+		inodes += int64(entries)
 	}
-	return out, nil
+	return bytes, inodes, nil
 }
 
 // Used is what a volume takes.
