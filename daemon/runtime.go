@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	criapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent/cgroup"
@@ -92,12 +93,13 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	} else if err != nil {
 		return nil, err
 	}
-	sandboxes := func(ctx context.Context) (ids []string, err error) {
+	sandboxes := func(ctx context.Context) (map[string]bool, error) {
 		list, err := client.Sandboxes(ctx)
+		ready := map[string]bool{}
 		for _, s := range list {
-			ids = append(ids, s.Id)
+			ready[s.Id] = s.State == criapi.PodSandboxState_SANDBOX_READY
 		}
-		return ids, err
+		return ready, err
 	}
 	sweep := func() {
 		if err := supervisor.Sweep(l.ctx, sandboxes); err != nil {

@@ -176,23 +176,31 @@ func inCgroup(cgroup string) []process {
 // when no other instance has one.
 func removeCgroups(ctx context.Context, clk clock.Clock, cgroup string) error {
 	for _, dir := range cgroupDirs(cgroup) {
-		var dirs []string
-		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return nil
-		})
-		if err != nil {
-			return fmt.Errorf("remove cgroup %s: %w", dir, err)
-		}
-		for i := len(dirs) - 1; i >= 0; i-- {
-			if err := removeCgroup(ctx, clk, dirs[i]); err != nil && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("remove cgroup %s: %w", dirs[i], err)
-			}
+		if err := removeTree(ctx, clk, dir); err != nil {
+			return err
 		}
 		if err := unix.Rmdir(filepath.Dir(dir)); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EBUSY) {
 			return fmt.Errorf("remove cgroup %s: %w", filepath.Dir(dir), err)
+		}
+	}
+	return nil
+}
+
+// removeTree removes a directory of a cgroup and those below it.
+func removeTree(ctx context.Context, clk clock.Clock, dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove cgroup %s: %w", dir, err)
+	}
+	for _, d := range slices.Backward(dirs) {
+		if err := removeCgroup(ctx, clk, d); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("remove cgroup %s: %w", d, err)
 		}
 	}
 	return nil

@@ -18,6 +18,8 @@ type process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // clock ticks since boot, /proc/PID/stat field 22
 	Exe   string `json:"exe"`
+	// Ready says in containerd's file that it has said that it serves.
+	Ready bool `json:"ready,omitempty"`
 }
 
 // inspect reads a running process from /proc.

@@ -11,6 +11,7 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -33,7 +34,6 @@ type Supervisor struct {
 	clock   clock.Clock
 	log     *slog.Logger
 	current atomic.Pointer[process]
-	left    atomic.Pointer[leftovers] // of those before, until they are swept
 }
 
 // readyTimeout is how long containerd may take to come up on a slow disk.
@@ -48,7 +48,9 @@ func Start(ctx context.Context, config Config, clk clock.Clock, log *slog.Logger
 		return nil, err
 	}
 	if p, err := readPID(config.pidFile()); err == nil && p.alive() {
-		if !changed && p.Exe == config.binary() && dialable(config.Endpoint()) {
+		// One that was still beginning when its supervisor died may have opened
+		// its socket and not serve yet, and tells nobody when it does.
+		if !changed && p.Ready && p.Exe == config.binary() && dialable(config.Endpoint()) {
 			s.current.Store(&p)
 			log.Info("adopted running containerd", "pid", p.PID)
 			return s, nil
@@ -112,6 +114,9 @@ func (s *Supervisor) launch(ctx context.Context) error {
 	}
 	defer log.Close()
 	offset, _ := log.Seek(0, 2)
+	if err := c.noteNamespaces(); err != nil {
+		return fmt.Errorf("start containerd: %w", err)
+	}
 
 	cmd := exec.Command(c.binary(), "--config", c.configFile())
 	cmd.Stdout, cmd.Stderr = log, log
@@ -122,6 +127,7 @@ func (s *Supervisor) launch(ctx context.Context) error {
 		"PATH=" + c.BinDir + ":" + os.Getenv("PATH"),
 		"NOTIFY_SOCKET=" + notify.LocalAddr().String(),
 		"GOGC=50",
+		runVariable + rand.Text(),
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -148,6 +154,9 @@ func (s *Supervisor) launch(ctx context.Context) error {
 	defer timeout.Stop()
 	select {
 	case err = <-ready:
+		if p.Ready = err == nil; p.Ready {
+			err = writePID(c.pidFile(), p)
+		}
 	case err = <-exited:
 		err = fmt.Errorf("containerd ended: %v", err)
 		exited <- err
@@ -162,9 +171,6 @@ func (s *Supervisor) launch(ctx context.Context) error {
 		os.Remove(c.pidFile())
 		return fmt.Errorf("start containerd: %w%s", err, lastWords(c.logFile(), offset))
 	}
-	// Now, for those that an earlier one asked to start shims may have been at it
-	// until a moment ago; this one has not been asked for any.
-	s.left.Store(c.survey())
 	s.current.Store(&p)
 	return nil
 }
