@@ -121,9 +121,10 @@ type Agent struct {
 	workersMu sync.RWMutex
 	workers   map[types.UID]*entry
 	running   sync.WaitGroup
-	// orphans are the pods whose remains are being removed; of the agent's
-	// goroutine.
+	// orphans are the pods whose remains are being removed, adopted says that all
+	// pods there were have workers; of the agent's goroutine.
 	orphans map[types.UID]bool
+	adopted bool
 	// knows is closed once the agent has workers for all pods there were.
 	knows chan struct{}
 	// answers is how the runtime answers; of the keeper.
@@ -380,12 +381,17 @@ func (a *Agent) take() []func(context.Context) {
 	return mail
 }
 
-// runtimeEvent hands an event to the pod that it is about.
+// runtimeEvent hands an event to the pod that it is about. What is made for one
+// that has no worker was asked for by an agent before this one.
 func (a *Agent) runtimeEvent(e *cri.ContainerEventResponse) {
-	a.post(func(context.Context) {
-		uid := e.GetPodSandboxStatus().GetMetadata().GetUid()
-		if w := a.workers[types.UID(uid)]; w != nil {
+	a.post(func(ctx context.Context) {
+		uid := types.UID(e.GetPodSandboxStatus().GetMetadata().GetUid())
+		w := a.workers[uid]
+		switch {
+		case w != nil:
 			w.Event(e)
+		case uid != "" && !a.orphans[uid] && e.ContainerEventType == cri.ContainerEventType_CONTAINER_STARTED_EVENT:
+			a.lookAgain(ctx)
 		}
 	})
 }

@@ -20,10 +20,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
-	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/runtime"
@@ -551,25 +549,5 @@ func TestLogRotation(t *testing.T) {
 		r.agent.KeepHouse(t.Context())
 		files, err := filepath.Glob(filepath.Join(dir, "0.log.2*"))
 		return err == nil && len(files) == 1 && slices.ContainsFunc(r.runtime.Calls(), func(c string) bool { return strings.HasPrefix(c, "ReopenLog") })
-	})
-}
-
-// The runtime died while it made a sandbox, and the pod went meanwhile: what
-// shows up afterwards is removed, without a restart of the agent.
-func TestLateSandboxIsRemoved(t *testing.T) {
-	r := newRig(t)
-	r.pod("web", nil)
-	r.wait("web", "Ready", isReady)
-	_, err := r.runtime.RunSandbox(t.Context(), &cri.PodSandboxConfig{
-		Metadata: &cri.PodSandboxMetadata{Name: "late", Namespace: "default", Uid: "late-uid"},
-		Labels:   map[string]string{work.LabelUID: "late-uid"},
-	}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.runtime.Reconnect()
-	r.eventually("the late sandbox to go", func() bool {
-		sandboxes, err := r.runtime.Sandboxes(t.Context())
-		return err == nil && len(sandboxes) == 1 && isReady(r.get("web"))
 	})
 }

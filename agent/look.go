@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
@@ -79,36 +82,15 @@ func (a *Agent) firstLook(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
-	ours := map[types.UID]bool{}
-	for uid := range a.workers {
-		ours[uid] = true // static pods
-	}
 	for obj := range a.Client.View().ByIndex(a.rows.pods, api.IndexNode, a.NodeName) {
 		p, ok := obj.(*v1.Pod)
 		if !ok || pod.IsMirror(p) {
 			continue
 		}
-		ours[p.UID] = true
 		a.begin(ctx, p, known[p.UID])
 	}
-	left := map[types.UID]work.Known{}
-	for uid, k := range known {
-		if !ours[uid] && uid != "" {
-			left[uid] = k
-		}
-	}
-	dirs, err := a.volumes.Known()
-	if err != nil {
-		return fmt.Errorf("agent: %w", err)
-	}
-	for _, uid := range dirs {
-		if !ours[uid] {
-			left[uid] = known[uid]
-		}
-	}
-	for uid, k := range left {
-		a.startOrphan(ctx, uid, k)
-	}
+	a.adopted = true
+	a.tidy(ctx, known)
 	return nil
 }
 
@@ -124,20 +106,55 @@ func (a *Agent) startOrphan(ctx context.Context, uid types.UID, k work.Known) {
 	})
 }
 
-// late finds what the runtime has of pods that have no worker any more: a
-// sandbox was made after all, when the runtime died while it made it, and the
-// pod has gone since.
-func (a *Agent) late(ctx context.Context, known map[types.UID]work.Known) {
+// tidy takes away what there is of pods that have no worker, because the API has
+// them no more: they were deleted while no agent ran, or something was made for
+// them after all, when the runtime died while it made it. known is what the
+// runtime has, nil when it was not asked.
+func (a *Agent) tidy(ctx context.Context, known map[types.UID]work.Known) {
+	if !a.adopted {
+		return // whose pods there are is not known yet
+	}
+	remains := maps.Clone(known)
+	if remains == nil {
+		remains = map[types.UID]work.Known{}
+	}
+	dirs, err := a.volumes.Known()
+	groups, groupsErr := a.podGroups()
+	if err := errors.Join(err, groupsErr); err != nil {
+		a.Log.Warn("remains of deleted pods may be left", "err", err)
+	}
+	for _, uid := range append(dirs, groups...) {
+		remains[uid] = known[uid]
+	}
 	for obj := range a.Client.View().ByIndex(a.rows.pods, api.IndexNode, a.NodeName) {
 		if p, ok := obj.(*v1.Pod); ok {
-			delete(known, p.UID)
+			delete(remains, p.UID)
 		}
 	}
-	for uid, k := range known {
+	for uid, k := range remains {
 		if uid != "" && a.workers[uid] == nil {
 			a.startOrphan(ctx, uid, k)
 		}
 	}
+	for _, uid := range groups {
+		if w := a.workers[uid]; w != nil {
+			w.Grouped()
+		}
+	}
+}
+
+// podGroups are the pods that have a control group.
+func (a *Agent) podGroups() (uids []types.UID, err error) {
+	for _, qos := range []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort} {
+		names, err := a.Groups.Children(cgroup.QOSGroup(qos))
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			uids = append(uids, types.UID(name))
+		}
+	}
+	return uids, nil
 }
 
 // removeOrphan tries until nothing is left.
@@ -155,21 +172,26 @@ func (a *Agent) removeOrphan(ctx context.Context, uid types.UID, k work.Known) {
 	}
 }
 
-// reconnected looks at everything at once, and once more a moment later: a
-// stream of events may begin only after the call that opened it has returned.
+// reconnected looks at everything at once, and again later: a moment, for a
+// stream of events may begin only after the call that opened it has returned; and
+// as long as calls may go on in the runtime that an agent before this one made.
 func (a *Agent) reconnected(ctx context.Context) {
 	a.connected()
 	a.post(a.lookAgain)
 	a.running.Go(func() {
-		select {
-		case <-ctx.Done():
-		case <-a.Clock.After(lookPause):
-			a.post(a.lookAgain)
+		for _, pause := range []time.Duration{lookPause, callsPause} {
+			select {
+			case <-ctx.Done():
+				return
+			case <-a.Clock.After(pause):
+				a.post(a.lookAgain)
+			}
 		}
 	})
 }
 
-// lookAgain tells every worker what there is, after events may have been lost.
+// lookAgain tells every worker what there is, after events may have been lost,
+// and clears away what nobody has.
 func (a *Agent) lookAgain(ctx context.Context) {
 	a.keeper.Poke()
 	known, err := a.look(ctx)
@@ -177,9 +199,12 @@ func (a *Agent) lookAgain(ctx context.Context) {
 		for uid, w := range a.workers {
 			w.Look(ctx, known[uid])
 		}
-		a.late(ctx, known)
+		a.tidy(ctx, known)
 		if a.Looked != nil {
-			a.running.Go(a.Looked)
+			a.running.Go(func() {
+				a.Looked()
+				a.post(func(ctx context.Context) { a.tidy(ctx, nil) })
+			})
 		}
 		return
 	}

@@ -22,6 +22,10 @@ const (
 	orphanPause = 10 * time.Second
 )
 
+// callsPause is how long a runtime may be at calls of an agent that has died: it
+// gives up what was asked for, and clears each part of it away within 10 seconds.
+const callsPause = time.Minute
+
 // nodeView is the Agent as the node API shows it.
 type nodeView struct{ a *Agent }
 

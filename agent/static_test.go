@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"iter"
 	"os"
 	"path/filepath"
 	"slices"
@@ -107,7 +108,8 @@ func TestInvalidStaticPod(t *testing.T) {
 	})
 }
 
-// away is the door to an API that is not there until it comes.
+// away is the door to an API that is not there, and of whose objects nothing is
+// known, until it comes.
 type away struct {
 	client.Interface
 	come <-chan struct{}
@@ -126,6 +128,15 @@ func (v awayView) WaitSynced(ctx context.Context, rows ...*api.Resource) error {
 		return v.View.WaitSynced(ctx, rows...)
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+func (v awayView) ByIndex(r *api.Resource, index, value string) iter.Seq[api.Object] {
+	select {
+	case <-v.come:
+		return v.View.ByIndex(r, index, value)
+	default:
+		return func(func(api.Object) bool) {}
 	}
 }
 
@@ -171,12 +182,9 @@ func TestStaticPodsStay(t *testing.T) {
 // "Runtime Class": a pod runs by the handler of its class.
 func TestRuntimeClass(t *testing.T) {
 	r := newRig(t)
-	classes := kinds.Registry().Must("node.k8s.io", "runtimeclasses")
 	r.pod("early", func(p *v1.Pod) { p.Spec.RuntimeClassName = ptr.To("fast") })
 	r.event("early", `FailedCreatePodSandBox: Failed to create pod sandbox: runtimeclass.node.k8s.io "fast" not found`)
-	if _, err := r.client.Create(t.Context(), classes, &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Handler: "second"}, metav1.CreateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	r.class(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Handler: "second"})
 	r.wait("early", "Ready", isReady)
 	boxes, err := r.runtime.Sandboxes(t.Context())
 	if err != nil || len(boxes) != 1 || boxes[0].RuntimeHandler != "second" {

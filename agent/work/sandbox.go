@@ -37,7 +37,7 @@ func (w *Worker) runSandbox(attempt uint32) step {
 			if ctx.Err() == nil {
 				w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+runtime.Said(err))
 			}
-			return nil, fmt.Errorf("run sandbox: %w", err)
+			return w.findSandboxes(ctx), fmt.Errorf("run sandbox: %w", err)
 		}
 		st, err := w.node.Runtime.SandboxStatus(ctx, id)
 		if err != nil {
@@ -52,6 +52,29 @@ func (w *Worker) runSandbox(attempt uint32) step {
 				}
 			}
 		}, nil
+	}
+}
+
+// findSandboxes looks for sandboxes of the pod: one that was asked for before, of
+// which its caller did not hear, keeps another of its attempt from being made.
+func (w *Worker) findSandboxes(ctx context.Context) (note func()) {
+	list, err := w.node.Runtime.Sandboxes(ctx)
+	if err != nil {
+		return nil // the runtime has died, and is looked at when it is back
+	}
+	var found []pod.SandboxInfo
+	for _, s := range list {
+		if s.Labels[LabelUID] != string(w.uid) {
+			continue
+		}
+		if st, err := w.node.Runtime.SandboxStatus(ctx, s.Id); err == nil {
+			found = append(found, sandboxInfo(st))
+		}
+	}
+	return func() {
+		for _, s := range found {
+			w.state.ObserveSandbox(s)
+		}
 	}
 }
 

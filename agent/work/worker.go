@@ -164,6 +164,16 @@ func (w *Worker) Look(ctx context.Context, known Known) {
 	})
 }
 
+// Grouped tells that the pod has a control group. After it was given back this is
+// what a runtime that died made of it again.
+func (w *Worker) Grouped() {
+	w.post(func(time.Time) {
+		if w.state.Release.Done {
+			w.state.Release.Again()
+		}
+	})
+}
+
 func (w *Worker) post(f func(now time.Time)) {
 	w.mu.Lock()
 	w.mail = append(w.mail, f)

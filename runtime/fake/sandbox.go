@@ -20,6 +20,11 @@ func (r *Runtime) RunSandbox(ctx context.Context, config *cri.PodSandboxConfig, 
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
+	for id, s := range r.sandboxes {
+		if proto.Equal(s.config.GetMetadata(), m) {
+			return "", fmt.Errorf("the name of attempt %d of %s/%s is reserved for %s", m.GetAttempt(), m.GetNamespace(), m.GetName(), id)
+		}
+	}
 	r.next++
 	id := fmt.Sprintf("sandbox%d", r.next)
 	status := &cri.PodSandboxStatus{

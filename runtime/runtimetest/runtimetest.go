@@ -201,7 +201,10 @@ func images(f *fixture) {
 }
 
 func sandboxLifecycle(f *fixture) {
-	id, _ := f.sandbox("sandbox")
+	id, config := f.sandbox("sandbox")
+	if other, err := f.RunSandbox(f.ctx, config, ""); err == nil {
+		f.Errorf("attempt 0 of the pod was made twice: %s and %s", id, other)
+	}
 	s, err := f.SandboxStatus(f.ctx, id)
 	if err != nil || s.State != cri.PodSandboxState_SANDBOX_READY {
 		f.Fatalf("status = %v, %v", s, err)
