@@ -202,7 +202,7 @@ func New(c Config) (*Agent, error) {
 	})
 	images, err := image.New(image.Config{
 		Runtime: c.Runtime, Clock: c.Clock, Dir: filepath.Join(c.DataDir, "agent", "images"), Settings: pulls(set), Log: c.Log,
-		Providers: image.ProviderFiles{Config: set.ProviderConfig, Dir: set.ProviderDir, Environ: c.Environ},
+		Providers: image.ProviderFiles{Config: set.ProviderConfig, Dir: set.ProviderDir, Environ: c.Environ}, Accounts: accounts{a.objects, a.volumes}, Metrics: a.registry,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -232,6 +232,12 @@ func New(c Config) (*Agent, error) {
 		Client: c.Client, Clock: c.Clock, Events: a.events, Log: c.Log,
 	})
 	return a, nil
+}
+
+// accounts are what credential providers are told of pods.
+type accounts struct {
+	*objects
+	*volume.Manager
 }
 
 // pulls says how images are pulled.

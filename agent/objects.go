@@ -65,6 +65,19 @@ func (o *objects) RuntimeClass(name string) *nodev1.RuntimeClass {
 	return obj
 }
 
+// ServiceAccount is the account as the API has it now.
+func (o *objects) ServiceAccount(ctx context.Context, namespace, name string) (*v1.ServiceAccount, error) {
+	out, err := o.client.Get(ctx, api.Ref{Resource: o.rows.accounts, Namespace: namespace, Name: name})
+	if err != nil {
+		return nil, err
+	}
+	account, ok := out.(*v1.ServiceAccount)
+	if !ok {
+		return nil, fmt.Errorf("service account %s/%s: the answer is a %T", namespace, name, out)
+	}
+	return account, nil
+}
+
 // Token asks for a token of the pod's service account.
 func (o *objects) Token(ctx context.Context, p *v1.Pod, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error) {
 	ref := api.Ref{Resource: o.rows.accounts, Namespace: p.Namespace, Name: p.Spec.ServiceAccountName}

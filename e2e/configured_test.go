@@ -74,10 +74,13 @@ containerLogMaxSize: 4Ki
 containerLogMaxFiles: 3
 containerLogMonitorInterval: 3s
 podLogsDir: /tmp/podlogs
+serializeImagePulls: false
+maxParallelImagePulls: 2
 registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 `, memoryTotal(t)-podsMemory))
 	writeFile(t, "/tmp/kubelet.d/10.conf", kubeletHead+"maxPods: 31\n")
-	c := newCluster("configured", "--kubelet-config", file, "--kubelet-config-dir", "/tmp/kubelet.d", "--max-pods=32", "--node-status-max-images=1", "--pod-manifest-path=/tmp/manifests")
+	c := newCluster("configured", "--kubelet-config", file, "--kubelet-config-dir", "/tmp/kubelet.d", "--max-pods=32", "--node-status-max-images=1",
+		"--image-credential-provider-config", credentialProvider(t), "--image-credential-provider-bin-dir", "/tmp/providers", "--maximum-dead-containers-per-container=2", "--pod-manifest-path=/tmp/manifests")
 	writeFile(t, filepath.Join(c.dir, "containerd.d/second.toml"), secondHandler)
 	writeFile(t, "/tmp/manifests/early.yaml", strings.Replace(staticPod, "NAMESPACE", "default", 1))
 	started(t, c)
@@ -85,7 +88,8 @@ registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 		{"configz", configz}, {"allocatable", allocatable}, {"a field without effect is said", idleField},
 		{"PID limit of a pod", podPids}, {"unsafe sysctls that are allowed", unsafeSysctls}, {"seccomp by default", seccompByDefault},
 		{"local seccomp profile", localSeccomp},
-		{"period of the CPU quota", quotaPeriod}, {"bound of the crash back-off", crashBound}, {"pods' logs elsewhere", logsElsewhere},
+		{"credential providers, with tokens of service accounts", providedCredentials}, {"parallel pulls, at most so many", boundedPulls},
+		{"period of the CPU quota", quotaPeriod}, {"bound of the crash back-off, ended containers that are kept", crashBound}, {"pods' logs elsewhere", logsElsewhere},
 		{"log rotation", logRotation},
 		{"runtime class: handler, overhead, unknown", runtimeClass}, {"static pods with mirrors", staticPods},
 		{"extended resources by node status", extendedResources}, {"huge pages that the node lacks", noHugePages},
@@ -211,6 +215,19 @@ func crashBound(s *space) {
 	if d := p.Status.ContainerStatuses[0].LastTerminationState.Terminated.FinishedAt.Sub(p.Status.StartTime.Time); d.Seconds() > 60 {
 		s.t.Errorf("four restarts took %s", d) // by the usual delays they take 70 s
 	}
+	await(s.t, "the newest run, and two beside it as --maximum-dead-containers-per-container says", func() error {
+		p, err := s.client.CoreV1().Pods(s.name).Get(s.t.Context(), "p", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		found, err := filepath.Glob("/tmp/podlogs/" + s.name + "_p_*/main/*.log")
+		slices.Sort(found)
+		n := int(p.Status.ContainerStatuses[0].RestartCount)
+		if want := []int{n - 2, n - 1, n}; err != nil || len(found) != len(want) || filepath.Base(found[0]) != fmt.Sprintf("%d.log", want[0]) {
+			return fmt.Errorf("logs %v of runs %v, %w", found, want, err)
+		}
+		return nil
+	})
 }
 
 func logsElsewhere(s *space) {

@@ -66,8 +66,16 @@ type record struct {
 
 // holders are those who have shown that they may have an image.
 type holders struct {
-	Secrets  []holder `json:"kubernetesSecrets,omitempty"`
-	Everyone bool     `json:"nodePodsAccessible,omitempty"`
+	Secrets  []holder  `json:"kubernetesSecrets,omitempty"`
+	Accounts []account `json:"kubernetesServiceAccounts,omitempty"`
+	Everyone bool      `json:"nodePodsAccessible,omitempty"`
+}
+
+// account is a service account by whose token a provider gave a login.
+type account struct {
+	UID       string `json:"uid"`
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
 }
 
 // holder is a secret with the hash of the login that it had.
@@ -209,7 +217,7 @@ func (a *access) add(image, id string, by holders) error {
 }
 
 func (h holders) equal(o holders) bool {
-	return h.Everyone == o.Everyone && slices.Equal(h.Secrets, o.Secrets)
+	return h.Everyone == o.Everyone && slices.Equal(h.Secrets, o.Secrets) && slices.Equal(h.Accounts, o.Accounts)
 }
 
 // and is both together; of a secret the newer login counts.
@@ -217,7 +225,7 @@ func (h holders) and(more holders) holders {
 	if h.Everyone || more.Everyone {
 		return holders{Everyone: true}
 	}
-	out := holders{Secrets: slices.Clone(h.Secrets)}
+	out := holders{Secrets: slices.Clone(h.Secrets), Accounts: slices.Clone(h.Accounts)}
 	for _, s := range more.Secrets {
 		i := slices.IndexFunc(out.Secrets, func(o holder) bool { return o.place() == s.place() })
 		if i < 0 {
@@ -226,51 +234,74 @@ func (h holders) and(more holders) holders {
 			out.Secrets[i] = s
 		}
 	}
+	for _, s := range more.Accounts {
+		if !slices.Contains(out.Accounts, s) {
+			out.Accounts = append(out.Accounts, s)
+		}
+	}
 	return out
 }
 
 // allows says whether a pod with these credentials may have an image that is on
-// the node, without a registry being asked. An imported image is pinned: who
-// imports one gives it to all.
+// the node, without a registry being asked. have is only asked for them when
+// they count: it may take long.
 func (a *access) allows(image string, found *cri.Image, have func() []credential) bool {
+	if all, some := a.open(image, found); all || !some {
+		return all
+	}
+	creds := have()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := a.pulled[found.GetId()]
+	if r == nil {
+		return false // it went meanwhile
+	}
+	by := r.By[repository(image)]
+	return by.Everyone || slices.ContainsFunc(creds, func(c credential) bool { return a.has(image, found.GetId(), by, c) })
+}
+
+// open says whether an image that is on the node is for all, and if not, whether
+// it is for some. An imported image is pinned: who imports one gives it to all.
+func (a *access) open(image string, found *cri.Image) (all, some bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	r := a.pulled[found.GetId()]
 	ours := !found.GetPinned() && (r != nil || a.beingPulled(found))
 	switch a.policy {
 	case NeverVerify:
-		return true
+		return true, false
 	case NeverVerifyPreloadedImages:
 		if !ours {
-			return true
+			return true, false
 		}
 	case NeverVerifyAllowlistedImages:
 		if a.isListed(repository(image)) {
-			return true
+			return true, false
 		}
 	}
 	if r == nil {
-		return false
+		return false, false
 	}
 	by := r.By[repository(image)]
-	if by.Everyone {
-		return true
+	return by.Everyone, len(by.Secrets)+len(by.Accounts) > 0
+}
+
+// has says whether a credential is one of those by which an image came. a.mu is
+// held.
+func (a *access) has(image, id string, by holders, c credential) bool {
+	if c.source.UID == "" {
+		return c.account.UID != "" && slices.Contains(by.Accounts, c.account)
 	}
-	for _, c := range have() {
-		if c.source.UID == "" {
+	for _, known := range by.Secrets {
+		same := known.Hash != "" && known.Hash == c.source.Hash
+		if !same && known.place() != c.source.place() {
 			continue
 		}
-		for _, known := range by.Secrets {
-			same := known.Hash != "" && known.Hash == c.source.Hash
-			if !same && known.place() != c.source.place() {
-				continue
-			}
-			// Known by its login or by its place: both are, from now on.
-			if known != c.source && len(by.Secrets) < mostHolders {
-				_ = a.add(image, found.GetId(), holders{Secrets: []holder{c.source}}) // it is asked again otherwise
-			}
-			return true
+		// Known by its login or by its place: both are, from now on.
+		if known != c.source && len(by.Secrets) < mostHolders {
+			_ = a.add(image, id, holders{Secrets: []holder{c.source}}) // it is asked again otherwise
 		}
+		return true
 	}
 	return false
 }

@@ -26,19 +26,24 @@ type entry struct {
 	RegistryToken string `json:"registrytoken"`
 }
 
-// credential is a login, and the secret that it is of.
+// credential is a login, and the secret that it is of, or the service account
+// by whose token a provider gave it. One of neither is the node's.
 type credential struct {
-	auth   *cri.AuthConfig
-	source holder
+	auth    *cri.AuthConfig
+	source  holder
+	account account
 }
 
 // holders are those who may have an image that was pulled with a credential:
-// whoever has the secret, and everyone when it needed none.
+// whoever has the secret or is the account, and everyone when it needed neither.
 func (c *credential) holders() holders {
-	if c == nil || c.source.UID == "" {
-		return holders{Everyone: true}
+	switch {
+	case c != nil && c.source.UID != "":
+		return holders{Secrets: []holder{c.source}}
+	case c != nil && c.account.UID != "":
+		return holders{Accounts: []account{c.account}}
 	}
-	return holders{Secrets: []holder{c.source}}
+	return holders{Everyone: true}
 }
 
 // credentials are the logins of the secrets that fit an image, the most
@@ -59,7 +64,7 @@ func credentials(image string, secrets []*v1.Secret) []credential {
 		for pattern, e := range entries(s) {
 			if fits(pattern, repo.RegistryStr(), repo.RepositoryStr()) {
 				auth := e.auth()
-				found = append(found, match{pattern, credential{auth, holder{
+				found = append(found, match{pattern, credential{auth: auth, source: holder{
 					UID: string(s.UID), Namespace: s.Namespace, Name: s.Name, Hash: hash(auth),
 				}}})
 			}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -35,6 +36,8 @@ type Request struct {
 	Image   string
 	Policy  v1.PullPolicy
 	Secrets []*v1.Secret // credentials, those of the pod in order
+	// Pod is whom it is for: providers may be given a token of its account.
+	Pod     *v1.Pod
 	Sandbox *cri.PodSandboxConfig
 	// Event notes what happens, e.g. "Pulling".
 	Event func(kind, reason, message string)
@@ -49,7 +52,10 @@ type Config struct {
 	Settings
 	// Providers give credentials beside the pods' secrets.
 	Providers ProviderFiles
-	Log       *slog.Logger
+	// Accounts are needed by providers that want tokens.
+	Accounts Accounts
+	Metrics  prometheus.Registerer
+	Log      *slog.Logger
 }
 
 // Settings are what whoever runs the node chooses; they are of the
@@ -95,7 +101,7 @@ func New(c Config) (*Puller, error) {
 		p.slots = make(chan struct{}, c.Parallel)
 	}
 	var err error
-	if p.providers, err = loadProviders(c.Providers, c.Clock); err != nil {
+	if p.providers, err = loadProviders(c.Providers, c.Clock, c.Accounts, newMetrics(c.Metrics)); err != nil {
 		return nil, err
 	}
 	if p.access, err = openAccess(c.Dir, c.Verify, c.Allowlist, c.Clock); p.access == nil {
@@ -122,12 +128,13 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (*cri.Image, error) {
 		r.Event(v1.EventTypeWarning, "InspectFailed", message)
 		return nil, &Error{"InvalidImageName", errors.New(message)}
 	}
+	have := sync.OnceValue(func() []credential { return p.credentials(ctx, r) })
 	if r.Policy == v1.PullAlways {
-		return p.pull(ctx, r)
+		return p.pull(ctx, r, have)
 	}
 	found, err := p.Runtime.Image(ctx, r.Image)
 	switch {
-	case err == nil && p.access.allows(r.Image, found, func() []credential { return credentials(r.Image, r.Secrets) }):
+	case err == nil && p.access.allows(r.Image, found, have):
 		r.Event(v1.EventTypeNormal, "Pulled", fmt.Sprintf("Container image %q already present on machine and can be accessed by the pod", r.Image))
 		return found, nil
 	case err != nil && !errors.Is(err, runtime.ErrNotFound):
@@ -140,13 +147,13 @@ func (p *Puller) Ensure(ctx context.Context, r Request) (*cri.Image, error) {
 		r.Event(v1.EventTypeWarning, "ErrImageNeverPull", message)
 		return nil, &Error{"ErrImageNeverPull", errors.New(message)}
 	}
-	return p.pull(ctx, r)
+	return p.pull(ctx, r, have)
 }
 
-func (p *Puller) pull(ctx context.Context, r Request) (*cri.Image, error) {
+func (p *Puller) pull(ctx context.Context, r Request, have func() []credential) (*cri.Image, error) {
 	r.Event(v1.EventTypeNormal, "Pulling", fmt.Sprintf("Pulling image %q", r.Image))
 	start := p.Clock.Now()
-	f := p.join(ctx, r, p.credentials(ctx, r))
+	f := p.join(ctx, r, have())
 	if err := p.await(ctx, r, f, start); err != nil {
 		return nil, &Error{"ErrImagePull", err}
 	}
@@ -209,9 +216,9 @@ func (p *Puller) await(ctx context.Context, r Request, f *flight, start time.Tim
 func (p *Puller) credentials(ctx context.Context, r Request) []credential {
 	out := credentials(r.Image, r.Secrets)
 	for _, from := range p.providers {
-		more, err := from.credentials(ctx, r.Image)
+		more, err := from.credentials(ctx, r.Image, r.Pod)
 		if err != nil {
-			p.Log.Warn("no credentials from a provider", "err", err)
+			p.Log.Warn("no credentials from a provider", "pod", podName(r.Pod), "err", err)
 		}
 		out = append(out, more...)
 	}
@@ -224,7 +231,7 @@ func (p *Puller) credentials(ctx context.Context, r Request) []credential {
 func (p *Puller) join(ctx context.Context, r Request, creds []credential) *flight {
 	key := r.Image
 	for _, c := range creds {
-		key += fmt.Sprintf("\x00%+v", c.source)
+		key += fmt.Sprintf("\x00%+v %+v", c.source, c.account)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

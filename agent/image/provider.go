@@ -3,9 +3,12 @@ package image
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +19,7 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"golang.org/x/sync/singleflight"
+	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubelet "k8s.io/kubelet/config/v1"
 	exchange "k8s.io/kubelet/pkg/apis/credentialprovider/v1"
@@ -42,14 +46,20 @@ const providerTimeout = time.Minute
 // only, and neither logged nor in an error.
 type provider struct {
 	kubelet.CredentialProvider
-	program string
-	environ []string
-	clock   clock.PassiveClock
-	group   singleflight.Group
+	program  string
+	environ  []string
+	clock    clock.PassiveClock
+	accounts Accounts
+	metrics  *metrics
+	group    singleflight.Group
 
 	mu    sync.Mutex
-	cache map[string]cached // by image, registry or everything
+	cache map[cacheKey]cached
 }
+
+// cacheKey is what an answer is for: an image, registry or everything, and whom:
+// see identity.
+type cacheKey struct{ image, whom string }
 
 // everything is the key in the cache of what is for all images.
 const everything = "<global>"
@@ -61,7 +71,7 @@ type cached struct {
 
 // loadProviders reads and checks the configuration of providers. Errors name
 // the file and the field.
-func loadProviders(f ProviderFiles, c clock.PassiveClock) ([]*provider, error) {
+func loadProviders(f ProviderFiles, c clock.PassiveClock, accounts Accounts, m *metrics) ([]*provider, error) {
 	if f.Config == "" && f.Dir == "" {
 		return nil, nil
 	}
@@ -79,13 +89,17 @@ func loadProviders(f ProviderFiles, c clock.PassiveClock) ([]*provider, error) {
 		}
 	}
 	var out []*provider
+	sum := sha256.New()
 	for _, file := range configs {
-		config, err := readProviders(file)
+		config, err := readProviders(file, sum)
 		if err != nil {
 			return nil, fmt.Errorf("credential providers of %s: %w", file, err)
 		}
 		for i := range config.Providers {
-			p := &provider{CredentialProvider: config.Providers[i], environ: slices.Clone(f.Environ), clock: c, cache: map[string]cached{}}
+			p := &provider{
+				CredentialProvider: config.Providers[i], environ: slices.Clone(f.Environ),
+				clock: c, accounts: accounts, metrics: m, cache: map[cacheKey]cached{},
+			}
 			if slices.ContainsFunc(out, func(o *provider) bool { return o.Name == p.Name }) {
 				err = errors.New("there is another one of that name")
 			} else {
@@ -100,15 +114,19 @@ func loadProviders(f ProviderFiles, c clock.PassiveClock) ([]*provider, error) {
 			out = append(out, p)
 		}
 	}
+	m.configured(sum.Sum(nil))
 	return out, nil
 }
 
-// readProviders decodes a file strictly.
-func readProviders(file string) (*kubelet.CredentialProviderConfig, error) {
+// readProviders decodes a file strictly, and adds it, behind its length, to what
+// sums all files up.
+func readProviders(file string, sum io.Writer) (*kubelet.CredentialProviderConfig, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
 	}
+	_, _ = sum.Write(binary.BigEndian.AppendUint64(nil, uint64(len(data)))) // a hash takes all
+	_, _ = sum.Write(data)
 	text, err := yaml.YAMLToJSONStrict(data)
 	if err != nil {
 		return nil, err
@@ -149,8 +167,8 @@ func (p *provider) check(dir string) error {
 	} else if d.Duration < 0 {
 		return fmt.Errorf("defaultCacheDuration: %v is negative", d.Duration)
 	}
-	if p.TokenAttributes != nil {
-		return errors.New("tokenAttributes: this node gives providers no service account tokens; leave it out")
+	if err := p.checkToken(); err != nil {
+		return fmt.Errorf("tokenAttributes: %w", err)
 	}
 	program, err := exec.LookPath(filepath.Join(dir, p.Name))
 	if err != nil {
@@ -161,8 +179,9 @@ func (p *provider) check(dir string) error {
 }
 
 // credentials are what a provider has for an image, the most specific first.
-// They are the node's, so everyone's.
-func (p *provider) credentials(ctx context.Context, image string) ([]credential, error) {
+// They are the node's, so everyone's, unless the provider is told of the service
+// account of the pod.
+func (p *provider) credentials(ctx context.Context, image string, pod *v1.Pod) ([]credential, error) {
 	ref, err := name.ParseReference(image, name.WeakValidation)
 	if err != nil {
 		return nil, nil //nolint:nilerr // such an image is refused elsewhere
@@ -172,9 +191,16 @@ func (p *provider) credentials(ctx context.Context, image string) ([]credential,
 		return nil, nil
 	}
 	asked := repository(fullName(image)) // as the kubelet asks: in full, without tag or digest
-	auth, ok := p.known(asked)
+	who, err := p.identify(ctx, pod)
+	if err != nil {
+		return nil, fmt.Errorf("credential provider %s for image %s: %w", p.Name, asked, err)
+	}
+	if who == nil {
+		return nil, nil
+	}
+	auth, ok := p.known(asked, who.key)
 	if !ok {
-		got, err, _ := p.group.Do(asked, func() (any, error) { return p.ask(context.WithoutCancel(ctx), asked) })
+		got, err, _ := p.group.Do(asked+"\x00"+who.flight, func() (any, error) { return p.ask(context.WithoutCancel(ctx), asked, who) })
 		if err != nil {
 			return nil, fmt.Errorf("credential provider %s for image %s: %w", p.Name, asked, err)
 		}
@@ -183,18 +209,20 @@ func (p *provider) credentials(ctx context.Context, image string) ([]credential,
 	var out []credential
 	for _, pattern := range slices.Backward(sortedKeys(auth)) {
 		if fits(pattern, repo.RegistryStr(), repo.RepositoryStr()) {
-			out = append(out, credential{auth: &cri.AuthConfig{Username: auth[pattern].Username, Password: auth[pattern].Password}})
+			out = append(out, credential{
+				auth: &cri.AuthConfig{Username: auth[pattern].Username, Password: auth[pattern].Password}, account: who.account,
+			})
 		}
 	}
 	return out, nil
 }
 
 // known is what was said before and still holds.
-func (p *provider) known(image string) (map[string]exchange.AuthConfig, bool) {
+func (p *provider) known(image, whom string) (map[string]exchange.AuthConfig, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, key := range []string{image, registryOf(image), everything} {
-		if c, ok := p.cache[key]; ok && !p.clock.Now().After(c.until) {
+		if c, ok := p.cache[cacheKey{key, whom}]; ok && !p.clock.Now().After(c.until) {
 			return c.auth, true
 		}
 	}
@@ -205,9 +233,12 @@ func registryOf(image string) string { host, _, _ := strings.Cut(image, "/"); re
 
 // ask runs the program and keeps its answer for as long as it, or else the
 // configuration, says.
-func (p *provider) ask(ctx context.Context, image string) (map[string]exchange.AuthConfig, error) {
-	r, err := p.run(ctx, image)
+func (p *provider) ask(ctx context.Context, image string, who *identity) (map[string]exchange.AuthConfig, error) {
+	r, err := p.run(ctx, image, who)
 	if err != nil {
+		return nil, err
+	}
+	if err := p.checkAnswer(r, who); err != nil {
 		return nil, err
 	}
 	key := map[exchange.PluginCacheKeyType]string{
@@ -231,14 +262,14 @@ func (p *provider) ask(ctx context.Context, image string) (map[string]exchange.A
 			delete(p.cache, k)
 		}
 	}
-	p.cache[key] = cached{r.Auth, now.Add(keep)}
+	p.cache[cacheKey{key, who.key}] = cached{r.Auth, now.Add(keep)}
 	return r.Auth, nil
 }
 
 // run asks the program once: a CredentialProviderRequest on its standard input,
 // a CredentialProviderResponse on its standard output.
-func (p *provider) run(ctx context.Context, image string) (*exchange.CredentialProviderResponse, error) {
-	request := exchange.CredentialProviderRequest{Image: image}
+func (p *provider) run(ctx context.Context, image string, who *identity) (*exchange.CredentialProviderResponse, error) {
+	request := exchange.CredentialProviderRequest{Image: image, ServiceAccountToken: who.token, ServiceAccountAnnotations: who.annotations}
 	request.APIVersion, request.Kind = p.APIVersion, "CredentialProviderRequest"
 	in, err := json.Marshal(request)
 	if err != nil {
@@ -250,7 +281,10 @@ func (p *provider) run(ctx context.Context, image string) (*exchange.CredentialP
 	cmd := exec.CommandContext(ctx, p.program, p.Args...)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = p.environ, bytes.NewReader(in), &stdout, &stderr
 	cmd.WaitDelay = time.Second // for children that hold its output
-	if err := cmd.Run(); err != nil {
+	start := p.clock.Now()
+	err = cmd.Run()
+	p.metrics.ran(p.Name, p.clock.Since(start), err)
+	if err != nil {
 		said := strings.TrimSpace(stderr.String())
 		return nil, fmt.Errorf("run %s: %w: %s", p.program, err, said[:min(len(said), 1024)])
 	}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/utils/clock"
 	testingclock "k8s.io/utils/clock/testing"
@@ -20,7 +21,7 @@ const providerHead = "apiVersion: kubelet.config.k8s.io/v1\nkind: CredentialProv
 
 // providers are those of a configuration, with one program, login, which notes
 // what it is asked and answers with what the file answer has.
-func providers(t *testing.T, config string, c clock.PassiveClock) (dir string, found []*provider, err error) {
+func providers(t *testing.T, config string, c clock.PassiveClock, given ...Accounts) (dir string, found []*provider, err error) {
 	t.Helper()
 	dir = t.TempDir()
 	script := fmt.Sprintf("#!/bin/sh\ncd %s\n{ cat; echo \" $* $MORE $GIVEN\"; } >> asked\n[ -f fail ] && { echo no luck >&2; exit 3; }\ncat answer\n", dir)
@@ -29,7 +30,12 @@ func providers(t *testing.T, config string, c clock.PassiveClock) (dir string, f
 			t.Fatal(err)
 		}
 	}
-	found, err = loadProviders(ProviderFiles{Config: filepath.Join(dir, "config.yaml"), Dir: dir, Environ: []string{"GIVEN=yes", "PATH=/usr/bin:/bin"}}, c)
+	files := ProviderFiles{Config: filepath.Join(dir, "config.yaml"), Dir: dir, Environ: []string{"GIVEN=yes", "PATH=/usr/bin:/bin"}}
+	var accounts Accounts
+	if len(given) > 0 {
+		accounts = given[0]
+	}
+	found, err = loadProviders(files, c, accounts, nil)
 	return dir, found, err
 }
 
@@ -83,7 +89,7 @@ func TestCredentialProviders(t *testing.T) {
 			t.Helper()
 			before := len(asked(dir))
 			var names []string
-			got, err := list[0].credentials(t.Context(), image)
+			got, err := list[0].credentials(t.Context(), image, nil)
 			for _, g := range got {
 				names = append(names, g.auth.Username)
 				if !g.holders().Everyone {
@@ -131,14 +137,27 @@ func TestFailingCredentialProvider(t *testing.T) {
 		{strings.Replace(fmt.Sprintf(answer, "Image", ""), "k8s.io/v1", "k8s.io/v1beta1", 1), `its answer has apiVersion "credentialprovider.kubelet.k8s.io/v1beta1"`},
 	} {
 		put(t, dir, "answer", c.answer)
-		if got, err := list[0].credentials(t.Context(), app); got != nil || err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
+		if got, err := list[0].credentials(t.Context(), app, nil); got != nil || err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%s: %v, %v", c.answer, got, err)
 		}
 	}
 	put(t, dir, "fail", "")
-	if _, err := list[0].credentials(t.Context(), app); err == nil || !strings.HasSuffix(err.Error(), "exit status 3: no luck") {
+	if _, err := list[0].credentials(t.Context(), app, nil); err == nil || !strings.HasSuffix(err.Error(), "exit status 3: no luck") {
 		t.Error(err)
 	}
+}
+
+// providing is a puller with the provider of a directory.
+func providing(t *testing.T, r *fake.Runtime, dir, records string, accounts Accounts, metrics prometheus.Registerer) *Puller {
+	t.Helper()
+	p, err := New(Config{
+		Runtime: r, Clock: clock.RealClock{}, Dir: records, Log: slog.New(slog.DiscardHandler), Accounts: accounts, Metrics: metrics,
+		Providers: ProviderFiles{Config: filepath.Join(dir, "config.yaml"), Dir: dir, Environ: []string{"PATH=/usr/bin:/bin"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
 }
 
 // An image is pulled with what a provider gives, after the pod's own secrets,
@@ -150,11 +169,7 @@ func TestPullWithCredentialProvider(t *testing.T) {
 	}
 	put(t, dir, "answer", fmt.Sprintf(answer, "Image", ""))
 	r := fake.New(clock.RealClock{})
-	p, err := New(Config{Runtime: r, Clock: clock.RealClock{}, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler),
-		Providers: ProviderFiles{Config: filepath.Join(dir, "config.yaml"), Dir: dir, Environ: []string{"PATH=/usr/bin:/bin"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := providing(t, r, dir, t.TempDir(), nil, nil)
 	if reason, n := get(t, p, r, v1.PullIfNotPresent); reason != "" || n != 1 {
 		t.Errorf("%q after %d pulls: %v", reason, n, r.Calls())
 	}
@@ -174,7 +189,6 @@ func TestCredentialProviderConfig(t *testing.T) {
 		"args: [get]>arguments: [get]":                        `unknown field "providers[0].arguments"`,
 		"name: login>name: ../login":                          "name: it has to be the name of a file",
 		"name: login>name: none":                              "its program:",
-		"args: [get]>tokenAttributes: {serviceAccountTokenAudience: a, cacheType: Token, requireServiceAccount: true}": "tokenAttributes: this node gives providers no service account tokens; leave it out",
 	} {
 		from, to, _ := strings.Cut(change, ">")
 		if !strings.Contains(oneProvider, from) {
@@ -185,7 +199,7 @@ func TestCredentialProviderConfig(t *testing.T) {
 			t.Errorf("%s: %v", change, err)
 		}
 	}
-	if _, err := loadProviders(ProviderFiles{Config: "x"}, clock.RealClock{}); err == nil || !strings.Contains(err.Error(), "give both") {
+	if _, err := loadProviders(ProviderFiles{Config: "x"}, clock.RealClock{}, nil, nil); err == nil || !strings.Contains(err.Error(), "give both") {
 		t.Error(err)
 	}
 }

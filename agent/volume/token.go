@@ -10,6 +10,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
@@ -71,21 +72,9 @@ func (t *tokens) forget(uid types.UID) {
 // addToken adds a token of the pod's service account. When it cannot be
 // renewed, the old one serves until it expires.
 func (m *Manager) addToken(ctx context.Context, out payload, p *v1.Pod, src *v1.ServiceAccountTokenProjection, mode fs.FileMode) (next time.Time, err error) {
-	seconds := ptr.Deref(src.ExpirationSeconds, 3600)
-	key := fmt.Sprintf("%s\x00%d", src.Audience, seconds)
-	now := m.Clock.Now().Round(0) // time of day, not time that passed
-	tok := m.tokens.get(p.UID, key)
-	if tok.due(now) {
-		fresh, err := m.request(ctx, p, src.Audience, seconds, now)
-		switch {
-		case err == nil:
-			tok = fresh
-		case now.Before(tok.until):
-			tok.issued, tok.renew = now, now.Add(time.Minute)
-		default:
-			return time.Time{}, fmt.Errorf("failed to fetch token: %w", err)
-		}
-		m.tokens.put(p.UID, key, tok)
+	tok, err := m.token(ctx, p, src.Audience, "", ptr.Deref(src.ExpirationSeconds, hour))
+	if err != nil {
+		return time.Time{}, err
 	}
 	f := file{data: []byte(tok.value), mode: mode}
 	// The token is for the one who runs, or for the group, not for all.
@@ -97,8 +86,40 @@ func (m *Manager) addToken(ctx context.Context, out payload, p *v1.Pod, src *v1.
 	return tok.renew, nil
 }
 
-func (m *Manager) request(ctx context.Context, p *v1.Pod, audience string, seconds int64, now time.Time) (token, error) {
-	req := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+// hour is how long a token lives of which nothing is said, in seconds.
+const hour = 3600
+
+// PodToken is a token of the pod's service account for an audience, bound to the
+// pod; the account has to be the one of that UID. It may be called from any
+// goroutine.
+func (m *Manager) PodToken(ctx context.Context, p *v1.Pod, audience string, account types.UID) (string, error) {
+	tok, err := m.token(ctx, p, audience, account, hour)
+	return tok.value, err
+}
+
+// token is the one in use, or a new one when it is due.
+func (m *Manager) token(ctx context.Context, p *v1.Pod, audience string, account types.UID, seconds int64) (token, error) {
+	key := fmt.Sprintf("%s\x00%s\x00%d", audience, account, seconds)
+	now := m.Clock.Now().Round(0) // time of day, not time that passed
+	tok := m.tokens.get(p.UID, key)
+	if !tok.due(now) {
+		return tok, nil
+	}
+	fresh, err := m.request(ctx, p, audience, account, seconds, now)
+	switch {
+	case err == nil:
+		tok = fresh
+	case now.Before(tok.until):
+		tok.issued, tok.renew = now, now.Add(time.Minute)
+	default:
+		return token{}, fmt.Errorf("failed to fetch token: %w", err)
+	}
+	m.tokens.put(p.UID, key, tok)
+	return tok, nil
+}
+
+func (m *Manager) request(ctx context.Context, p *v1.Pod, audience string, account types.UID, seconds int64, now time.Time) (token, error) {
+	req := &authenticationv1.TokenRequest{ObjectMeta: metav1.ObjectMeta{UID: account}, Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: &seconds,
 		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: p.UID},
 	}}

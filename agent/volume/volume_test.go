@@ -33,6 +33,7 @@ type world struct {
 	secrets    map[string]*v1.Secret
 	bundles    []*certificatesv1.ClusterTrustBundle
 	tokens     int
+	account    types.UID // of whom the last token was
 	tokenErr   error
 	clock      *clocktesting.FakePassiveClock
 	recorded   []string
@@ -63,6 +64,7 @@ func (w *world) Token(_ context.Context, p *v1.Pod, r *authenticationv1.TokenReq
 		return nil, w.tokenErr
 	}
 	w.tokens++
+	w.account = r.UID
 	out := r.DeepCopy()
 	out.Status.Token = fmt.Sprintf("token %d of %s for %v", w.tokens, r.Spec.BoundObjectRef.Name, r.Spec.Audiences)
 	out.Status.ExpirationTimestamp = metav1.NewTime(w.clock.Now().Add(time.Duration(*r.Spec.ExpirationSeconds) * time.Second))

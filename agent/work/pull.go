@@ -18,7 +18,7 @@ func (w *Worker) pull(container string) step {
 	spec, report := c.Spec, w.reporter(container)
 	return func(context.Context) (func(), error) {
 		found, err := w.node.Images.Ensure(hooks, image.Request{
-			Image: spec.Image, Policy: spec.ImagePullPolicy, Secrets: w.node.pullSecrets(p), Sandbox: pullSandbox(p), Event: report,
+			Image: spec.Image, Policy: spec.ImagePullPolicy, Secrets: w.node.pullSecrets(p), Pod: p, Sandbox: pullSandbox(p), Event: report,
 		})
 		if err != nil {
 			var failed *image.Error
@@ -40,7 +40,7 @@ func (w *Worker) pull(container string) step {
 func (n *Node) PullVolume(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (string, error) {
 	about := events.About(podKind, p, "")
 	found, err := n.Images.Ensure(ctx, image.Request{
-		Image: ref, Policy: policy, Secrets: n.pullSecrets(p), Sandbox: pullSandbox(p),
+		Image: ref, Policy: policy, Secrets: n.pullSecrets(p), Pod: p, Sandbox: pullSandbox(p),
 		Event: func(kind, reason, message string) { n.Events.Event(about, kind, reason, message) },
 	})
 	if err != nil {
