@@ -154,7 +154,9 @@ type entry struct {
 	static *v1.Pod
 }
 
-type rows struct{ pods, configMaps, secrets, services, accounts, nodes, classes, trustBundles *api.Resource }
+type rows struct {
+	pods, configMaps, secrets, services, accounts, nodes, classes, trustBundles, certificates *api.Resource
+}
 
 // New makes an agent from what the machine is now.
 func New(c Config) (*Agent, error) {
@@ -182,7 +184,7 @@ func New(c Config) (*Agent, error) {
 		rows: rows{
 			pods: r.Must("", "pods"), configMaps: r.Must("", "configmaps"), secrets: r.Must("", "secrets"),
 			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"), classes: r.Must("node.k8s.io", "runtimeclasses"),
-			trustBundles: r.Must(certificatesv1.GroupName, "clustertrustbundles"),
+			trustBundles: r.Must(certificatesv1.GroupName, "clustertrustbundles"), certificates: r.Must(certificatesv1.GroupName, "podcertificaterequests"),
 		},
 		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), knows: make(chan struct{}),
 		workers: map[types.UID]*entry{}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: prometheus.NewRegistry(),
@@ -198,6 +200,9 @@ func New(c Config) (*Agent, error) {
 		Allocatable: func() v1.ResourceList { return allocatable }, Record: c.Ledger, Addresses: a.addresses,
 		PullImage: func(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (string, error) {
 			return a.node.PullVolume(ctx, p, ref, policy)
+		},
+		Event: func(p *v1.Pod, kind, reason, message string) {
+			a.events.Event(events.About(v1.SchemeGroupVersion.WithKind("Pod"), p, ""), kind, reason, message)
 		},
 	})
 	images, err := image.New(image.Config{
@@ -330,6 +335,7 @@ func (a *Agent) loop(ctx context.Context) error {
 		view.Subscribe(a.rows.configMaps, a.objects.changed(kindConfigMap, a.refresh)),
 		view.Subscribe(a.rows.secrets, a.objects.changed(kindSecret, a.refresh)),
 		view.Subscribe(a.rows.trustBundles, a.objects.bundleChanged(a.refresh)),
+		view.Subscribe(a.rows.certificates, a.objects.certificateChanged(a.refresh)),
 	} {
 		defer cancel()
 	}
@@ -352,7 +358,7 @@ func (a *Agent) loop(ctx context.Context) error {
 func (a *Agent) awaitAPI(ctx context.Context) error {
 	synced := make(chan error, 1)
 	go func() {
-		synced <- a.Client.View().WaitSynced(ctx, a.rows.pods, a.rows.configMaps, a.rows.secrets, a.rows.services, a.rows.nodes, a.rows.classes, a.rows.trustBundles)
+		synced <- a.Client.View().WaitSynced(ctx, a.rows.pods, a.rows.configMaps, a.rows.secrets, a.rows.services, a.rows.nodes, a.rows.classes, a.rows.trustBundles, a.rows.certificates)
 	}()
 	for {
 		for _, f := range a.take() {

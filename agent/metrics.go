@@ -16,12 +16,13 @@ var (
 	runningPods   = prometheus.NewDesc("kubelet_running_pods", "Number of pods that have a running pod sandbox", nil, nil)
 	activePods    = prometheus.NewDesc("kubelet_active_pods", "The number of pods the kubelet considers active and which are being considered when admitting new pods. static is true if the pod is not from the apiserver.", []string{"static"}, nil)
 	runningStates = prometheus.NewDesc("kubelet_running_containers", "Number of containers currently running", []string{"container_state"}, nil)
+	certificates  = prometheus.NewDesc("kubelet_podcertificate_states", "Gauge vector reporting the number of pod certificate projected volume sources, faceted by signer_name and state.", []string{"signer_name", "state"}, nil)
 	desiredPods   = prometheus.NewDesc("kubelet_desired_pods", "The number of pods the kubelet is being instructed to run. static is true if the pod is not from the apiserver.", []string{"static"}, nil)
 )
 
 // Describe says which metrics there are.
 func (m *kubeletMetrics) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{nodeName, runningPods, activePods, runningStates, desiredPods} {
+	for _, d := range []*prometheus.Desc{nodeName, runningPods, activePods, runningStates, certificates, desiredPods} {
 		c <- d
 	}
 }
@@ -57,6 +58,9 @@ func (m *kubeletMetrics) Collect(c chan<- prometheus.Metric) {
 	gauge(runningPods, up)
 	gauge(activePods, active, "false")
 	gauge(desiredPods, all, "false")
+	for which, n := range m.a.volumes.CertificateStates() {
+		gauge(certificates, n, which[0], which[1])
+	}
 	for state, n := range states {
 		gauge(runningStates, n, state)
 	}

@@ -9,6 +9,7 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"hansa.dev/hansa/agent/pod"
@@ -90,6 +91,51 @@ func (o *objects) Token(ctx context.Context, p *v1.Pod, request *authenticationv
 		return nil, fmt.Errorf("token of service account %s/%s: the answer is a %T", p.Namespace, p.Spec.ServiceAccountName, out)
 	}
 	return token, nil
+}
+
+// RequestCertificate makes a PodCertificateRequest for a pod of this node.
+func (o *objects) RequestCertificate(ctx context.Context, p *v1.Pod, spec certificatesv1.PodCertificateRequestSpec) (*certificatesv1.PodCertificateRequest, error) {
+	account, err := o.ServiceAccount(ctx, p.Namespace, p.Spec.ServiceAccountName)
+	if err != nil {
+		return nil, err
+	}
+	node, _ := o.client.View().Get(o.rows.nodes, api.Key{Name: p.Spec.NodeName}).(*v1.Node)
+	if node == nil {
+		return nil, fmt.Errorf("there is no node %q", p.Spec.NodeName)
+	}
+	spec.PodName, spec.PodUID = p.Name, p.UID
+	spec.ServiceAccountName, spec.ServiceAccountUID = account.Name, account.UID
+	spec.NodeName, spec.NodeUID = types.NodeName(node.Name), node.UID
+	out, err := o.client.Create(ctx, o.rows.certificates, &certificatesv1.PodCertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: p.Namespace, GenerateName: "req-",
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: p.Name, UID: p.UID}},
+		},
+		Spec: spec,
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return nil, err
+	}
+	request, ok := out.(*certificatesv1.PodCertificateRequest)
+	if !ok {
+		return nil, fmt.Errorf("PodCertificateRequest for pod %s/%s: the answer is a %T", p.Namespace, p.Name, out)
+	}
+	return request, nil
+}
+
+// CertificateRequest is nil when there is none of that name.
+func (o *objects) CertificateRequest(namespace, name string) *certificatesv1.PodCertificateRequest {
+	obj, _ := o.client.View().Get(o.rows.certificates, api.Key{Namespace: namespace, Name: name}).(*certificatesv1.PodCertificateRequest)
+	return obj
+}
+
+// certificateChanged is a subscriber that tells the pod for which a request is.
+func (o *objects) certificateChanged(tell func([]types.UID)) func(old, new api.Object) {
+	return func(old, _ api.Object) {
+		if r, ok := old.(*certificatesv1.PodCertificateRequest); ok && r != nil {
+			tell([]types.UID{r.Spec.PodUID})
+		}
+	}
 }
 
 // used names an object that pods use.

@@ -23,6 +23,7 @@ var lifecycleRows = []row{
 	{"in-place resize: infeasible, deferred", resizeWaits},
 	{"in-place resize: of the pod itself", podResized},
 	{"restart rules of a container", restartRules},
+	{"restart rules: RestartAllContainers", restartsAll},
 	{"stop signals", stopSignal},
 	{"host aliases and the managed hosts file", hostAliases},
 	{"hostname, subdomain and FQDN", hostnames},
@@ -248,6 +249,46 @@ containers:
 	if p.Status.Phase != corev1.PodFailed || c.RestartCount != 1 || c.State.Terminated.ExitCode != 7 || c.LastTerminationState.Terminated.ExitCode != 42 {
 		s.t.Errorf("phase %s, %+v", p.Status.Phase, c)
 	}
+}
+
+// A rule restarts the whole pod where it is: init containers run again, volumes,
+// sandbox and address stay ("Restart All Containers").
+func restartsAll(s *space) {
+	s.create("p", `
+restartPolicy: Never
+volumes: [{name: work, emptyDir: {}}]
+initContainers:
+- {name: setup, image: hansa.local/busybox:1, command: [sh, -c, "echo setup >> /work/log"], volumeMounts: [{name: work, mountPath: /work}]}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "echo main >> /work/log; test $(grep -c main /work/log) = 2 || { until grep -q other /work/log; do sleep 0.1; done; exit 88; }; exec sleep 1000"]
+  restartPolicy: Never
+  restartPolicyRules: [{action: RestartAllContainers, exitCodes: {operator: In, values: [88]}}]
+  volumeMounts: [{name: work, mountPath: /work}]
+- {name: other, image: hansa.local/busybox:1, command: [sh, -c, "echo other >> /work/log; exec sleep 1000"], volumeMounts: [{name: work, mountPath: /work}]}
+`)
+	first := s.until("p", "it runs", func(p *corev1.Pod) bool { return p.Status.PodIP != "" })
+	p := s.until("p", "all its containers were restarted", func(p *corev1.Pod) bool {
+		return condition(p, corev1.PodReady) == corev1.ConditionTrue && p.Status.ContainerStatuses[0].RestartCount == 1
+	})
+	if p.Status.PodIP != first.Status.PodIP || p.Status.ContainerStatuses[0].LastTerminationState.Terminated.ExitCode != 88 {
+		s.t.Errorf("at %s before: %+v", first.Status.PodIP, p.Status)
+	}
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+		if c.RestartCount != 1 {
+			s.t.Errorf("container %s was restarted %d times", c.Name, c.RestartCount)
+		}
+	}
+	await(s.t, "each container has run twice", func() error {
+		log := s.exec("p", "cat", "/work/log")
+		for _, name := range []string{"setup", "main", "other"} {
+			if n := strings.Count(log, name+"\n"); n != 2 {
+				return fmt.Errorf("%s ran %d times: %s", name, n, log)
+			}
+		}
+		return nil
+	})
 }
 
 // An image names the signal by which its container is asked to stop.

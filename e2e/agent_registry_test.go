@@ -239,7 +239,17 @@ containers:
 `, image, policy)
 	}
 	s.create("never", pod("Never"))
-	s.event("never", fmt.Sprintf("Container image %q is not present with pull policy of Never", image))
+	s.event("never", fmt.Sprintf("Warning ErrImageNeverPull: Container image %q is not present with pull policy of Never", image))
+	s.until("never", "its container waits for the volume's image", func(p *corev1.Pod) bool { return waiting(p).Reason == "ErrImageNeverPull" })
+	none := registryAddress + "/none-of-it:1"
+	s.create("none", strings.Replace(pod("Always"), image, none, 1))
+	s.until("none", "it backs off, and names the volume's image", func(p *corev1.Pod) bool {
+		w := waiting(p)
+		return w.Reason == "ImagePullBackOff" && strings.HasPrefix(w.Message, fmt.Sprintf("Back-off pulling image %q: ErrImagePull: ", none)) && strings.Contains(w.Message, "not found")
+	})
+	s.event("none", fmt.Sprintf("Warning Failed: Failed to pull image %q", none))
+	s.event("none", "Warning Failed: Error: ErrImagePull")
+	s.event("none", fmt.Sprintf("Normal BackOff: Back-off pulling image %q", none))
 	s.output("first", pod("IfNotPresent"))
 	before := images.asked("volume:1")
 	s.output("second", pod("IfNotPresent"))

@@ -17,7 +17,7 @@ func TestAgent(t *testing.T) {
 	t.Parallel()
 	for _, r := range slices.Concat(
 		containerRows, environmentRows, volumeRows, resourceRows, probeRows(), restartRows, endRows,
-		imageRows, registryRows, lifecycleRows, storageRows, sourceRows, securityRows, statusRows, logRows, streamRows, metricRows, nodeAPIRows,
+		imageRows, registryRows, lifecycleRows, storageRows, sourceRows, securityRows, statusRows, logRows, streamRows, metricRows, nodeAPIRows, certificateRows,
 	) {
 		t.Run(r.noun, func(t *testing.T) {
 			t.Parallel()

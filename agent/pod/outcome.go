@@ -3,6 +3,7 @@ package pod
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -137,6 +138,11 @@ func (s *State) endPull(c *Container, err error, now time.Time) {
 	}
 }
 
+// backoffMessage is what is said of an image while it is not asked for again.
+func (c *Container) backoffMessage() string {
+	return fmt.Sprintf("Back-off pulling image %q", cmp.Or(c.Failure.Of, c.Spec.Image))
+}
+
 // Fetched says that a pull with this reason failed in asking a registry, and is
 // tried again as seldom as that is to be done.
 func Fetched(reason string) bool {
@@ -164,7 +170,7 @@ func failure(err error, reason string, now time.Time) *Failure {
 	f := &Failure{Reason: reason, Message: err.Error()}
 	var as *Failure
 	if errors.As(err, &as) {
-		f.Reason, f.Message = as.Reason, as.Message
+		f.Reason, f.Message, f.Of = as.Reason, as.Message, as.Of
 	}
 	f.At = now
 	return f

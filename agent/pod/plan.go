@@ -249,8 +249,7 @@ func (p *planner) pull(c *Container, attempt int) {
 	if p.wait(c.Pull.RetryAt) {
 		key := fmt.Sprintf("pull/%d", c.Pull.Failures)
 		if Fetched(c.Pull.Reason) && !p.wait(c.Failure.At.Add(settle)) && c.told != key {
-			p.do(Action{Verb: Report, Container: c.Name, ID: key, Reason: ImagePullBackOff,
-				Message: fmt.Sprintf("Back-off pulling image %q", c.Spec.Image)})
+			p.do(Action{Verb: Report, Container: c.Name, ID: key, Reason: ImagePullBackOff, Message: c.backoffMessage()})
 		}
 		return
 	}

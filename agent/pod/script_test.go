@@ -110,12 +110,13 @@ func (x *script) run(t *testing.T, input []string) string {
 		return x.plan(t, false)
 	case "do": // carries out what was begun, all or the given verb
 		return x.perform(t, strings.Join(args, " "))
-	case "fail": // VERB [CONTAINER] REASON: the next attempt fails
+	case "fail": // VERB [CONTAINER] REASON[@IMAGE]: the next attempt fails
 		if x.fails == nil {
 			x.fails = map[string]error{}
 		}
 		n := len(args) - 1
-		x.fails[strings.Join(args[:n], " ")] = &pod.Failure{Reason: args[n], Message: "no luck"}
+		reason, of, _ := strings.Cut(args[n], "@")
+		x.fails[strings.Join(args[:n], " ")] = &pod.Failure{Reason: reason, Message: "no luck", Of: of}
 	case "exit": // CONTAINER CODE [REASON]
 		reason := ""
 		if len(args) > 2 {

@@ -232,6 +232,9 @@ type Pull struct {
 type Failure struct {
 	Reason, Message string
 	At              time.Time
+	// Of is the image of a volume that is missing; empty when it is the
+	// container's own.
+	Of string
 
 	image bool // the image is missing, rather than the container failing
 }

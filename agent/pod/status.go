@@ -161,7 +161,7 @@ func (s *State) waiting(c *Container, now time.Time) *v1.ContainerStateWaiting {
 	newest := c.Newest()
 	if f := c.Failure; f != nil {
 		if Fetched(c.Pull.Reason) && f.image && !now.Before(f.At.Add(settle)) {
-			return &v1.ContainerStateWaiting{Reason: ImagePullBackOff, Message: `Back-off pulling image "` + c.Spec.Image + `": ` + f.Reason + ": " + f.Message}
+			return &v1.ContainerStateWaiting{Reason: ImagePullBackOff, Message: c.backoffMessage() + ": " + f.Reason + ": " + f.Message}
 		}
 		if newest == nil || f.image || now.Before(f.At.Add(settle)) || !c.Backoff.until(newest.Finished, now).After(now) {
 			return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/downward"
@@ -63,8 +64,10 @@ func setUpDownward(_ context.Context, m *Manager, p *v1.Pod, v *v1.Volume, dir s
 func setUpProjected(ctx context.Context, m *Manager, p *v1.Pod, v *v1.Volume, dir string) (next time.Time, err error) {
 	out := payload{}
 	mode := modeOr(v.Projected.DefaultMode)
+	var errs []error
 	for i := range v.Projected.Sources {
 		src := &v.Projected.Sources[i]
+		var at time.Time
 		switch {
 		case src.ConfigMap != nil:
 			err = m.addConfigMap(out, p.Namespace, src.ConfigMap.Name, src.ConfigMap.Items, mode, ptr.Deref(src.ConfigMap.Optional, false))
@@ -73,17 +76,21 @@ func setUpProjected(ctx context.Context, m *Manager, p *v1.Pod, v *v1.Volume, di
 		case src.DownwardAPI != nil:
 			err = m.addDownward(out, p, src.DownwardAPI.Items, mode)
 		case src.ServiceAccountToken != nil:
-			var at time.Time
 			at, err = m.addToken(ctx, out, p, src.ServiceAccountToken, mode)
-			next = earlier(next, at)
 		case src.ClusterTrustBundle != nil:
 			err = m.addTrust(out, p, src.ClusterTrustBundle, mode)
+		case src.PodCertificate != nil:
+			at, err = m.addCertificate(ctx, out, p, v.Name, i, src.PodCertificate, mode)
 		default:
-			err = fmt.Errorf("projected source %d is of a type that this node does not have: it has configMap, secret, downwardAPI, serviceAccountToken and clusterTrustBundle", i)
+			err = fmt.Errorf("projected source %d is of a type that this node does not have: it has configMap, secret, downwardAPI, serviceAccountToken, clusterTrustBundle and podCertificate", i)
 		}
 		if err != nil {
-			return time.Time{}, err
+			errs = append(errs, err)
 		}
+		next = earlier(next, at)
+	}
+	if len(errs) > 0 {
+		return time.Time{}, utilerrors.NewAggregate(errs)
 	}
 	if err := m.tmpfs(dir, 0); err != nil {
 		return time.Time{}, err

@@ -50,6 +50,15 @@ func commonUser(p *v1.Pod) *int64 {
 	return common
 }
 
+// privateFile is for the one who runs, or for the group, not for all.
+func privateFile(p *v1.Pod, data []byte, mode fs.FileMode) file {
+	f := file{data: data, mode: mode, user: commonUser(p)}
+	if sc := p.Spec.SecurityContext; f.user != nil || sc != nil && sc.FSGroup != nil {
+		f.mode = 0o600
+	}
+	return f
+}
+
 // Bits that members of the fsGroup get.
 const (
 	readBits  = 0o440

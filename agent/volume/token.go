@@ -5,14 +5,12 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 )
 
@@ -25,15 +23,8 @@ func renewAt(issued, expires time.Time) time.Time {
 	return issued.Add(min(expires.Sub(issued)*4/5, maxTokenAge))
 }
 
-// tokens keeps the tokens in use, so that a refresh for another reason asks for
-// none.
-type tokens struct {
-	clock clock.PassiveClock
-	mu    sync.Mutex
-	byPod map[types.UID]map[string]token
-}
-
-// token is good from its issue until it expires. Its times are times of day, as
+// token is one in use; it is kept so that a refresh for another reason asks for
+// none. It is good from its issue until it expires. Its times are times of day, as
 // those that whoever checks it goes by.
 type token struct {
 	value                string
@@ -44,31 +35,6 @@ type token struct {
 // clock was set back, and nobody would take it.
 func (t token) due(now time.Time) bool { return !now.Before(t.renew) || now.Before(t.issued) }
 
-func newTokens(c clock.PassiveClock) *tokens {
-	return &tokens{clock: c, byPod: map[types.UID]map[string]token{}}
-}
-
-func (t *tokens) get(uid types.UID, key string) token {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.byPod[uid][key]
-}
-
-func (t *tokens) put(uid types.UID, key string, tok token) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.byPod[uid] == nil {
-		t.byPod[uid] = map[string]token{}
-	}
-	t.byPod[uid][key] = tok
-}
-
-func (t *tokens) forget(uid types.UID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	delete(t.byPod, uid)
-}
-
 // addToken adds a token of the pod's service account. When it cannot be
 // renewed, the old one serves until it expires.
 func (m *Manager) addToken(ctx context.Context, out payload, p *v1.Pod, src *v1.ServiceAccountTokenProjection, mode fs.FileMode) (next time.Time, err error) {
@@ -76,13 +42,7 @@ func (m *Manager) addToken(ctx context.Context, out payload, p *v1.Pod, src *v1.
 	if err != nil {
 		return time.Time{}, err
 	}
-	f := file{data: []byte(tok.value), mode: mode}
-	// The token is for the one who runs, or for the group, not for all.
-	f.user = commonUser(p)
-	if sc := p.Spec.SecurityContext; f.user != nil || sc != nil && sc.FSGroup != nil {
-		f.mode = 0o600
-	}
-	out[strings.TrimPrefix(src.Path, "/")] = f
+	out[strings.TrimPrefix(src.Path, "/")] = privateFile(p, []byte(tok.value), mode)
 	return tok.renew, nil
 }
 

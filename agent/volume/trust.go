@@ -25,12 +25,7 @@ func (m *Manager) addTrust(out payload, p *v1.Pod, src *v1.ClusterTrustBundlePro
 	if err != nil {
 		return err
 	}
-	f := file{data: m.anchors(bundles), mode: mode}
-	f.user = commonUser(p)
-	if sc := p.Spec.SecurityContext; f.user != nil || sc != nil && sc.FSGroup != nil {
-		f.mode = 0o600
-	}
-	out[src.Path] = f
+	out[src.Path] = privateFile(p, m.anchors(bundles), mode)
 	return nil
 }
 

@@ -13,7 +13,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -35,6 +34,7 @@ type Objects interface {
 	TrustBundles(yield func(*certificatesv1.ClusterTrustBundle) bool)
 	// Token asks for a service account's token, bound to the pod.
 	Token(ctx context.Context, p *v1.Pod, request *authenticationv1.TokenRequest) (*authenticationv1.TokenRequest, error)
+	Certificates
 }
 
 // Config is what a Manager needs.
@@ -52,6 +52,8 @@ type Config struct {
 	PullImage func(ctx context.Context, p *v1.Pod, ref string, policy v1.PullPolicy) (name string, err error)
 	// Addresses are the pod's and the node's, as far as they are known.
 	Addresses func(uid types.UID) downward.Addresses
+	// Event tells a pod what happens.
+	Event func(p *v1.Pod, kind, reason, message string)
 }
 
 // LedgerKind is the kind of this package's entries in the ledger.
@@ -61,16 +63,18 @@ const LedgerKind = "mount"
 // goroutine, for one pod from one at a time.
 type Manager struct {
 	Config
-	tokens *tokens
-	salt   string // of the order of trust anchors
-
-	mu     sync.Mutex
-	images map[types.UID]map[string]string // the runtime's names by pod and volume
+	tokens       *kept[token]
+	certificates *kept[certificate]
+	images       *kept[string] // the runtime's names, by volume
+	salt         string        // of the order of trust anchors
 }
 
 // New makes a manager.
 func New(c Config) *Manager {
-	return &Manager{Config: c, tokens: newTokens(c.Clock), salt: c.Clock.Now().String(), images: map[types.UID]map[string]string{}}
+	return &Manager{
+		Config: c, tokens: newKept[token](), certificates: newKept[certificate](), images: newKept[string](),
+		salt: c.Clock.Now().String(),
+	}
 }
 
 // PodDir is where all that the agent keeps for a pod is.
@@ -184,7 +188,8 @@ func (m *Manager) Unmount(uid types.UID) error {
 		return err
 	}
 	m.tokens.forget(uid)
-	m.forgetImages(uid)
+	m.certificates.forget(uid)
+	m.images.forget(uid)
 	for _, sub := range []string{"volumes", "volume-subpaths"} {
 		if err := os.RemoveAll(filepath.Join(dir, sub)); err != nil {
 			return fmt.Errorf("remove volumes of pod %s: %w", uid, err)

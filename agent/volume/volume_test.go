@@ -37,6 +37,9 @@ type world struct {
 	tokenErr   error
 	clock      *clocktesting.FakePassiveClock
 	recorded   []string
+	requests   []*certificatesv1.PodCertificateRequest
+	requestErr error
+	events     []string
 }
 
 func (w *world) ConfigMap(_, name string) *v1.ConfigMap { return w.configMaps[name] }
@@ -88,6 +91,9 @@ func newManager(t *testing.T) (*volume.Manager, *world) {
 				return "", errors.New("not there")
 			}
 			return "name of " + ref, nil
+		},
+		Event: func(_ *v1.Pod, kind, reason, message string) {
+			w.events = append(w.events, kind+" "+reason+": "+message)
 		},
 		Record: func(kind, name string) error { w.recorded = append(w.recorded, kind+" "+name); return nil },
 		Addresses: func(types.UID) downward.Addresses {
@@ -494,8 +500,11 @@ func TestPropagation(t *testing.T) {
 func TestImage(t *testing.T) {
 	m, _ := newManager(t)
 	p := podWith(v1.Volume{Name: "i", VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "tools:1"}}})
-	mount(t, m, p)
 	c := &v1.Container{Name: "app", VolumeMounts: []v1.VolumeMount{{Name: "i", MountPath: "/tools", SubPath: "bin"}}}
+	mount(t, m, p)
+	if _, err := m.PullImages(t.Context(), p, c); err != nil {
+		t.Fatal(err)
+	}
 	mounts, err := m.ContainerMounts(p, c, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -504,7 +513,10 @@ func TestImage(t *testing.T) {
 		t.Errorf("%v", mt)
 	}
 	p.Spec.Volumes[0].Image.PullPolicy = v1.PullNever
-	if _, err := m.Mount(t.Context(), p); err == nil || err.Error() != `MountVolume.SetUp failed for volume "i" : not there` {
-		t.Errorf("%v", err)
+	if missing, err := m.PullImages(t.Context(), p, c); err == nil || err.Error() != "not there" || missing != "tools:1" {
+		t.Errorf("%s: %v", missing, err)
+	}
+	if _, err := m.PullImages(t.Context(), p, &v1.Container{Name: "other"}); err != nil {
+		t.Errorf("a container that does not mount it: %v", err)
 	}
 }

@@ -12,21 +12,26 @@ import (
 	"hansa.dev/hansa/client/events"
 )
 
-// pull makes sure that a container's image is there.
+// pull makes sure that a container's image is there, and those of its volumes
+// before. What is wrong with these is the container's, too.
 func (w *Worker) pull(container string) step {
 	p, c, hooks := w.state.Pod, w.state.Containers[container], w.hooks
 	spec, report := c.Spec, w.reporter(container)
 	return func(context.Context) (func(), error) {
-		found, err := w.node.Images.Ensure(hooks, image.Request{
-			Image: spec.Image, Policy: spec.ImagePullPolicy, Secrets: w.node.pullSecrets(p), Pod: p, Sandbox: pullSandbox(p), Event: report,
-		})
+		var found *cri.Image
+		of, err := w.node.Volumes.PullImages(hooks, p, spec)
+		if err == nil {
+			found, err = w.node.Images.Ensure(hooks, image.Request{
+				Image: spec.Image, Policy: spec.ImagePullPolicy, Secrets: w.node.pullSecrets(p), Pod: p, Sandbox: pullSandbox(p), Event: report,
+			})
+		}
 		if err != nil {
 			var failed *image.Error
 			if errors.As(err, &failed) {
-				if hooks.Err() == nil && pod.Fetched(failed.Reason) {
+				if hooks.Err() == nil {
 					report(v1.EventTypeWarning, "Failed", "Error: "+failed.Reason)
 				}
-				err = &pod.Failure{Reason: failed.Reason, Message: failed.Error()}
+				err = &pod.Failure{Reason: failed.Reason, Message: failed.Error(), Of: of}
 			}
 			return nil, err
 		}

@@ -24,7 +24,6 @@ func podCertificateRequest() *api.Resource {
 		Kind:       "PodCertificateRequest",
 		Namespaced: true,
 		Prefix:     "podcertificaterequests",
-		Inert:      "no controller signs it",
 		Default: on(func(r *certificatesv1.PodCertificateRequest) {
 			if r.Spec.MaxExpirationSeconds == nil {
 				r.Spec.MaxExpirationSeconds = ptr.To[int32](longestKubernetesCertificate)
