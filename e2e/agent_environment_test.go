@@ -9,6 +9,7 @@ import (
 
 var environmentRows = []row{
 	{"environment from every source", environment},
+	{"environment from files of a volume", environmentFiles},
 	{"environment that waits for its source", environmentWaits},
 }
 
@@ -92,6 +93,32 @@ spec:
 	if got["EARLIER_PORT"] != "tcp://"+got["EARLIER_SERVICE_HOST"]+":80" {
 		s.t.Errorf("service links: %q and %q", got["EARLIER_PORT"], got["EARLIER_SERVICE_HOST"])
 	}
+}
+
+// "Define Environment Variable Values Using An Init Container" (fileKeyRef).
+func environmentFiles(s *space) {
+	const pod = `
+restartPolicy: Never
+enableServiceLinks: false
+volumes: [{name: work, emptyDir: {}}]
+initContainers:
+- {name: setup, image: hansa.local/busybox:1, command: [sh, -c, "printf \"# words\\nWORD='two words'\\n\" > /work/env"], volumeMounts: [{name: work, mountPath: /work}]}
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, 'echo "$GIVEN/$NONE/"']
+  env:
+  - {name: GIVEN, valueFrom: {fileKeyRef: {volumeName: work, path: env, key: WORD}}}
+  - {name: NONE, valueFrom: {fileKeyRef: {volumeName: work, path: env, key: OTHER, optional: true}}}
+`
+	if got := s.output("p", pod); got != "two words//\n" {
+		s.t.Errorf("got %q", got)
+	}
+	s.create("lacks", strings.Replace(pod, ", optional: true", "", 1))
+	s.until("lacks", "the key is missing", func(p *corev1.Pod) bool {
+		w := waiting(p)
+		return w.Reason == "CreateContainerConfigError" && strings.Contains(w.Message, `environment variable key "OTHER" not found in file "env"`)
+	})
 }
 
 func environmentWaits(s *space) {

@@ -224,7 +224,7 @@ func crashBound(s *space) {
 		slices.Sort(found)
 		n := int(p.Status.ContainerStatuses[0].RestartCount)
 		if want := []int{n - 2, n - 1, n}; err != nil || len(found) != len(want) || filepath.Base(found[0]) != fmt.Sprintf("%d.log", want[0]) {
-			return fmt.Errorf("logs %v of runs %v, %w", found, want, err)
+			return fmt.Errorf("logs %v of runs %v: %v", found, want, err)
 		}
 		return nil
 	})

@@ -78,10 +78,10 @@ rules: [{verbs: [request-serviceaccounts-token-audience], apiGroups: [""], resou
 	if _, err := os.Stat(providerAsked); !errors.Is(err, os.ErrNotExist) {
 		s.t.Errorf("the provider was asked without a token: %v", err)
 	}
+	s.kubectl("delete", "pod", "early", "--now")
 	s.kubectl("create", "clusterrolebinding", "registry-audience", "--clusterrole=registry-audience", "--group=system:nodes")
 	s.create("p", runs(image, "IfNotPresent", "serviceAccountName: puller"))
 	p := s.finished("p")
-	s.finished("early")
 
 	data, err := os.ReadFile(providerAsked)
 	if err != nil {

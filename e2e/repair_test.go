@@ -307,6 +307,10 @@ containers:
 	if got := s.lastLog("gone"); len(got) < 1_000_000 {
 		t.Errorf("its log has %d bytes", len(got))
 	}
+	unused := s.publishLayer("unused", "unused")
+	s.create("once", runs(unused, "Always", ""))
+	s.finished("once")
+	s.kubectl("delete", "pod", "once")
 	ballast := filepath.Join(c.dir, "ballast")
 	fill := func(left uint64) {
 		t.Helper()
@@ -333,6 +337,13 @@ containers:
 			return errors.New("they are there")
 		}
 		return nil
+	})
+	await(t, "images that nobody uses make room, imported ones do not", func() error {
+		out, err := c.hansa("image", "list", "--data-dir", c.dir)
+		if err == nil && (strings.Contains(out, "unused") || !strings.Contains(out, "hansa.local/busybox")) {
+			err = errors.New(out)
+		}
+		return err
 	})
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
