@@ -27,7 +27,7 @@ func hugePages(t testing.TB, what string) int {
 // "Manage HugePages": what is reserved is the node's to give; a pod has a file
 // system of them, and they come back with its end.
 func TestHugePages(t *testing.T) {
-	if !alone(t) {
+	if !undisturbing(t) {
 		return
 	}
 	before := hugePages(t, "nr_hugepages")

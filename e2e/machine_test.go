@@ -266,6 +266,24 @@ func alone(t *testing.T) bool {
 		return true
 	}
 	t.Parallel()
+	runAlone(t)
+	return false
+}
+
+// undisturbing is alone for a test that changes what all machines share: no
+// other test runs beside it.
+func undisturbing(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(roleVariable) == roleAlone {
+		return true
+	}
+	runAlone(t)
+	return false
+}
+
+// runAlone runs a test on a machine of its own and reports how that ended.
+func runAlone(t *testing.T) {
+	t.Helper()
 	runtime.LockOSThread() // the machine dies with its parent's thread
 	defer runtime.UnlockOSThread()
 	var out bytes.Buffer
@@ -279,7 +297,6 @@ func alone(t *testing.T) bool {
 	if code != 0 {
 		t.Errorf("exit status %d", code)
 	}
-	return false
 }
 
 // chaosTime is how long there is to be chaos: HANSA_CHAOS, or what CI has time

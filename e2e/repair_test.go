@@ -291,7 +291,7 @@ func TestFullDisk(t *testing.T) {
 	if !alone(t) {
 		return
 	}
-	c := newCluster("full", "--eviction-pressure-transition-period=5s")
+	c := newCluster("full", "--eviction-pressure-transition-period=5s", "--minimum-image-ttl-duration=1s")
 	c.onTmpfs(t, "size=1500m")
 	if err := errors.Join(c.up(), c.importImages()); err != nil {
 		t.Fatal(err)
