@@ -21,6 +21,7 @@ func TestRollback(t *testing.T) {
 		{"a crash after ready is rolled back", rollbackOfCrash},
 		{"a readiness that never comes is rolled back", rollbackOfReadiness},
 		{"a rollback never rolls back", rollbackStays},
+		{"monitor: what fails after that time is left alone", monitorEnds},
 		{"a failed revision is paused", pauseOfFailure},
 		{"a failed revision of a StatefulSet is paused", func(s *space) { pauseOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
 		{"a failed revision of a DaemonSet is paused", func(s *space) { pauseOfRevision(s, "daemonset", "DaemonSet", "") }},
@@ -165,6 +166,16 @@ func rollbackStays(s *space) {
 	s.guarded("rollback")
 	s.statusFails(func() { s.kubectl("set", "image", "deployment/web", "main=hansa.local/none:1") })
 	s.isBack("PodsFailed", "container main: ImagePullBackOff")
+	s.crash()
+	s.isBack("PodsFailed", "container main: ImagePullBackOff")
+	if n := s.rollbacks(); n != 1 {
+		s.t.Errorf("%d events tell of rollbacks", n)
+	}
+}
+
+// crash kills what runs in the pods, and waits until it was started again.
+func (s *space) crash() {
+	s.t.Helper()
 	for name, p := range s.podsOf("web") {
 		if err := killHard(s.processOf(&p, "main")); err != nil {
 			s.t.Fatal(err)
@@ -173,9 +184,22 @@ func rollbackStays(s *space) {
 			return p.Status.ContainerStatuses[0].RestartCount == 1 && condition(p, corev1.PodReady) == corev1.ConditionTrue
 		})
 	}
-	s.isBack("PodsFailed", "container main: ImagePullBackOff")
-	if n := strings.Count(s.kubectl("get", "events", "--field-selector", "reason=RolledBack", "-o", "name"), "event"); n != 1 {
-		s.t.Errorf("%d events tell of rollbacks", n)
+}
+
+// rollbacks are how many events tell of one.
+func (s *space) rollbacks() int {
+	s.t.Helper()
+	return strings.Count(s.kubectl("get", "events", "--field-selector", "reason=RolledBack", "-o", "name"), "event")
+}
+
+func monitorEnds(s *space) {
+	s.guarded("rollback")
+	s.kubectl("set", "env", "deployment/web", "WORD=two")
+	s.rolledBack("False Good Revision 2")
+	s.crash()
+	s.rolledBack("False Good Revision 2")
+	if got := s.field("deployment/web", ".spec.template.spec.containers[0].env[0].value"); got != "two" || s.rollbacks() > 0 {
+		s.t.Errorf("the word is %q, %d events tell of rollbacks", got, s.rollbacks())
 	}
 }
 

@@ -20,6 +20,7 @@ func TestStatefulSets(t *testing.T) {
 	for _, r := range []row{
 		{"pods come and go in order, and wait for one that is not ready", statefulOrder},
 		{"in parallel, also beside one that is not ready", statefulBurst},
+		{"in parallel, updated within maxUnavailable", statefulBurstUpdate},
 		{"a pod that its node refuses is made again", statefulEvicted},
 		{"names of pods, by DNS", statefulNames},
 		{"start ordinal", statefulStart},
@@ -224,6 +225,27 @@ func statefulBurst(s *space) {
 	s.run("0:one")
 	s.scaled(0)
 	s.gone("web-0")
+}
+
+// Two of three are made anew at once, and none while another one would be missed.
+func statefulBurstUpdate(s *space) {
+	s.apply(statefulSet("one", 3, "  podManagementPolicy: Parallel\n  updateStrategy: {rollingUpdate: {maxUnavailable: 2}}"))
+	s.rolled()
+	seen := s.comings()
+	s.setWord("two")
+	s.theSet("all are updated", func(set *appsv1.StatefulSet) bool {
+		return set.Status.UpdatedReplicas == 3 && set.Status.AvailableReplicas == 3
+	})
+	s.run("0:two 1:two 2:two")
+	there := 0
+	for _, what := range seen() {
+		if there++; strings.HasPrefix(what, "-") {
+			there -= 2
+		}
+		if there == 0 {
+			s.t.Errorf("no pod was there after %q", what)
+		}
+	}
 }
 
 // A port of the node is taken: the kubelet refuses the pod, which the set makes
