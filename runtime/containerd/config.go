@@ -48,6 +48,10 @@ func (c Config) binary() string     { return filepath.Join(c.BinDir, "containerd
 // The shim's socket directory is short because a unix socket's path has at most
 // 108 bytes, 65 of which the shim itself uses. Plugins that look outside of our
 // directories (NRI, CDI, /etc/cni) are pointed away from them or disabled.
+//
+// Left alone, the CRI service asks every shim for the processor time of its
+// containers each second, whether anybody wants to know or not. It is to do so
+// every ten years; a rate is then between two questions, as the agent's are.
 const configTemplate = `version = 4
 root = {Root}
 state = {State}
@@ -89,6 +93,7 @@ disabled_plugins = [
   enable_unprivileged_icmp = false
   cdi_spec_dirs = []
   enable_criu = false
+  stats_collect_period = "87600h"
   disable_hugetlb_controller = false
   tolerate_missing_hugetlb_controller = true
   [plugins."io.containerd.cri.v1.runtime".containerd]

@@ -10,7 +10,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -92,6 +94,52 @@ func TestContainerd(t *testing.T) {
 		Image:       image,
 		HostNetwork: true,
 	})
+}
+
+// Containerd takes each setting that it is given: it ignores keys that it does not
+// know, such as those of another section or of an older version.
+func TestContainerdTakesSettings(t *testing.T) {
+	c := config(t)
+	t.Cleanup(func() { down(t, c) })
+	up(t, c)
+	file := filepath.Join(c.DataDir, "containerd", "config.toml")
+	asked, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has, err := exec.CommandContext(t.Context(), filepath.Join(c.BinDir, "containerd"), "--config", file, "config", "dump").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	given, taken := settings(string(asked)), settings(string(has))
+	for key, value := range given {
+		if taken[key] != value {
+			t.Errorf("%s is to be %s and is %q", key, value, taken[key])
+		}
+	}
+	// A question to each shim each second, else.
+	const period = "[plugins.io.containerd.cri.v1.runtime] stats_collect_period"
+	if d, err := time.ParseDuration(taken[period]); err != nil || d < 24*time.Hour {
+		t.Errorf("%s is %q: %v", period, taken[period], err)
+	}
+}
+
+// settings are the lines "key = value" of a file in TOML, by section and key.
+// Values of several lines are left out, and how things are quoted.
+func settings(text string) map[string]string {
+	out, section := map[string]string{}, ""
+	plain := strings.NewReplacer(`"`, "", "'", "")
+	for line := range strings.Lines(text) {
+		line = plain.Replace(strings.TrimSpace(line))
+		key, value, ok := strings.Cut(line, " = ")
+		switch {
+		case strings.HasPrefix(line, "["):
+			section = line + " "
+		case ok && value != "[":
+			out[section+key] = value
+		}
+	}
+	return out
 }
 
 // Containers belong to their shims: they run on while containerd is killed and
