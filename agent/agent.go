@@ -93,6 +93,9 @@ type Config struct {
 	// minute, and again each further minute.
 	Hung func()
 
+	// SelfConfined says that the program of the runtime's own sandboxes confines
+	// itself, so that they need no seccomp profile.
+	SelfConfined bool
 	// Looked, when not nil, is called after each look at a runtime that was away.
 	Looked func()
 	// Authorize wraps the node API.
@@ -226,7 +229,7 @@ func New(c Config) (*Agent, error) {
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
 		Rules: rules(c), FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Probes: probe.NewMetrics(a.probes), Log: c.Log,
 		MemoryQoS: set.MemoryQoS, MemoryThrottling: ptr.Deref(set.MemoryThrottlingFactor, 0), OneProcessOOM: ptr.Deref(set.SingleProcessOOMKill, false),
-		SeccompDefault: *set.SeccompDefault, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration, Keep: set.Keep,
+		SeccompDefault: *set.SeccompDefault, SelfConfined: c.SelfConfined, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration, Keep: set.Keep,
 	}
 	a.keeper = node.New(node.Config{
 		Name: c.NodeName, IPs: c.NodeIPs, Port: c.Port, PodCIDR: c.PodCIDR, Version: c.Version,

@@ -59,7 +59,7 @@ func startPodNetwork(ctx context.Context, l *lifecycle, c Config, book *ledger.L
 func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, who authenticator.Request, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt *nodeRuntime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
 	ag, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeIP}, DataDir: c.DataDir,
-		Client: cl, Runtime: rt.Client, Hung: rt.replace, Looked: rt.looked, OnClockJump: onClockJump(log), Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
+		Client: cl, Runtime: rt.Client, Hung: rt.replace, Looked: rt.looked, SelfConfined: rt.ours, OnClockJump: onClockJump(log), Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
 		DNS: nodeDNS(c, host), Settings: c.Node, ImageDir: c.instance().path("containerd"),
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,

@@ -106,12 +106,13 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 			log.Warn("not all is cleared away", "err", err)
 		}
 	}
-	return &nodeRuntime{Client: client, replace: supervisor.Replace, looked: sweep}, nil
+	return &nodeRuntime{Client: client, ours: true, replace: supervisor.Replace, looked: sweep}, nil
 }
 
 // nodeRuntime is the runtime of this node.
 type nodeRuntime struct {
 	*cri.Client
+	ours    bool   // the carried one, with the carried pause
 	replace func() // when it hangs; nil for one that is not ours
 	looked  func() // after it was away
 }

@@ -19,6 +19,7 @@ var securityRows = []row{
 	{"security context: seccomp RuntimeDefault", seccompDefault},
 	{"security context: seccomp Unconfined", seccompUnconfined},
 	{"security context: seccomp Localhost", seccompLocalhost},
+	{"security context: seccomp of the sandbox", seccompSandbox},
 	{"security context: AppArmor", appArmor},
 	{"security context: sysctls", sysctls},
 	{"security context: the host's namespaces", hostNamespaces},
@@ -161,6 +162,20 @@ containers:
 	s.until("none", "it says what is missing", func(p *corev1.Pod) bool {
 		return waiting(p).Reason == "CreateContainerError" && strings.HasPrefix(waiting(p).Message, "failed to") && strings.Contains(waiting(p).Message, "none.json")
 	})
+}
+
+// The sandbox's own process, which a container sees that shares its process space,
+// may make few calls and gain nothing, whatever its containers may do.
+func seccompSandbox(s *space) {
+	got := s.output("p", `
+restartPolicy: Never
+shareProcessNamespace: true
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [grep, -E, "^(Name|NoNewPrivs|Seccomp):", /proc/1/status]}
+`)
+	if got != "Name:\tpause\nNoNewPrivs:\t1\nSeccomp:\t2\n" {
+		s.t.Errorf("got %q", got)
+	}
 }
 
 // Who asks for a profile is not run without one.

@@ -85,6 +85,20 @@ func TestSeccompDefault(t *testing.T) {
 	}
 }
 
+// Sandboxes have the runtime's profile, but those whose program confines itself: that
+// of other handlers may be another program.
+func TestSandboxSeccomp(t *testing.T) {
+	for _, c := range []struct {
+		confined      bool
+		handler, want string
+	}{{false, "", "RuntimeDefault"}, {true, "", "Unconfined"}, {true, "kata", "RuntimeDefault"}} {
+		n := &Node{SelfConfined: c.confined}
+		if got := n.sandboxSecurity(specPod(nil), c.handler).Seccomp.ProfileType.String(); got != c.want {
+			t.Errorf("confined %t, handler %q: %s, want %s", c.confined, c.handler, got, c.want)
+		}
+	}
+}
+
 // AppArmor: the profile that is asked for, as the runtime names it.
 func TestAppArmor(t *testing.T) {
 	local := "own"

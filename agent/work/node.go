@@ -107,6 +107,9 @@ type Node struct {
 	OneProcessOOM bool
 	// SeccompDefault gives containers that ask for no profile the runtime's.
 	SeccompDefault bool
+	// SelfConfined says that the program of the default handler's sandboxes confines
+	// itself, so that they need no profile.
+	SelfConfined bool
 	// MaxRestartDelay bounds the back-off of containers that crash; 0 for
 	// Kubernetes' default.
 	MaxRestartDelay time.Duration

@@ -19,18 +19,17 @@ func (w *Worker) runSandbox(attempt uint32) step {
 		w.podEvent(p, v1.EventTypeNormal, "SandboxChanged", "Pod sandbox changed, it will be killed and re-created.")
 	}
 	return func(ctx context.Context) (func(), error) {
-		config, err := w.node.sandboxConfig(p, attempt, w.node.Groups.Path(w.group(p)), w.logDir(p))
+		handler, err := w.node.handler(p)
+		var config *cri.PodSandboxConfig
+		if err == nil {
+			config, err = w.node.sandboxConfig(p, attempt, handler, w.node.Groups.Path(w.group(p)), w.logDir(p))
+		}
 		if err != nil {
 			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
 			return nil, err
 		}
 		if _, complaint := w.node.DNS.Resolve(p); complaint != "" {
 			w.podEvent(p, v1.EventTypeWarning, "DNSConfigForming", complaint)
-		}
-		handler, err := w.node.handler(p)
-		if err != nil {
-			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
-			return nil, err
 		}
 		id, err := w.node.Runtime.RunSandbox(ctx, config, handler)
 		if err != nil {
@@ -114,7 +113,7 @@ func (w *Worker) removeSandbox(id string) step {
 	}
 }
 
-func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, cgroupParent, logDir string) (*cri.PodSandboxConfig, error) {
+func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, handler, cgroupParent, logDir string) (*cri.PodSandboxConfig, error) {
 	name, _, err := n.Hostname(p)
 	if err != nil {
 		return nil, err
@@ -128,7 +127,7 @@ func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, cgroupParent, logDir str
 		Annotations:  maps.Clone(p.Annotations),
 		Linux: &cri.LinuxPodSandboxConfig{
 			CgroupParent:    cgroupParent,
-			SecurityContext: sandboxSecurity(p),
+			SecurityContext: n.sandboxSecurity(p, handler),
 			Resources:       n.sandboxResources(p),
 			Overhead:        overhead(p),
 		},

@@ -64,6 +64,20 @@ func TestExitsOnSignal(t *testing.T) {
 	}
 }
 
+// pause may make no calls but its own three, and can get no further rights: no
+// profile of the runtime's confines it.
+func TestConfinesItself(t *testing.T) {
+	data, err := os.ReadFile(proc(start(t), "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"Seccomp:\t2\n", "NoNewPrivs:\t1\n"} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("no %q in its status:\n%s", want, data)
+		}
+	}
+}
+
 // Orphans of the namespace become children of its first process: each must be
 // reaped, also when many end while one signal is pending.
 func TestReapsOrphans(t *testing.T) {

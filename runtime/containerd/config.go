@@ -12,8 +12,8 @@ import (
 )
 
 // PauseImage is the sandbox image: built from the carried pause program,
-// imported at start, never pulled.
-const PauseImage = "hansa.local/pause:1"
+// imported at start, never pulled. Its tag changes with the program.
+const PauseImage = "hansa.local/pause:2"
 
 // Config says where one instance's containerd lives. DataDir, RunDir and BinDir
 // are absolute.
