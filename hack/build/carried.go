@@ -38,7 +38,7 @@ type set struct {
 type program struct {
 	name string
 	env  []string
-	argv []string // %OUT% is the program's path
+	argv []string // %OUT% is the program's path, %DIR% its folder
 }
 
 var goTool = []string{"go", "env", "GOVERSION", "GOARCH", "GOFLAGS", "GOEXPERIMENT", "GOAMD64"}
@@ -105,24 +105,32 @@ func goProgram(name, pkg, tags, ldflags string) program {
 	}
 }
 
-// programs lists what is carried, in the order of the bundle.
+// lean is a row built with templates that know few methods.
+func lean(p program) program {
+	p.argv = slices.Insert(p.argv, 2, "-overlay", "%DIR%/"+overlayDir+"/"+overlayFile)
+	return p
+}
+
+// programs lists what is carried, in the order of the bundle. Without grpcnotrace
+// gRPC brings html/template; plugins of NRI and checkpoints are off in containerd's
+// configuration.
 func programs() []program {
-	runc := goProgram("runc", "github.com/opencontainers/runc", "seccomp osusergo netgo urfave_cli_no_docs",
-		"-linkmode external -extldflags -static-pie")
+	runc := lean(goProgram("runc", "github.com/opencontainers/runc", "seccomp osusergo netgo urfave_cli_no_docs runc_nocriu",
+		"-linkmode external -extldflags -static-pie"))
 	// C code joins namespaces before Go's runtime starts, and libseccomp is C.
 	runc.env = []string{"CGO_ENABLED=1", "GOWORK=off"}
-	runc.argv = append([]string{"go", "build", "-buildmode=pie"}, runc.argv[2:]...)
+	runc.argv = slices.Insert(runc.argv, 2, "-buildmode=pie")
 	return []program{
-		goProgram("containerd", "./containerd",
-			"no_tracing no_btrfs no_zfs no_devmapper osusergo netgo static_build urfave_cli_no_docs",
-			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2"),
+		lean(goProgram("containerd", "./containerd",
+			"no_tracing no_btrfs no_zfs no_devmapper osusergo netgo static_build urfave_cli_no_docs grpcnotrace nri_no_wasm",
+			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2")),
 		goProgram("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
 			"no_grpc osusergo netgo static_build urfave_cli_no_docs",
 			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2"),
 		runc,
 		goProgram("hansa-cni", "./hansa-cni", "osusergo netgo", ""),
 		{name: "pause", argv: []string{"pause/build", "%OUT%"}},
-		goProgram("kubectl", "./kubectl", "osusergo netgo", kubectlVersion("1", "37", "2")),
+		lean(goProgram("kubectl", "./kubectl", "osusergo netgo", kubectlVersion("1", "37", "2"))),
 	}
 }
 
@@ -169,13 +177,20 @@ func (s set) cached(ctx context.Context, dir string) (string, error) {
 // build builds every program into dir and then the bundle. One after the
 // other: go already uses every core.
 func (s set) build(ctx context.Context, dir string) error {
+	if s.bundled {
+		over, err := overlay(dir)
+		if err != nil {
+			return fmt.Errorf("make text/template lean: %w", err)
+		}
+		defer os.RemoveAll(over)
+	}
 	var sources []bundle.Source
 	for _, p := range s.programs {
 		start := time.Now()
 		out := filepath.Join(dir, p.name)
 		argv := make([]string, len(p.argv))
 		for i, arg := range p.argv {
-			argv[i] = strings.ReplaceAll(arg, "%OUT%", out)
+			argv[i] = strings.NewReplacer("%OUT%", out, "%DIR%", dir).Replace(arg)
 		}
 		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 		cmd.Dir = s.dir
@@ -222,6 +237,13 @@ func compress(ctx context.Context) bundle.Compressor {
 // file of the set's folder, among them the pinned versions.
 func (s set) key(ctx context.Context) (string, error) {
 	h := sha256.New()
+	if s.bundled {
+		templates, err := namedTemplates(methodByName, templateMethods)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(h, "templates %q\n", templates)
+	}
 	for _, p := range s.programs {
 		fmt.Fprintf(h, "program %q %q %q\n", p.name, p.env, p.argv)
 	}

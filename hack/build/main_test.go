@@ -102,6 +102,51 @@ func TestProgramsAreThere(t *testing.T) {
 	}
 }
 
+// text/template as it is made lean: it calls the methods that are named and no
+// other, looks at fields as ever, and a change of it upstream is seen.
+func TestNamedTemplates(t *testing.T) {
+	dir := t.TempDir()
+	over, err := overlay(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, "go.mod"), "module x\ngo 1.26\n")
+	write(t, filepath.Join(dir, "main.go"), `package main
+
+import (
+	"os"
+	"text/template"
+)
+
+type command struct{ Field string }
+
+func (command) UseLine() string { return "called" }
+func (command) Unnamed() string { return "called" }
+
+func main() {
+	err := template.Must(template.New("").Parse(os.Args[1])).Execute(os.Stdout, command{"seen"})
+	if err != nil {
+		os.Stdout.WriteString(err.Error())
+	}
+}
+`)
+	program := filepath.Join(dir, "program")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(over, overlayFile), "-o", program, ".")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for text, want := range map[string]string{"{{.UseLine}} {{.Field}}": "called seen", "{{.Unnamed}}": "can't evaluate field Unnamed"} {
+		out, err := exec.CommandContext(t.Context(), program, text).Output()
+		if err != nil || !strings.Contains(string(out), want) {
+			t.Errorf("%s: %q, error %v; want %q", text, out, err, want)
+		}
+	}
+	if _, err := namedTemplates("another way", templateMethods); err == nil {
+		t.Error("nothing was replaced, and no error")
+	}
+}
+
 func TestVersionFlags(t *testing.T) {
 	t.Chdir(t.TempDir())
 	if flags, err := versionFlags(t.Context()); err != nil || flags != "" {
