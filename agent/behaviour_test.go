@@ -535,6 +535,23 @@ func TestEvicted(t *testing.T) {
 	r.event("web", `Evicted: Usage of EmptyDir volume "v" exceeds the limit "1Mi". `)
 }
 
+// Pods that may keep only so much on disk are looked at by their folders and control
+// groups; the runtime, which would ask a shim, is asked now and then only.
+func TestLooksWithoutRuntime(t *testing.T) {
+	r := newRig(t)
+	r.pod("web", func(p *v1.Pod) {
+		p.Spec.Containers[0].Resources.Limits = v1.ResourceList{v1.ResourceEphemeralStorage: resource.MustParse("1Gi")}
+	})
+	r.wait("web", "Ready", isReady)
+	const looks = 20
+	for range looks {
+		r.agent.KeepHouse(t.Context())
+	}
+	if n := r.measured.Load(); n == 0 || n > looks/2 {
+		t.Errorf("%d looks asked the runtime %d times", looks, n)
+	}
+}
+
 // Logs are kept at a bounded size.
 func TestLogRotation(t *testing.T) {
 	r := newRig(t)

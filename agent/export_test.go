@@ -11,7 +11,5 @@ func (a *Agent) CollectImages(ctx context.Context) { a.collectImages(ctx) }
 // KeepHouse tidies up once, as every ten seconds.
 func (a *Agent) KeepHouse(ctx context.Context) {
 	a.rotateLogs(ctx)
-	if !a.evictOverLimit(ctx) {
-		a.relieve(ctx)
-	}
+	a.makeRoom(ctx)
 }

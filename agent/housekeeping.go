@@ -48,11 +48,17 @@ func (a *Agent) keepHouse(ctx context.Context) error {
 		case <-containers.C():
 			a.collectContainers()
 		case <-tick.C():
-			if !a.evictOverLimit(ctx) {
-				a.relieve(ctx)
-			}
+			a.makeRoom(ctx)
 		}
 	}
+}
+
+// makeRoom evicts whoever has to go, and forgets what was measured long ago.
+func (a *Agent) makeRoom(ctx context.Context) {
+	if !a.evictOverLimit(ctx) {
+		a.relieve(ctx)
+	}
+	a.meter.tidy(a.Clock.Now())
 }
 
 // containerInterval is how often ended containers of all pods are counted, as
@@ -139,8 +145,10 @@ func (a *Agent) evict(p *v1.Pod, message string, grace time.Duration) {
 	}
 }
 
-// usage measures one pod.
+// usage measures one pod. Its control groups are read; what its containers have
+// written the runtime is asked now and then, since it looks rarely itself.
 func (a *Agent) usage(ctx context.Context, p *v1.Pod) evict.Usage {
+	now, group := a.Clock.Now(), cgroup.PodGroup(pod.QOS(p), string(p.UID))
 	u := evict.Usage{Containers: map[string]int64{}, ContainerMemory: map[string]int64{}}
 	var err error
 	if u.EmptyDirs, u.Inodes, err = a.volumes.EmptyDirUsage(p); err != nil {
@@ -152,13 +160,16 @@ func (a *Agent) usage(ctx context.Context, p *v1.Pod) evict.Usage {
 		if cs.State.Running == nil {
 			continue
 		}
-		if stats, err := a.Runtime.ContainerStats(ctx, pod.TrimScheme(cs.ContainerID)); err == nil {
-			u.Containers[cs.Name] += int64(stats.GetWritableLayer().GetUsedBytes().GetValue())
-			u.Inodes += int64(stats.GetWritableLayer().GetInodesUsed().GetValue())
-			u.ContainerMemory[cs.Name] = int64(stats.GetMemory().GetWorkingSetBytes().GetValue())
+		id := pod.TrimScheme(cs.ContainerID)
+		if fs := a.rootfs(ctx, id, now); fs != nil {
+			u.Containers[cs.Name] += int64(*fs.UsedBytes)
+			u.Inodes += int64(*fs.InodesUsed)
+		}
+		if g, err := a.Groups.Usage(group + "/" + id); err == nil {
+			u.ContainerMemory[cs.Name] = int64(g.WorkingSet)
 		}
 	}
-	if g, err := a.Groups.Usage(cgroup.PodGroup(pod.QOS(p), string(p.UID))); err == nil {
+	if g, err := a.Groups.Usage(group); err == nil {
 		u.Memory, u.PIDs = int64(g.WorkingSet), int64(g.Pids)
 	}
 	return u

@@ -14,11 +14,13 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/agent"
@@ -56,6 +58,18 @@ type rig struct {
 	bus      string
 	clock    *settable
 	keep     time.Duration // logs of pods that are gone
+	measured atomic.Int32  // how often the runtime was asked what a container uses
+}
+
+// measured is a runtime that counts questions for what a container uses.
+type measured struct {
+	*fake.Runtime
+	count *atomic.Int32
+}
+
+func (m measured) ContainerStats(ctx context.Context, id string) (*cri.ContainerStats, error) {
+	m.count.Add(1)
+	return m.Runtime.ContainerStats(ctx, id)
 }
 
 func newRig(t *testing.T) *rig {
@@ -116,7 +130,7 @@ func (r *rig) make() *agent.Agent {
 	a, err := agent.New(agent.Config{
 		NodeName: "n1", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, DataDir: r.dir,
 		Settings: r.settings, Bus: r.bus,
-		Client: door, Runtime: r.runtime, Clock: r.clock, OnClockJump: r.clock.watch,
+		Client: door, Runtime: measured{r.runtime, &r.measured}, Clock: r.clock, OnClockJump: r.clock.watch,
 		Groups: cgroup.New(r.layout, r.base, func(kind, name string) error { recorded.Store(name, kind); return nil }),
 		Ledger: func(kind, name string) error { recorded.Store(name, kind); return nil },
 		DNS:    work.DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local"},

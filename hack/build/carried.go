@@ -105,9 +105,9 @@ func goProgram(name, pkg, tags, ldflags string) program {
 	}
 }
 
-// lean is a row built with templates that know few methods.
-func lean(p program) program {
-	p.argv = slices.Insert(p.argv, 2, "-overlay", "%DIR%/"+overlayDir+"/"+overlayFile)
+// patched is a row built with a patch.
+func patched(p program, name string) program {
+	p.argv = slices.Insert(p.argv, 2, "-overlay", "%DIR%/"+overlayDir+"/"+name+".json")
 	return p
 }
 
@@ -115,22 +115,24 @@ func lean(p program) program {
 // gRPC brings html/template; plugins of NRI and checkpoints are off in containerd's
 // configuration.
 func programs() []program {
-	runc := lean(goProgram("runc", "github.com/opencontainers/runc", "seccomp osusergo netgo urfave_cli_no_docs runc_nocriu",
-		"-linkmode external -extldflags -static-pie"))
+	const containerd = "github.com/containerd/containerd/v2/"
+	runc := goProgram("runc", "github.com/opencontainers/runc", "seccomp osusergo netgo urfave_cli_no_docs runc_nocriu",
+		// Not independent of its position, as upstream has it: it starts a dozen times
+		// for a pod, and relocates itself each time.
+		"-linkmode external -extldflags -static")
 	// C code joins namespaces before Go's runtime starts, and libseccomp is C.
 	runc.env = []string{"CGO_ENABLED=1", "GOWORK=off"}
-	runc.argv = slices.Insert(runc.argv, 2, "-buildmode=pie")
 	return []program{
-		lean(goProgram("containerd", "./containerd",
+		patched(goProgram("containerd", "./containerd",
 			"no_tracing no_btrfs no_zfs no_devmapper osusergo netgo static_build urfave_cli_no_docs grpcnotrace nri_no_wasm",
-			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2")),
-		goProgram("containerd-shim-runc-v2", "github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2",
+			"-X "+containerd+"version.Version=v2.4.2"), "templates"),
+		patched(goProgram("containerd-shim-runc-v2", containerd+"cmd/containerd-shim-runc-v2",
 			"no_grpc osusergo netgo static_build urfave_cli_no_docs",
-			"-X github.com/containerd/containerd/v2/version.Version=v2.4.2"),
-		runc,
+			"-X "+containerd+"version.Version=v2.4.2"), "memory"),
+		patched(runc, "templates"),
 		goProgram("hansa-cni", "./hansa-cni", "osusergo netgo", ""),
 		{name: "pause", argv: []string{"pause/build", "%OUT%"}},
-		lean(goProgram("kubectl", "./kubectl", "osusergo netgo", kubectlVersion("1", "37", "2"))),
+		patched(goProgram("kubectl", "./kubectl", "osusergo netgo", kubectlVersion("1", "37", "2")), "templates"),
 	}
 }
 
@@ -178,9 +180,9 @@ func (s set) cached(ctx context.Context, dir string) (string, error) {
 // other: go already uses every core.
 func (s set) build(ctx context.Context, dir string) error {
 	if s.bundled {
-		over, err := overlay(dir)
+		over, err := overlays(dir)
 		if err != nil {
-			return fmt.Errorf("make text/template lean: %w", err)
+			return fmt.Errorf("patch what is carried: %w", err)
 		}
 		defer os.RemoveAll(over)
 	}
@@ -238,11 +240,7 @@ func compress(ctx context.Context) bundle.Compressor {
 func (s set) key(ctx context.Context) (string, error) {
 	h := sha256.New()
 	if s.bundled {
-		templates, err := namedTemplates(methodByName, templateMethods)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(h, "templates %q\n", templates)
+		fmt.Fprintf(h, "patches %q\n", patches)
 	}
 	for _, p := range s.programs {
 		fmt.Fprintf(h, "program %q %q %q\n", p.name, p.env, p.argv)

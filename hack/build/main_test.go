@@ -102,16 +102,28 @@ func TestProgramsAreThere(t *testing.T) {
 	}
 }
 
-// text/template as it is made lean: it calls the methods that are named and no
-// other, looks at fields as ever, and a change of it upstream is seen.
-func TestNamedTemplates(t *testing.T) {
+// patchedProgram builds a program of one file with a patch.
+func patchedProgram(t *testing.T, name, source string) string {
+	t.Helper()
 	dir := t.TempDir()
-	over, err := overlay(dir)
+	over, err := overlays(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(dir, "go.mod"), "module x\ngo 1.26\n")
-	write(t, filepath.Join(dir, "main.go"), `package main
+	write(t, filepath.Join(dir, "main.go"), source)
+	program := filepath.Join(dir, "program")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(over, name+".json"), "-o", program, ".")
+	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
+}
+
+// Templates call the methods that are named and no other, and look at fields as ever.
+func TestTemplatesPatch(t *testing.T) {
+	program := patchedProgram(t, "templates", `package main
 
 import (
 	"os"
@@ -130,20 +142,54 @@ func main() {
 	}
 }
 `)
-	program := filepath.Join(dir, "program")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(over, overlayFile), "-o", program, ".")
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
 	for text, want := range map[string]string{"{{.UseLine}} {{.Field}}": "called seen", "{{.Unnamed}}": "can't evaluate field Unnamed"} {
 		out, err := exec.CommandContext(t.Context(), program, text).Output()
 		if err != nil || !strings.Contains(string(out), want) {
 			t.Errorf("%s: %q, error %v; want %q", text, out, err, want)
 		}
 	}
-	if _, err := namedTemplates("another way", templateMethods); err == nil {
-		t.Error("nothing was replaced, and no error")
+}
+
+// Memory is given back after something was allocated, and not again without that.
+func TestMemoryPatch(t *testing.T) {
+	out, err := exec.CommandContext(t.Context(), patchedProgram(t, "memory", `package main
+
+import (
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+var sink []byte
+
+func collections() uint32 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.NumGC
+}
+
+func main() {
+	for range 2 {
+		sink = make([]byte, 1<<20)
+		for range 3 {
+			before := collections()
+			debug.FreeOSMemory()
+			fmt.Print(collections() > before, " ")
+		}
+	}
+}
+`)).Output()
+	if want := "true false false true false false "; err != nil || string(out) != want {
+		t.Errorf("collected %q, error %v; want %q", out, err, want)
+	}
+}
+
+// A change of the standard library is seen.
+func TestPatchesApply(t *testing.T) {
+	for _, p := range patches {
+		if _, err := p.apply("another way"); err == nil {
+			t.Errorf("%s: nothing was replaced, and no error", p.file)
+		}
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 )
 
 // Help is made by templates that call methods, and the carried programs have only
-// the methods that are known to be called so (hack/build/templates.go).
+// the methods that are known to be called so (hack/build/patches.go).
 func TestHelpOfCarriedPrograms(t *testing.T) {
 	for _, c := range []struct {
 		command string
