@@ -45,6 +45,10 @@ func (b *bench) job(ctx context.Context) error {
 			}},
 		},
 	}
+	before, err := b.cluster.CPU()
+	if err != nil {
+		return err
+	}
 	if err := b.writer.Call(ctx, http.MethodPost, jobs, job, nil); err != nil {
 		return err
 	}
@@ -53,5 +57,10 @@ func (b *bench) job(ctx context.Context) error {
 		return err
 	}
 	b.Seconds("job", time.Since(accepted))
+	after, err := b.cluster.CPU()
+	if err != nil {
+		return err
+	}
+	b.Figure("job_cpu", float64((after-before).Milliseconds())/float64(*completions), "ms")
 	return b.writer.Call(ctx, http.MethodDelete, jobs+"/"+name+"?propagationPolicy=Foreground", nil, nil)
 }

@@ -9,6 +9,7 @@
 //	many_memory_…      what each of them adds, beside its own processes: PSS
 //	idle_…             processor time with -pods pods whose HTTP probes come every 10 s
 //	job                create of a Job accepted → Complete; -completions pods of `true`
+//	job_cpu            processor time of all that takes, for each pod
 //	restart_begun      a process killed → its restart begun, as an event tells
 //	restart_running    the same → Running again
 //	endpoint_gone      a probe answered with an error → connections by the service
