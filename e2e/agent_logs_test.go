@@ -214,3 +214,45 @@ containers:
 		return nil
 	})
 }
+
+// keptFor is how long the configured node keeps logs of pods that are gone.
+const keptFor = 8 * time.Second
+
+// hansa logs: of a pod that is gone for as long as the node is told, and then
+// no more; a name that no pod had is said as such.
+func goneLogsExpire(s *space) {
+	for read := false; !read; {
+		s.create("p", `
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "echo said; exec sleep 1000"]}
+`)
+		s.ready("p")
+		began := time.Now()
+		s.kubectl("delete", "pod", "p", "--grace-period=1")
+		s.gone("p")
+		await(s.t, "the log of a pod that is gone is read", func() error {
+			out, err := s.hansaLogs("p")
+			read = err == nil
+			if err != nil && time.Since(began) < keptFor {
+				return err
+			}
+			if read && out != "said\n" {
+				s.t.Errorf("read %q", out)
+			}
+			return nil // or the machine was too slow: the next, then
+		})
+	}
+	if out, err := s.hansaLogs("q"); err == nil || !strings.Contains(err.Error(), `pod "q" not found, and no log of it is kept`) {
+		s.t.Errorf("of a name with a typo: %q, %v", out, err)
+	}
+	await(s.t, "the log is kept no longer", func() error {
+		out, err := s.hansaLogs("p")
+		if err == nil || !strings.Contains(err.Error(), `pod "p" not found, and no log of it is kept`) {
+			return fmt.Errorf("%q, %v", out, err)
+		}
+		return nil
+	})
+	if list, err := s.hansa("logs", "--data-dir", s.dir, s.name+"/"); err != nil || strings.Contains(list, s.name) {
+		s.t.Errorf("list: %v\n%s", err, list)
+	}
+}
