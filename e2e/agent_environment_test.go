@@ -2,14 +2,17 @@ package e2e
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 )
 
 var environmentRows = []row{
 	{"environment from every source", environment},
 	{"environment from files of a volume", environmentFiles},
+	{"service environment variables", serviceVariables},
 	{"environment that waits for its source", environmentWaits},
 }
 
@@ -119,6 +122,58 @@ containers:
 		w := waiting(p)
 		return w.Reason == "CreateContainerConfigError" && strings.Contains(w.Message, `environment variable key "OTHER" not found in file "env"`)
 	})
+}
+
+// "Accessing the Service", "Environment variables": of the namespace's services
+// that there are when a container is made and that have an address, in both
+// forms; with enableServiceLinks off only of the API's.
+func serviceVariables(s *space) {
+	s.apply(`
+apiVersion: v1
+kind: Service
+metadata: {name: two-ports}
+spec: {selector: {app: none}, ports: [{name: web-http, port: 80, targetPort: 8080}, {name: dns, port: 53, protocol: UDP}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: headless}
+spec: {clusterIP: None, selector: {app: none}, ports: [{port: 80}]}
+`)
+	address := strings.TrimSpace(s.kubectl("get", "service", "two-ports", "-o", "jsonpath={.spec.clusterIP}"))
+	const spec = `
+restartPolicy: Never
+enableServiceLinks: %t
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [env]}
+`
+	variables := func(pod string, links bool) []string {
+		s.t.Helper()
+		var out []string
+		for line := range strings.Lines(s.output(pod, fmt.Sprintf(spec, links))) {
+			if name, _, _ := strings.Cut(line, "="); strings.Contains(name, "_SERVICE_") || strings.Contains(name, "_PORT") {
+				out = append(out, strings.TrimSuffix(line, "\n"))
+			}
+		}
+		slices.Sort(out)
+		return out
+	}
+	api := []string{
+		"KUBERNETES_PORT=tcp://10.43.0.1:443", "KUBERNETES_PORT_443_TCP=tcp://10.43.0.1:443", "KUBERNETES_PORT_443_TCP_ADDR=10.43.0.1",
+		"KUBERNETES_PORT_443_TCP_PORT=443", "KUBERNETES_PORT_443_TCP_PROTO=tcp", "KUBERNETES_SERVICE_HOST=10.43.0.1",
+		"KUBERNETES_SERVICE_PORT=443", "KUBERNETES_SERVICE_PORT_HTTPS=443",
+	}
+	ours := []string{
+		"TWO_PORTS_PORT=tcp://" + address + ":80",
+		"TWO_PORTS_PORT_53_UDP=udp://" + address + ":53", "TWO_PORTS_PORT_53_UDP_ADDR=" + address, "TWO_PORTS_PORT_53_UDP_PORT=53", "TWO_PORTS_PORT_53_UDP_PROTO=udp",
+		"TWO_PORTS_PORT_80_TCP=tcp://" + address + ":80", "TWO_PORTS_PORT_80_TCP_ADDR=" + address, "TWO_PORTS_PORT_80_TCP_PORT=80", "TWO_PORTS_PORT_80_TCP_PROTO=tcp",
+		"TWO_PORTS_SERVICE_HOST=" + address, "TWO_PORTS_SERVICE_PORT=80", "TWO_PORTS_SERVICE_PORT_DNS=53", "TWO_PORTS_SERVICE_PORT_WEB_HTTP=80",
+	}
+	if diff := cmp.Diff(slices.Sorted(slices.Values(slices.Concat(api, ours))), variables("linked", true)); diff != "" {
+		s.t.Errorf("with service links (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(api, variables("unlinked", false)); diff != "" {
+		s.t.Errorf("without service links (-want +got):\n%s", diff)
+	}
 }
 
 func environmentWaits(s *space) {
