@@ -89,6 +89,7 @@ var reads = map[string]struct{ clock, surroundings []string }{
 // adapters are the files that may read the clock or the environment all the
 // same, each with the reason. Only what meets the outside belongs here.
 var adapters = map[string]string{
+	"apiserver/http/join.go":           "a write to a socket waits for the next one",
 	"runtime/containerd/supervisor.go": "hands PATH on to the daemon that it runs",
 	"internal/ocibuild/root.go":        "hands the environment on to the go command",
 }

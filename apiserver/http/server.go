@@ -139,7 +139,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, t TLS, grace time.Du
 		},
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- server.ServeTLS(l, "", "") }()
+	go func() { failed <- server.ServeTLS(joiner{l}, "", "") }()
 	select {
 	case err := <-failed:
 		return err
