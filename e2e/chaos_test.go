@@ -1,5 +1,3 @@
-//go:build chaos
-
 package e2e
 
 import (
@@ -7,9 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,15 +33,26 @@ func chaosSeed() uint64 {
 	return uint64(time.Now().UnixNano())
 }
 
+// chaosPorts is the first of the node's ports that pods of TestChaos have, each
+// another one: five digits that begin with 2.
+const chaosPorts = 20000
+
+var chaosPort = regexp.MustCompile(`\b2[0-9]{4}\b`)
+
 // chaos is what goes on during TestChaos.
 type chaos struct {
 	*space
 	random *rand.Rand
 	killed map[string]int
+
+	// What was seen of containers: the restarts by pod and container, and the
+	// exit codes by container ID. Of the goroutine that watches.
+	restarts, ends map[string]int32
 }
 
 // Agent, containerd, shims and containers are killed at random while pods come
-// and go. Then all is as the API says, and nothing is left over.
+// and go. Then all is as the API says, and nothing is left over; restart counts
+// never go back, and an exit code that was shown stays.
 func TestChaos(t *testing.T) {
 	if !alone(t) {
 		return
@@ -47,7 +60,10 @@ func TestChaos(t *testing.T) {
 	seed := chaosSeed()
 	t.Logf("HANSA_CHAOS_SEED=%d", seed)
 	c := started(t, newCluster("chaos"))
-	x := &chaos{newSpace(t, c), rand.New(rand.NewPCG(seed, 0)), map[string]int{}}
+	x := &chaos{
+		space: newSpace(t, c), random: rand.New(rand.NewPCG(seed, 0)), killed: map[string]int{},
+		restarts: map[string]int32{}, ends: map[string]int32{},
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), chaosTime())
 	defer cancel()
 	var churning sync.WaitGroup
@@ -55,6 +71,7 @@ func TestChaos(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, uint64(i+1)))
 		churning.Go(func() { x.churn(ctx, i, random) })
 	}
+	churning.Go(func() { x.watch(ctx) })
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
@@ -65,6 +82,7 @@ func TestChaos(t *testing.T) {
 	churning.Wait()
 	t.Logf("killed: %v", x.killed)
 	await(t, "what runs is what the API says", x.asTheAPISays)
+	x.remember()
 	if err := c.client.CoreV1().Pods(x.name).DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -109,6 +127,7 @@ containers:
 			return
 		}
 		p.Spec.TerminationGracePeriodSeconds = &grace
+		p.Spec.Containers[0].Ports = []corev1.ContainerPort{{ContainerPort: 80, HostPort: int32(chaosPorts + 2500*who + n%2500)}}
 		if _, err := api.Create(ctx, p, metav1.CreateOptions{}); err == nil {
 			mine = append(mine, p.Name)
 		}
@@ -121,6 +140,48 @@ containers:
 		select {
 		case <-ctx.Done():
 		case <-time.After(time.Duration(random.IntN(800)) * time.Millisecond):
+		}
+	}
+}
+
+// watch remembers what the API says, over and over.
+func (x *chaos) watch(ctx context.Context) {
+	again := time.NewTicker(300 * time.Millisecond)
+	defer again.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+			x.remember()
+		}
+	}
+}
+
+// remember compares containers' history with what it was. While the API is away
+// there is nothing to compare.
+func (x *chaos) remember() {
+	list, err := x.client.CoreV1().Pods(x.name).List(x.t.Context(), metav1.ListOptions{})
+	if err != nil {
+		return
+	}
+	for _, p := range list.Items {
+		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
+			key := p.Name + " " + string(p.UID) + " " + c.Name
+			if c.RestartCount < x.restarts[key] {
+				x.t.Errorf("container %s was restarted %d times, and then %d times", key, x.restarts[key], c.RestartCount)
+			}
+			x.restarts[key] = c.RestartCount
+			for _, state := range []corev1.ContainerState{c.State, c.LastTerminationState} {
+				end := state.Terminated
+				if end == nil || end.ContainerID == "" {
+					continue
+				}
+				if code, ok := x.ends[end.ContainerID]; ok && code != end.ExitCode {
+					x.t.Errorf("container %s ended with %d, and then with %d: %+v", key, code, end.ExitCode, end)
+				}
+				x.ends[end.ContainerID] = end.ExitCode
+			}
 		}
 	}
 }
@@ -155,16 +216,16 @@ func (x *chaos) strike() {
 }
 
 // asTheAPISays compares the machine with the API: every pod that is to run runs,
-// every container that is said to run has a process, and there are no folders,
-// control groups, shims, links, network namespaces and mounts but those of pods
-// that run.
+// every container that is said to run has a process, and there is nothing on the
+// machine but for the pods that run.
 func (x *chaos) asTheAPISays() error {
 	list, err := x.client.CoreV1().Pods("").List(x.t.Context(), metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
 	var errs []error
-	known, running := map[string]bool{}, map[string]bool{}
+	known, running, ports := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	containers := map[string]bool{} // that run
 	for i := range list.Items {
 		p := &list.Items[i]
 		known[string(p.UID)] = true
@@ -172,49 +233,114 @@ func (x *chaos) asTheAPISays() error {
 			continue
 		}
 		running[string(p.UID)] = true
+		ports[fmt.Sprint(p.Spec.Containers[0].Ports[0].HostPort)] = true
 		if p.DeletionTimestamp != nil || condition(p, corev1.PodReady) != corev1.ConditionTrue {
 			errs = append(errs, fmt.Errorf("pod %s is %s, ready %q, deleted %v", p.Name, p.Status.Phase, condition(p, corev1.PodReady), p.DeletionTimestamp))
 		}
 		for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-			if _, err := processInGroup(strings.TrimPrefix(c.ContainerID, "containerd://")); err != nil && c.State.Running != nil {
+			if c.State.Running == nil {
+				continue
+			}
+			id := strings.TrimPrefix(c.ContainerID, "containerd://")
+			containers[id] = true
+			if _, err := processInGroup(id); err != nil {
 				errs = append(errs, fmt.Errorf("container %s of pod %s: %w", c.Name, p.Name, err))
 			}
 		}
 	}
-	folders, err := os.ReadDir(filepath.Join(x.dir, "pods"))
-	errs = append(errs, err)
-	for _, f := range folders {
-		if !known[f.Name()] {
-			errs = append(errs, fmt.Errorf("there is a folder of pod %s", f.Name()))
-		}
+	return errors.Join(append(errs, x.folders(known), x.groups(running, containers), x.shims(running), x.network(running, ports), x.mounts(running))...)
+}
+
+// exactly is an error unless there are as many things as pods.
+func exactly(pods map[string]bool, what string, have []string) error {
+	if len(have) == len(pods) {
+		return nil
 	}
-	for _, pattern := range []string{"/sys/fs/cgroup/hansa/", "/sys/fs/cgroup/*/hansa/"} {
-		for _, class := range []string{"", "burstable/", "besteffort/", "guaranteed/"} {
-			groups, err := filepath.Glob(pattern + x.id() + "/pods/" + class + "*-*-*-*-*")
-			errs = append(errs, err)
-			for _, g := range groups {
-				if !running[filepath.Base(g)] {
-					errs = append(errs, fmt.Errorf("there is a control group %s", g))
-				}
+	return fmt.Errorf("%d %s for %d pods: %q", len(have), what, len(pods), have)
+}
+
+// folders looks at those of pods and of their logs.
+func (x *chaos) folders(known map[string]bool) error {
+	var errs []error
+	for dir, uid := range map[string]func(name string) string{
+		"pods": func(name string) string { return name },
+		"logs": func(name string) string { return name[strings.LastIndexByte(name, '_')+1:] },
+	} {
+		entries, err := os.ReadDir(filepath.Join(x.dir, dir))
+		errs = append(errs, err)
+		for _, e := range entries {
+			if e.IsDir() && e.Name()[0] != '.' && !known[uid(e.Name())] {
+				errs = append(errs, fmt.Errorf("there is a folder %s/%s", dir, e.Name()))
 			}
 		}
 	}
-	count := func(what string, have int) {
-		if have != len(running) {
-			errs = append(errs, fmt.Errorf("%d %s for %d pods", have, what, len(running)))
+	return errors.Join(errs...)
+}
+
+// groups looks at the pods' control groups, and in them at those of containers:
+// beside the ones that run there is one of the sandbox.
+func (x *chaos) groups(running, containers map[string]bool) error {
+	var errs []error
+	for _, pattern := range []string{"/sys/fs/cgroup/hansa/", "/sys/fs/cgroup/*/hansa/"} {
+		groups, err := filepath.Glob(pattern + x.id() + "/pods/*/*-*-*-*-*")
+		errs = append(errs, err)
+		for _, g := range groups {
+			if !running[filepath.Base(g)] {
+				errs = append(errs, fmt.Errorf("there is a control group %s", g))
+			}
+			inside, err := filepath.Glob(g + "/*/cgroup.procs")
+			errs = append(errs, err)
+			inside = slices.DeleteFunc(inside, func(file string) bool { return containers[filepath.Base(filepath.Dir(file))] })
+			if running[filepath.Base(g)] && len(inside) > 1 {
+				errs = append(errs, fmt.Errorf("there are control groups %q", inside))
+			}
 		}
 	}
-	count("shims", len(x.processesOf("containerd-shim-runc-v2")))
+	return errors.Join(errs...)
+}
+
+// shims looks at them.
+func (x *chaos) shims(running map[string]bool) error {
+	var errs []error
+	var have []string
 	for _, pid := range x.processesOf("containerd-shim-runc-v2") {
-		if uid, line := x.podOfShim(pid); !running[uid] {
-			errs = append(errs, fmt.Errorf("there is a shim of pod %q: %s", uid, line))
+		uid, line := x.podOfShim(pid)
+		have = append(have, line)
+		if !running[uid] {
+			errs = append(errs, fmt.Errorf("there is a shim of pod %q: %s, of which containerd says:\n%s", uid, line, x.said(line)))
 		}
 	}
-	addresses := x.attached()
-	count(fmt.Sprintf("addresses %q", addresses), len(addresses))
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	return errors.Join(append(errs, exactly(running, "shims", have))...)
+}
+
+// network looks at addresses, links and ports of the node.
+func (x *chaos) network(running, ports map[string]bool) error {
+	all, err := net.Interfaces()
+	var links []string
+	for _, l := range all {
+		if strings.HasPrefix(l.Name, "hansa") && !strings.HasPrefix(l.Name, "hansa-") {
+			links = append(links, l.Name)
+		}
+	}
+	errs := []error{err, exactly(running, "addresses", x.attached()), exactly(running, "links", links)}
+	table, err := exec.Command("nft", "list", "table", "inet", "hansa-"+x.id()).Output()
 	errs = append(errs, err)
-	namespaces := 0
+	open := map[string]bool{}
+	for _, port := range chaosPort.FindAllString(string(table), -1) {
+		open[port] = true
+	}
+	if !maps.Equal(open, ports) {
+		errs = append(errs, fmt.Errorf("ports %v are open, and not %v", slices.Sorted(maps.Keys(open)), slices.Sorted(maps.Keys(ports))))
+	}
+	return errors.Join(errs...)
+}
+
+// mounts looks at pods' volumes, network namespaces and, when no pod is to run,
+// at all of the runtime's.
+func (x *chaos) mounts(running map[string]bool) error {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	errs := []error{err}
+	var namespaces, others []string
 	for line := range strings.Lines(string(mounts)) {
 		point := strings.Fields(line)[4]
 		if rest, ok := strings.CutPrefix(point, filepath.Join(x.dir, "pods")+"/"); ok {
@@ -222,12 +348,30 @@ func (x *chaos) asTheAPISays() error {
 				errs = append(errs, fmt.Errorf("there is a mount at %s", point))
 			}
 		}
-		if strings.HasPrefix(point, "/run/hansa/"+x.id()+"/") && strings.Contains(point, "/netns/") {
-			namespaces++
+		switch {
+		case !strings.HasPrefix(point, "/run/hansa/"+x.id()+"/"):
+		case strings.Contains(point, "/netns/"):
+			namespaces = append(namespaces, point)
+		default:
+			others = append(others, point)
 		}
 	}
-	count("network namespaces", namespaces)
-	return errors.Join(errs...)
+	if len(running) == 0 && len(others) > 0 {
+		errs = append(errs, fmt.Errorf("there are mounts at %q", others))
+	}
+	return errors.Join(append(errs, exactly(running, "network namespaces", namespaces))...)
+}
+
+// said are the last lines of containerd's log about something.
+func (x *chaos) said(about string) string {
+	var lines []string
+	log, _ := os.ReadFile(filepath.Join(x.dir, "logs", "containerd.log"))
+	for line := range strings.Lines(string(log)) {
+		if strings.Contains(line, about) {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(len(lines)-10, 0):], "")
 }
 
 // podOfShim reads the pod of a shim from its container's configuration.
