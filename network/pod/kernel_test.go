@@ -360,6 +360,23 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// A repair does not bring back what a request has removed since it looked.
+func TestRepairLeavesRemovedPods(t *testing.T) {
+	c := testConfig(t)
+	m := start(t, c)
+	addPod(t, c, "a")
+	seen := m.records["a"]
+	if err := m.remove("a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.repairOne(seen); err != nil {
+		t.Error(err)
+	}
+	if _, err := netlink.LinkByName(seen.Link); !notFound(err) {
+		t.Errorf("link %s of a removed pod: %v", seen.Link, err)
+	}
+}
+
 // Pods that come and go at the same time do not disturb each other.
 func TestManyAtOnce(t *testing.T) {
 	c := testConfig(t)

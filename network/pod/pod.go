@@ -275,19 +275,33 @@ func (m *Manager) repair() {
 	}
 	m.mu.Unlock()
 	for _, r := range all {
-		if !nsExists(r.Netns) {
-			if err := m.remove(r.ContainerID); err != nil {
-				m.log.Warn("cannot remove the network of a pod that is gone", "pod", r.podName(), "error", err)
-			}
-			continue
-		}
-		if _, err := netlink.LinkByName(r.Link); !notFound(err) {
-			continue
-		}
-		if err := m.reconnect(r); err != nil {
-			m.log.Warn("cannot connect a pod again", "pod", r.podName(), "error", err)
+		if err := m.repairOne(r); err != nil {
+			m.log.Warn("cannot repair the network of a pod", "pod", r.podName(), "error", err)
 		}
 	}
+}
+
+// repairOne repairs one attachment, unless a request has changed it meanwhile: one
+// that is being connected has no link yet.
+func (m *Manager) repairOne(r *Record) error {
+	unlock, err := m.lock(context.Background(), r.ContainerID)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	m.mu.Lock()
+	now := m.records[r.ContainerID]
+	m.mu.Unlock()
+	if now != r {
+		return nil
+	}
+	if !nsExists(r.Netns) {
+		return m.removeLocked(r.ContainerID)
+	}
+	if _, err := netlink.LinkByName(r.Link); !notFound(err) {
+		return nil
+	}
+	return m.reconnect(r)
 }
 
 func (m *Manager) reconnect(r *Record) error {
