@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -78,7 +79,7 @@ func (s *space) statusFails(breakIt func()) {
 	breakIt()
 	began := time.Now()
 	out, err := s.cluster.kubectl("-n", s.name, "rollout", "status", "deployment/web", "--timeout=300s")
-	if err == nil || !strings.Contains(out+err.Error(), `deployment "web" exceeded its progress deadline`) || time.Since(began) > 200*time.Second {
+	if err == nil || !regexp.MustCompile(`deployment "web" exceeded its progress deadline: \S`).MatchString(out+err.Error()) || time.Since(began) > 200*time.Second {
 		s.t.Errorf("kubectl rollout status after %s: %v: %s", time.Since(began), err, out)
 	}
 }
@@ -304,7 +305,7 @@ spec:
 	s.revisionSays(name, "False Good Revision 1")
 	s.kubectl("set", "image", name, "main=hansa.local/none:1")
 	// Of these kinds kubectl knows one error only (design/rollback.md).
-	s.fails([]string{"rollout status is only available for RollingUpdate strategy type"}, "rollout", "status", name, "--timeout=150s")
+	s.fails([]string{"rollout status is only available for RollingUpdate strategy type: Revision ", " failed, and "}, "rollout", "status", name, "--timeout=150s")
 }
 
 // revisionSays waits for the condition of a workload.
