@@ -8,6 +8,9 @@ import (
 	"testing"
 	"text/tabwriter"
 
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 )
@@ -67,6 +70,53 @@ func putRules(row *api.Resource) string {
 		rules = append(rules, "unconditional")
 	}
 	return list(rules)
+}
+
+// TestResetFields holds what the writers by each door do not come to own to a
+// table of what Kubernetes' GetResetFields and GetResetFieldsFilter say.
+func TestResetFields(t *testing.T) {
+	var text strings.Builder
+	for _, row := range kinds.Registry().Resources() {
+		line := func(name string, reset map[schema.GroupVersion]fieldpath.Filter) {
+			for _, v := range row.Versions {
+				if filter := reset[v.GroupVersion]; filter != nil {
+					fmt.Fprintf(&text, "%s %s%s: %s\n", v.GroupVersion, row.Plural, name, describeReset(filter))
+				}
+			}
+		}
+		line("", row.ResetFields)
+		for _, name := range slices.Sorted(maps.Keys(row.Subresources)) {
+			line("/"+name, row.Subresources[name].ResetFields)
+		}
+	}
+	golden(t, "resets.golden", text.String())
+}
+
+// describeReset lists the fields that a filter takes out, or those of a pod that
+// it leaves.
+func describeReset(filter fieldpath.Filter) string {
+	var names []string
+	if but, ok := filter.(api.AllBut); ok {
+		for path := range but.All() {
+			names = append(names, strings.TrimPrefix(path.String(), "."))
+		}
+		slices.Sort(names)
+		return strings.Join(names, " ")
+	}
+	item := fieldpath.KeyByFields("name", "c")
+	for _, path := range []fieldpath.Path{
+		fieldpath.MakePathOrDie("metadata", "labels", "a"), fieldpath.MakePathOrDie("status", "phase"),
+		fieldpath.MakePathOrDie("spec", "nodeName"), fieldpath.MakePathOrDie("spec", "resources", "requests"),
+		fieldpath.MakePathOrDie("spec", "containers", item, "image"), fieldpath.MakePathOrDie("spec", "containers", item, "resources", "requests"),
+		fieldpath.MakePathOrDie("spec", "containers", item, "resizePolicy"), fieldpath.MakePathOrDie("spec", "initContainers", item, "image"),
+		fieldpath.MakePathOrDie("spec", "initContainers", item, "resources", "requests"), fieldpath.MakePathOrDie("spec", "initContainers", item, "resizePolicy"),
+		fieldpath.MakePathOrDie("spec", "ephemeralContainers", item, "image"), fieldpath.MakePathOrDie("spec", "ephemeralContainers", item, "resources", "requests"),
+	} {
+		if !filter.Filter(fieldpath.NewSet(path)).Empty() {
+			names = append(names, strings.TrimPrefix(path.String(), "."))
+		}
+	}
+	return "all but " + strings.Join(names, " ")
 }
 
 // TestRowsAreWhole checks what the server relies on without asking.

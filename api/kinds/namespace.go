@@ -30,7 +30,7 @@ func namespace() *api.Resource {
 		Validate:       validates(validateNamespace),
 		ValidateUpdate: validatesUpdate(func(ns, _ *corev1.Namespace) field.ErrorList { return validateNamespace(ns) }),
 		NameRule:       apivalidation.ValidateNamespaceName,
-		ResetFields:    resets(gv, "status", "spec.finalizers"),
+		ResetFields:    resets(gv, "status"),
 
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

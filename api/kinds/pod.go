@@ -120,7 +120,7 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 			Verbs:          updateVerbs,
 			PrepareUpdate:  onUpdate(pod.PrepareResize),
 			ValidateUpdate: validatesUpdate(pod.ValidateResize),
-			ResetFields: resetsAllBut(gv, "resources", "containers.*.resources", "containers.*.resizePolicy",
+			ResetFields: resetsAllBut(gv, "containers.*.resources", "containers.*.resizePolicy",
 				"initContainers.*.resources", "initContainers.*.resizePolicy"),
 		},
 		"binding": {
