@@ -7,23 +7,21 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// "Runtime Class": a pod that names one that is not there is refused, and one
-// that is there gives the pod what it says.
+// "Runtime Class": a pod that names one that is not there, or no more, is refused,
+// and one that is there gives the pod what it says.
 func TestRuntimeClasses(t *testing.T) {
 	ns := namespace(t)
 	const pod = `{"metadata": {"name": "p"}, "spec": {"runtimeClassName": "heavy", "schedulerName": "nobody", "containers": [{"name": "c", "image": "i"}]}}`
-	admin.do(t, call{method: "POST", path: at("pods", ns), body: pod}).refused(t, http.StatusForbidden, metav1.StatusReasonForbidden,
-		`pods "p" is forbidden: pod rejected: RuntimeClass "heavy" not found`)
+	const unknown = `pods "p" is forbidden: pod rejected: RuntimeClass "heavy" not found`
+	admin.do(t, call{method: "POST", path: at("pods", ns), body: pod}).refused(t, http.StatusForbidden, metav1.StatusReasonForbidden, unknown)
 	classes := under("node.k8s.io/v1", "runtimeclasses", "")
 	admin.want(t, http.StatusCreated, call{method: "POST", path: classes, body: `{"metadata": {"name": "heavy"}, "handler": "h",
 		"overhead": {"podFixed": {"cpu": "100m"}}, "scheduling": {"nodeSelector": {"heavy": "yes"}}}`}, nil)
-	t.Cleanup(func() {
-		if resp, err := admin.open(background, call{method: "DELETE", path: classes + "/heavy"}); err == nil {
-			resp.Body.Close()
-		}
-	})
+	try := func() answer {
+		return admin.do(t, call{method: "POST", path: at("pods", ns) + "?dryRun=All", body: pod})
+	}
 	eventually(t, "the class is known", func() bool {
-		a := admin.do(t, call{method: "POST", path: at("pods", ns) + "?dryRun=All", body: pod})
+		a := try()
 		if a.code != http.StatusCreated {
 			return false
 		}
@@ -33,6 +31,9 @@ func TestRuntimeClasses(t *testing.T) {
 		}
 		return true
 	})
+	admin.want(t, http.StatusOK, call{method: "DELETE", path: classes + "/heavy"}, nil)
+	eventually(t, "the class is known no more", func() bool { return try().code != http.StatusCreated })
+	try().refused(t, http.StatusForbidden, metav1.StatusReasonForbidden, unknown)
 }
 
 // "Certificate Signing Requests", authorization: who approves must be allowed to
