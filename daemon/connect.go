@@ -147,7 +147,7 @@ func (x *proxies) log(w http.ResponseWriter, r *http.Request, c *apihttp.Connect
 	query := r.URL.Query()
 	query.Del("container")
 	u.Path, u.RawQuery = "/containerLogs/"+p.Namespace+"/"+p.Name+"/"+container, query.Encode()
-	return apihttp.Forward(w, r, u, refusing{x.node, p.Name})
+	return apihttp.ForwardStream(w, r, u, refusing{x.node, p.Name})
 }
 
 // refusing makes an API status of what a node refuses, for clients that read

@@ -12,15 +12,17 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/net/websocket"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 )
 
 var logRows = []row{
 	{"logs: whole, both streams, long lines", wholeLogs},
 	{"logs: tail, limit, timestamps, since", partOfLogs},
-	{"logs: follow", followLogs},
+	{"logs: follow, also over WebSocket", followLogs},
 	{"logs: previous", previousLogs},
 	{"logs: refusals", noLogs},
 }
@@ -99,11 +101,62 @@ containers:
 	if _, err := io.ReadFull(log, line); err != nil || string(line) != "first\n" {
 		s.t.Fatalf("%q, %v", line, err)
 	}
+	bySocket := s.logSocket("p", "follow=true", "binary.k8s.io")
+	for _, want := range []string{"", "first\n"} { // the empty one says that the connection stands
+		if got, err := receive(bySocket); got != want || err != nil {
+			s.t.Fatalf("over WebSocket: %q, %v, want %q", got, err, want)
+		}
+	}
 	s.exec("p", "touch", "/tmp/go")
 	rest, err := io.ReadAll(log)
 	if string(rest) != "second\n" || err != nil {
 		s.t.Errorf("%q, %v", rest, err)
 	}
+	if got, err := receive(bySocket); got != "second\n" || err != nil {
+		s.t.Errorf("over WebSocket, then: %q, %v", got, err)
+	}
+	if got, err := receive(bySocket); !errors.Is(err, io.EOF) {
+		s.t.Errorf("over WebSocket, at the end: %q, %v", got, err)
+	}
+	for protocol, want := range map[string]string{"": "second\n", "binary.k8s.io": "second\n", "base64.binary.k8s.io": "c2Vjb25kCg=="} {
+		ws := s.logSocket("p", "tailLines=1", protocol)
+		empty, err := receive(ws)
+		got, nextErr := receive(ws)
+		if empty != "" || got != want || err != nil || nextErr != nil {
+			s.t.Errorf("over WebSocket, protocol %q: %q, %q, %v, %v", protocol, empty, got, err, nextErr)
+		}
+	}
+}
+
+// logSocket reads a log over WebSocket; the test's end closes it.
+func (s *space) logSocket(pod, query, protocol string) *websocket.Conn {
+	s.t.Helper()
+	path := fmt.Sprintf("/api/v1/namespaces/%s/pods/%s/log?%s", s.name, pod, query)
+	config, err := websocket.NewConfig(strings.Replace(s.config.Host, "https:", "wss:", 1)+path, s.config.Host)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if config.TlsConfig, err = rest.TLSConfigFor(s.config); err != nil {
+		s.t.Fatal(err)
+	}
+	if protocol != "" {
+		config.Protocol = []string{protocol}
+	}
+	ws, err := config.DialContext(s.t.Context())
+	if err == nil {
+		err = ws.SetDeadline(time.Now().Add(patience))
+	}
+	if err != nil {
+		s.t.Fatalf("%s over WebSocket: %v", path, err)
+	}
+	s.t.Cleanup(func() { ws.Close() })
+	return ws
+}
+
+// receive reads one message.
+func receive(ws *websocket.Conn) (message string, err error) {
+	err = websocket.Message.Receive(ws, &message)
+	return message, err
 }
 
 func previousLogs(s *space) {

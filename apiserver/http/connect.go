@@ -2,8 +2,6 @@ package http
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httputil"
@@ -125,12 +123,8 @@ func pass(w http.ResponseWriter, r *http.Request, carrier http.RoundTripper, rew
 		ErrorHandler: func(_ http.ResponseWriter, _ *http.Request, err error) { failed = err },
 	}
 	proxy.ServeHTTP(w, r)
-	var status apierrors.APIStatus
-	if errors.As(failed, &status) {
-		return failed
-	}
 	if failed != nil {
-		return apierrors.NewServiceUnavailable(fmt.Sprintf("error trying to reach service: %v", failed))
+		return unreached(failed)
 	}
 	return nil
 }

@@ -151,19 +151,24 @@ func TestWatchInProtobuf(t *testing.T) {
 }
 
 // dial opens a WebSocket.
-func (c *cluster) dial(path string) *websocket.Conn {
+func (c *cluster) dial(path string, protocols ...string) *websocket.Conn {
 	c.t.Helper()
-	config, err := websocket.NewConfig(strings.Replace(c.URL, "https", "wss", 1)+path, c.URL)
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	config.TlsConfig = &tls.Config{RootCAs: c.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
-	config.Header.Set("Authorization", "Bearer admin")
-	ws, err := websocket.DialConfig(config)
+	ws, err := c.tryDial(path, protocols...)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	return ws
+}
+
+func (c *cluster) tryDial(path string, protocols ...string) (*websocket.Conn, error) {
+	config, err := websocket.NewConfig(strings.Replace(c.URL, "https", "wss", 1)+path, c.URL)
+	if err != nil {
+		return nil, err
+	}
+	config.TlsConfig = &tls.Config{RootCAs: c.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs}
+	config.Header.Set("Authorization", "Bearer admin")
+	config.Protocol = protocols
+	return websocket.DialConfig(config)
 }
 
 func TestWatchOverWebSocket(t *testing.T) {

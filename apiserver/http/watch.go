@@ -150,10 +150,7 @@ func (s *stream) overWebSocket(serve func()) {
 		defer cancel()
 		s.ctx = ctx
 		go func() {
-			// Nothing is expected from the client but its end.
-			var ignored []byte
-			for websocket.Message.Receive(ws, &ignored) == nil {
-			}
+			awaitClose(ws)
 			cancel()
 		}()
 		s.send = func(b []byte) error {
