@@ -8,12 +8,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
 
@@ -252,6 +254,58 @@ func TestExpiredVersions(t *testing.T) {
 	p.want(t, http.StatusOK, call{path: at("secrets", "default") + "?resourceVersion=" + old}, nil)
 }
 
+// breakRoles breaks default roles: one goes, one has other rules, and view with it,
+// which gathers from it; one has none and asks to be left alone. mended demands of
+// the next start that it put all but the last right ("Default roles and role
+// bindings", "Auto-reconciliation").
+func breakRoles(t *testing.T, p *peer) (mended func()) {
+	t.Helper()
+	const gone, gathered, gathers, left = "system:basic-user", "system:aggregate-to-view", "view", "system:public-info-viewer"
+	// Each of a rule's verbs on each of its resources: missing ones may come one by one.
+	rules := func(name string) (all []string) {
+		t.Helper()
+		var role rbacv1.ClusterRole
+		a := p.do(t, call{path: at("clusterroles", "", name)})
+		if a.code == http.StatusOK {
+			a.into(t, &role)
+		}
+		for _, r := range role.Rules {
+			for _, verb := range r.Verbs {
+				for _, resource := range r.Resources {
+					for _, group := range r.APIGroups {
+						all = append(all, verb+" "+resource+"."+group)
+					}
+				}
+			}
+		}
+		return all
+	}
+	before := map[string][]string{gone: rules(gone), gathered: rules(gathered), gathers: rules(gathers), left: nil}
+	lacks := func(name string) []string {
+		now := rules(name)
+		return slices.DeleteFunc(slices.Clone(before[name]), func(rule string) bool { return slices.Contains(now, rule) })
+	}
+	change := func(name, body string) {
+		p.want(t, http.StatusOK, call{method: "PATCH", path: at("clusterroles", "", name), contentType: mergePatch, body: body}, nil)
+	}
+	p.want(t, http.StatusOK, call{method: "DELETE", path: at("clusterroles", "", gone)}, nil)
+	change(gathered, `{"rules":[{"apiGroups":["test.dev"],"resources":["things"],"verbs":["get"]}]}`)
+	change(left, `{"metadata":{"annotations":{"rbac.authorization.kubernetes.io/autoupdate":"false"}},"rules":[]}`)
+	eventually(t, "view loses what it gathered", func() bool { return len(lacks(gathers)) >= len(before[gathered]) })
+	return func() {
+		t.Helper()
+		for _, name := range []string{gone, gathered} {
+			if l := lacks(name); len(l) > 0 || len(before[name]) == 0 {
+				t.Errorf("after a start %s lacks the rules %q of %d", name, l, len(before[name]))
+			}
+		}
+		eventually(t, "view gathers again", func() bool { return len(lacks(gathers)) == 0 })
+		if now := rules(left); len(now) > 0 {
+			t.Errorf("%s asked to be left alone, and has %q", left, now)
+		}
+	}
+}
+
 // Ctrl-C ends the server: requests under way finish, watches end, the exit
 // status is 0; the next start has everything, and says so in one line.
 func TestStopAndStart(t *testing.T) {
@@ -281,6 +335,7 @@ func TestStopAndStart(t *testing.T) {
 		t.Errorf("the API's service is at %s", ip)
 	}
 	p.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", "default"), body: "metadata: {name: kept}"}, nil)
+	mended := breakRoles(t, p)
 	w := p.watch(t, call{path: at("configmaps", "default") + "?fieldSelector=metadata.name%3Dkept"})
 	w.expect(t, "ADDED kept")
 	if err := c.signal(syscall.SIGINT); err != nil {
@@ -303,6 +358,7 @@ func TestStopAndStart(t *testing.T) {
 	if again := p.want(t, http.StatusOK, call{path: at("nodes", "", "from-flag")}, nil).object(t); again.GetUID() != node.GetUID() {
 		t.Error("the second start made another node")
 	}
+	mended()
 	if r := c.run(t, "down"); r.code != 0 || r.out != "" || r.err != "" {
 		t.Errorf("down is %+v", r)
 	}
