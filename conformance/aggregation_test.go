@@ -189,8 +189,13 @@ func TestExtensionRequestsArePassedOn(t *testing.T) {
 		t.Fatalf("%v, %v", list, err)
 	}
 	admin.do(t, call{path: e.path("none")}).refused(t, 404, metav1.StatusReasonNotFound, `flunders "none" not found`)
-	if a := admin.do(t, call{method: "PUT", path: e.path("one"), body: body}); a.code != http.StatusMethodNotAllowed {
+	if a := admin.do(t, call{method: "PATCH", path: e.path("one"), body: "[]", contentType: jsonPatch}); a.code != http.StatusMethodNotAllowed {
 		t.Errorf("a refusal of the extension: %d", a.code)
+	}
+	replaced := admin.want(t, http.StatusOK, call{method: "PUT", path: e.path("one"), body: strings.Replace(body, `"one"`, `"one","labels":{"by":"put"}`, 1), contentType: "application/json"}, nil).object(t)
+	patched := admin.want(t, http.StatusOK, call{method: "PATCH", path: e.path("one"), body: `{"metadata":{"annotations":{"by":"patch"}}}`, contentType: mergePatch}, nil).object(t)
+	if replaced.GetLabels()["by"] != "put" || patched.GetLabels()["by"] != "put" || patched.GetAnnotations()["by"] != "patch" {
+		t.Errorf("replaced is %v, patched %v", replaced, patched)
 	}
 	if r := shared.run(t, "kubectl", "get", "flunders", "-n", e.namespace, "-o", "name"); r.out != "flunder."+e.group+"/one\n" {
 		t.Errorf("kubectl: %+v", r)
@@ -198,6 +203,17 @@ func TestExtensionRequestsArePassedOn(t *testing.T) {
 	admin.want(t, http.StatusOK, call{method: "DELETE", path: e.path("one")}, nil)
 	if a := admin.do(t, call{path: e.path("one")}); a.code != http.StatusNotFound {
 		t.Errorf("deleted: %d", a.code)
+	}
+	for _, name := range []string{"a", "b"} {
+		admin.want(t, http.StatusCreated, call{method: "POST", path: e.path(), body: strings.Replace(body, `"one"`, `"`+name+`","labels":{"is":"`+name+`"}`, 1), contentType: "application/json"}, nil)
+	}
+	admin.want(t, http.StatusOK, call{method: "DELETE", path: e.path() + "?labelSelector=is%3Da"}, nil)
+	if list, err = dyn.Resource(gvr).Namespace(e.namespace).List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) != 1 || list.Items[0].GetName() != "b" {
+		t.Errorf("a part of the collection deleted: %v, %v", list, err)
+	}
+	admin.want(t, http.StatusOK, call{method: "DELETE", path: e.path()}, nil)
+	if list, err = dyn.Resource(gvr).Namespace(e.namespace).List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) != 0 {
+		t.Errorf("the collection deleted: %v, %v", list, err)
 	}
 }
 

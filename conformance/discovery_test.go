@@ -150,6 +150,22 @@ func TestDiscoveryForms(t *testing.T) {
 	if group.Kind != "APIGroup" || group.Name != "apps" || group.PreferredVersion.GroupVersion != "apps/v1" {
 		t.Errorf("/apis/apps is %+v", group)
 	}
+	var all metav1.APIGroupList
+	admin.want(t, http.StatusOK, call{path: "/apis", accept: "application/json"}, &all)
+	for _, g := range all.Groups {
+		if !slices.Contains(g.Versions, g.PreferredVersion) || g.PreferredVersion.GroupVersion != g.Name+"/"+g.PreferredVersion.Version {
+			t.Errorf("%s prefers %v of %v", g.Name, g.PreferredVersion, g.Versions)
+		}
+		var one metav1.APIGroup
+		admin.want(t, http.StatusOK, call{path: "/apis/" + g.Name}, &one)
+		one.TypeMeta = g.TypeMeta
+		if diff := cmp.Diff(g, one); diff != "" {
+			t.Errorf("/apis/%s differs from its entry of /apis (-entry +own):\n%s", g.Name, diff)
+		}
+	}
+	if len(all.Groups) < 20 {
+		t.Errorf("only %d groups", len(all.Groups))
+	}
 	for _, accept := range []string{
 		"application/vnd.kubernetes.protobuf",
 		"application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,application/json",

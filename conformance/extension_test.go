@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"golang.org/x/net/websocket"
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apidiscoveryv2 "k8s.io/api/apidiscovery/v2"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -67,10 +68,10 @@ func (e *extension) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; {
 	case path == "/apis" && e.aggregated && strings.Contains(r.Header.Get("Accept"), "as=APIGroupDiscoveryList"):
 		w.Header().Set("Content-Type", "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")
-		fmt.Fprintf(w, `{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","items":[{"metadata":{"name":%q},"versions":[{"version":"v1","freshness":"Current","resources":[{"resource":"flunders","responseKind":{"group":%[1]q,"version":"v1","kind":"Flunder"},"scope":"Namespaced","singularResource":"flunder","verbs":["create","delete","deletecollection","get","list","watch"],"shortNames":["fl"]}]}]}]}`, e.group)
+		fmt.Fprintf(w, `{"kind":"APIGroupDiscoveryList","apiVersion":"apidiscovery.k8s.io/v2","items":[{"metadata":{"name":%q},"versions":[{"version":"v1","freshness":"Current","resources":[{"resource":"flunders","responseKind":{"group":%[1]q,"version":"v1","kind":"Flunder"},"scope":"Namespaced","singularResource":"flunder","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["fl"]}]}]}]}`, e.group)
 	case path == "/apis/"+gv:
 		w.Header().Set("Content-Type", "application/json")
-		fmt.Fprintf(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":%q,"resources":[{"name":"flunders","singularName":"flunder","namespaced":true,"kind":"Flunder","verbs":["create","delete","deletecollection","get","list","watch"],"shortNames":["fl"]},{"name":"flunders/status","singularName":"","namespaced":true,"kind":"Flunder","verbs":["get"]}]}`, gv)
+		fmt.Fprintf(w, `{"kind":"APIResourceList","apiVersion":"v1","groupVersion":%q,"resources":[{"name":"flunders","singularName":"flunder","namespaced":true,"kind":"Flunder","verbs":["create","delete","deletecollection","get","list","patch","update","watch"],"shortNames":["fl"]},{"name":"flunders/status","singularName":"","namespaced":true,"kind":"Flunder","verbs":["get"]}]}`, gv)
 	case path == "/openapi/v3":
 		fmt.Fprintf(w, `{"paths":{"apis/%s":{"serverRelativeURL":"/openapi/v3/apis/%[1]s?hash=ABC"},"version":{"serverRelativeURL":"/openapi/v3/version?hash=X"}}}`, gv)
 	case path == "/openapi/v3/apis/"+gv:
@@ -151,26 +152,15 @@ func (e *extension) flunders(w http.ResponseWriter, r *http.Request, below strin
 			return
 		}
 		fmt.Fprint(w, item)
-	case r.Method == "POST":
-		var u unstructured.Unstructured
-		body, err := io.ReadAll(r.Body)
-		if err == nil {
-			err = json.Unmarshal(body, &u.Object)
-		}
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		u.SetNamespace(ns)
-		text, err := json.Marshal(u.Object)
-		if err != nil {
-			e.t.Error(err)
-		}
-		e.items[ns+"/"+u.GetName()] = string(text)
-		w.WriteHeader(http.StatusCreated)
-		fmt.Fprint(w, string(text))
+	case r.Method == "POST" && len(parts) == 1, r.Method == "PUT":
+		e.store(w, r, ns, nil)
+	case r.Method == "PATCH" && r.Header.Get("Content-Type") == mergePatch:
+		e.store(w, r, ns, []byte(e.items[ns+"/"+parts[1]]))
 	case r.Method == "DELETE":
-		for key := range e.items {
+		for key, item := range e.items {
+			if label := r.URL.Query().Get("labelSelector"); label != "" && !strings.Contains(item, `"labels":{"`+strings.Replace(label, "=", `":"`, 1)+`"}`) {
+				continue
+			}
 			if len(parts) == 1 && strings.HasPrefix(key, ns+"/") || len(parts) > 1 && key == ns+"/"+parts[1] {
 				delete(e.items, key)
 			}
@@ -179,6 +169,32 @@ func (e *extension) flunders(w http.ResponseWriter, r *http.Request, below strin
 	default:
 		w.WriteHeader(http.StatusMethodNotAllowed)
 	}
+}
+
+// store keeps what is sent; in a patch, merged with what there was.
+func (e *extension) store(w http.ResponseWriter, r *http.Request, ns string, was []byte) {
+	var u unstructured.Unstructured
+	body, err := io.ReadAll(r.Body)
+	if err == nil && was != nil {
+		body, err = jsonpatch.MergePatch(was, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &u.Object)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	u.SetNamespace(ns)
+	text, err := json.Marshal(u.Object)
+	if err != nil {
+		e.t.Error(err)
+	}
+	e.items[ns+"/"+u.GetName()] = string(text)
+	if r.Method == http.MethodPost {
+		w.WriteHeader(http.StatusCreated)
+	}
+	fmt.Fprint(w, string(text))
 }
 
 // watch sends one event, and waits until the client goes.

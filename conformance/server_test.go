@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -132,6 +133,11 @@ func TestNamespacesAreComplete(t *testing.T) {
 	admin.want(t, http.StatusOK, deleteCall("serviceaccounts", ns, "default", ""), nil)
 	patch(t, "configmaps", ns, "kube-root-ca.crt", `{"data":{"ca.crt":"forged"}}`)
 	eventually(t, "account and root CA come back", whole)
+	had := get(t, "configmaps", ns, "kube-root-ca.crt").GetUID()
+	admin.want(t, http.StatusOK, deleteCall("configmaps", ns, "kube-root-ca.crt", ""), nil)
+	eventually(t, "the root CA comes back when it is deleted", func() bool {
+		return whole() && get(t, "configmaps", ns, "kube-root-ca.crt").GetUID() != had
+	})
 	for _, name := range []string{"default", "kube-system", "kube-public", "kube-node-lease"} {
 		if gone(t, "namespaces", "", name) {
 			t.Errorf("there is no namespace %s", name)
@@ -195,6 +201,16 @@ func TestEventsOfBothGroups(t *testing.T) {
 	if err != nil || len(list.Items) != 1 {
 		t.Errorf("by the new names of fields: %v", err)
 	}
+	// "Series": an isomorphic event that is seen again is written in place.
+	made.Series = &eventsv1.EventSeries{Count: 2, LastObservedTime: metav1.NewMicroTime(made.EventTime.Add(time.Second))}
+	if made, err = kube.EventsV1().Events(ns).Update(t.Context(), made, metav1.UpdateOptions{}); err != nil || made.Series == nil || made.Series.Count != 2 {
+		t.Fatalf("with a series: %+v, %v", made, err)
+	}
+	if asCore, err = kube.CoreV1().Events(ns).Get(t.Context(), "new", metav1.GetOptions{}); err != nil || asCore.Series == nil || asCore.Series.Count != 2 || !asCore.Series.LastObservedTime.Equal(&made.Series.LastObservedTime) {
+		t.Errorf("the series as core: %+v, %v", asCore.Series, err)
+	}
+	admin.do(t, call{method: "PATCH", path: "/apis/events.k8s.io/v1/namespaces/" + ns + "/events/new", contentType: mergePatch, body: `{"series":{"count":1}}`}).
+		refused(t, 422, metav1.StatusReasonInvalid, `series.count: Invalid value: "": should be at least 2`)
 	w := admin.watch(t, call{path: "/apis/events.k8s.io/v1/namespaces/" + ns + "/events?resourceVersion=" + made.ResourceVersion})
 	patch(t, "events", ns, "old", `{"count":4}`)
 	if e := w.next(t); e.Type != "MODIFIED" || e.object.GetAPIVersion() != "events.k8s.io/v1" || field(e.object, "deprecatedCount") != "4" {

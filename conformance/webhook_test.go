@@ -22,20 +22,52 @@ func post(t *testing.T, ns, name, more string) answer {
 }
 
 // A configuration counts when its write is answered, and no longer when its
-// deletion is; each change in between as well.
+// deletion is; each change in between as well, by PATCH and PUT.
 func TestWebhookCountsAtOnce(t *testing.T) {
 	ns := namespace(t)
-	h := hooks(t, ns, map[string]opinion{"/no": deny("because")})
+	h := hooks(t, ns, map[string]opinion{"/no": deny("because"), "/m": patches(`[{"op":"add","path":"/data","value":{"k":"mutated"}}]`)})
+	// now has the first rule of a configuration be for some operations.
+	now := func(method, resource, name, operations string) {
+		t.Helper()
+		c := call{method: method, path: at(resource, "", name), contentType: jsonPatch, body: `[{"op":"replace","path":"/webhooks/0/rules/0/operations","value":[` + quoted(operations) + `]}]`}
+		if method == "PUT" {
+			u := get(t, resource, "", name)
+			hooks := u.Object["webhooks"].([]any)
+			hooks[0].(map[string]any)["rules"].([]any)[0].(map[string]any)["operations"] = strings.Split(operations, ",")
+			c.contentType, c.body = "application/json", encode(t, u.Object)
+		}
+		admin.want(t, http.StatusOK, c, nil)
+	}
+	const because = `admission webhook "no.example.com" denied the request: because`
 	for i := range 10 {
-		name := configure(t, validatingHooks, "", h.webhook("/no", "/v1 configmaps CREATE"))
-		post(t, ns, "a", "").refused(t, http.StatusBadRequest, "", `admission webhook "no.example.com" denied the request: because`)
-		admin.want(t, http.StatusOK, call{method: "PATCH", path: at(validatingHooks, "", name), contentType: jsonPatch,
-			body: `[{"op":"replace","path":"/webhooks/0/rules/0/operations","value":["DELETE"]}]`}, nil)
+		name := configure(t, validatingHooks, "", h.webhook("/no", "/v1 configmaps,pods CREATE"))
+		post(t, ns, "a", "").refused(t, http.StatusBadRequest, "", because)
+		admin.do(t, call{method: "POST", path: at("pods", ns), body: podOf("p")}).refused(t, http.StatusBadRequest, "", because)
+		now("PATCH", validatingHooks, name, "DELETE")
 		post(t, ns, fmt.Sprint("b", i), "").status2xx(t)
 		admin.do(t, call{method: "DELETE", path: at("configmaps", ns, fmt.Sprint("b", i))}).refused(t, http.StatusBadRequest, "", "because")
+		now("PUT", validatingHooks, name, "CREATE")
+		post(t, ns, "a", "").refused(t, http.StatusBadRequest, "", because)
 		unconfigure(t, validatingHooks, name)
 		admin.want(t, http.StatusOK, call{method: "DELETE", path: at("configmaps", ns, fmt.Sprint("b", i))}, nil)
 	}
+	name := configure(t, mutatingHooks, "", h.webhook("/m", "/v1 configmaps CREATE"))
+	made := func(what, want string) {
+		t.Helper()
+		a := admin.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", ns), body: "{metadata: {generateName: m-}}"}, nil)
+		if got := field(a.object(t), "data", "k"); got != want {
+			t.Errorf("%s: the webhook made %q, want %q", what, got, want)
+		}
+	}
+	made("for creates", "mutated")
+	for range 5 {
+		now("PUT", mutatingHooks, name, "UPDATE")
+		made("put to updates", "")
+		now("PATCH", mutatingHooks, name, "CREATE,UPDATE")
+		made("patched to both", "mutated")
+	}
+	unconfigure(t, mutatingHooks, name)
+	made("deleted", "")
 	metrics := string(admin.do(t, call{path: "/metrics"}).body)
 	const rejected = `apiserver_admission_webhook_rejection_count{error_type="no_error",name="no.example.com",operation="CREATE",rejection_code="400",type="validating"}`
 	if !strings.Contains(metrics, rejected) {
@@ -185,7 +217,7 @@ func TestReinvocation(t *testing.T) {
 // the policy is Ignore. They may ask the authorizer.
 func TestMatchConditions(t *testing.T) {
 	ns := namespace(t)
-	h := hooks(t, ns, map[string]opinion{"/no": deny("no")})
+	h := hooks(t, ns, map[string]opinion{"/no": deny("no"), "/m": patches(`[{"op":"add","path":"/data","value":{"k":"mutated"}}]`)})
 	name := configure(t, validatingHooks, "", h.webhook("/no", "/v1 configmaps CREATE",
 		`matchConditions: [{name: a, expression: "object.metadata.name != 'skip-me'"}, {name: b, expression: "!has(object.data) || object.data['k'] == 'x'"}, `+
 			`{name: c, expression: "authorizer.group('').resource('secrets').namespace(request.namespace).check('get').allowed()"}]`))
@@ -196,9 +228,21 @@ func TestMatchConditions(t *testing.T) {
 	h.expect(t, "conditions", "/no CREATE configmaps b")
 	admin.want(t, http.StatusOK, call{method: "PATCH", path: at(validatingHooks, "", name), contentType: jsonPatch, body: `[{"op":"replace","path":"/webhooks/0/failurePolicy","value":"Ignore"}]`}, nil)
 	post(t, ns, "c", "data: {z: x}").status2xx(t)
-	bad := fmt.Sprintf("{apiVersion: admissionregistration.k8s.io/v1, kind: ValidatingWebhookConfiguration, metadata: {name: %s-bad}, webhooks: [%s]}", ns,
-		h.webhook("/no", "/v1 configmaps CREATE", `matchConditions: [{name: a, expression: "... [] bad expression"}]`))
-	admin.do(t, call{method: "POST", path: at(validatingHooks, ""), body: bad}).refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "compilation failed")
+	unconfigure(t, validatingHooks, name)
+	h.take()
+	configure(t, mutatingHooks, "", h.webhook("/m", "/v1 configmaps CREATE", `matchConditions: [{name: a, expression: "object.metadata.name != 'skip-me-2'"}]`))
+	for name, want := range map[string]string{"skip-me-2": "", "d": "mutated"} {
+		post(t, ns, name, "").status2xx(t)
+		if got := field(get(t, "configmaps", ns, name), "data", "k"); got != want {
+			t.Errorf("the mutating webhook made %q of %s, want %q", got, name, want)
+		}
+	}
+	h.expect(t, "conditions of the mutating one", "/m CREATE configmaps d")
+	for kind, resource := range map[string]string{"ValidatingWebhookConfiguration": validatingHooks, "MutatingWebhookConfiguration": mutatingHooks} {
+		bad := fmt.Sprintf("{apiVersion: admissionregistration.k8s.io/v1, kind: %s, metadata: {name: %s-bad}, webhooks: [%s]}", kind, ns,
+			h.webhook("/no", "/v1 configmaps CREATE", `matchConditions: [{name: a, expression: "... [] bad expression"}]`))
+		admin.do(t, call{method: "POST", path: at(resource, ""), body: bad}).refused(t, http.StatusUnprocessableEntity, metav1.StatusReasonInvalid, "compilation failed")
+	}
 }
 
 // Selectors go by the labels of the namespace and of the object, old or new.
