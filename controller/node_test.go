@@ -152,6 +152,44 @@ func TestTolerationChanges(t *testing.T) {
 	}
 }
 
+// kubectl taint does not say when it did: pods have their time from then on, though
+// other things happen to the node meanwhile, and all of it when the taint comes again.
+func TestTaintWithoutTime(t *testing.T) {
+	w := fleet(t)
+	w.joins("a")
+	w.joins("b")
+	for name, seconds := range map[string]int64{"brief": 100, "patient": 300} {
+		w.on("b", name, corev1.Toleration{Key: "own", Operator: corev1.TolerationOpExists, Effect: corev1.TaintEffectNoExecute, TolerationSeconds: &seconds})
+	}
+	taint := func(taints ...corev1.Taint) {
+		update(w, w.node("b"), "", func(n *corev1.Node) { n.Spec.Taints = taints })
+		w.settle()
+	}
+	own := corev1.Taint{Key: "own", Effect: corev1.TaintEffectNoExecute}
+	taint(own)
+	w.time(90*time.Second, "a", "b")
+	if w.pod("brief").DeletionTimestamp != nil {
+		t.Error("evicted too early")
+	}
+	taint(own, corev1.Taint{Key: "other", Effect: corev1.TaintEffectNoSchedule})
+	w.time(20*time.Second, "a", "b")
+	if w.pod("brief").DeletionTimestamp == nil || w.pod("patient").DeletionTimestamp != nil {
+		t.Errorf("brief is deleted at %v, patient at %v", w.pod("brief").DeletionTimestamp, w.pod("patient").DeletionTimestamp)
+	}
+	taint()
+	w.time(time.Hour, "a", "b")
+	taint(own)
+	w.time(290*time.Second, "a", "b")
+	if w.pod("patient").DeletionTimestamp != nil {
+		t.Error("evicted before its time under the second taint")
+	}
+	w.time(20*time.Second, "a", "b")
+	if w.pod("patient").DeletionTimestamp == nil {
+		t.Error("never evicted")
+	}
+	w.rests()
+}
+
 // A pod that was to go stays when the taint goes, or when it tolerates it.
 func TestEvictionIsCancelled(t *testing.T) {
 	w := fleet(t)

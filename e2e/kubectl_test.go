@@ -394,6 +394,7 @@ spec:
 	drainHeldUp(s)
 	drained(s)
 	tainted(s)
+	toleratedForAWhile(s)
 }
 
 // drainRefused is what drain does not do unless it is told to.
@@ -482,4 +483,27 @@ func tainted(s *space) {
 	s.ready("late")
 	s.rolledOut("web")
 	s.readyPods("own", 1)
+}
+
+// "Taints and Tolerations", tolerationSeconds: a pod goes so long after the taint came;
+// one stays whose time was not over when the taint went.
+func toleratedForAWhile(s *space) {
+	for name, seconds := range map[string]int{"brief": 3, "patient": 60} {
+		s.create(name, fmt.Sprintf("%stolerations: [{key: work, operator: Exists, effect: NoExecute, tolerationSeconds: %d}]\n", sleeper, seconds))
+	}
+	s.ready("brief")
+	patient := s.ready("patient")
+	began := time.Now()
+	s.kubectl("taint", "node", nodeName, "work=on:NoExecute")
+	p := s.until("brief", "it has to go", func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
+	// When it was marked is told in whole seconds.
+	if marked := conditionOf(p, corev1.DisruptionTarget); marked.Reason != "DeletionByTaintManager" || marked.LastTransitionTime.Sub(began) <= 2*time.Second {
+		s.t.Errorf("brief was marked %s after the taint: %+v", marked.LastTransitionTime.Sub(began), marked)
+	}
+	s.gone("brief")
+	s.kubectl("taint", "node", nodeName, "work-")
+	s.event("patient", "Cancelling deletion of Pod "+s.name+"/patient")
+	if p := s.ready("patient"); p.UID != patient.UID || p.DeletionTimestamp != nil || p.Status.ContainerStatuses[0].RestartCount > 0 {
+		s.t.Errorf("patient: %+v", p.Status)
+	}
 }

@@ -28,15 +28,24 @@ type Loop struct {
 	events      events.Recorder
 	nodes, pods *api.Resource
 
-	// waiting are, by node, the pods that stay a while only; kept just to tell
-	// when one may stay after all.
 	mu      sync.Mutex
-	waiting map[string]map[types.UID]bool
+	tainted map[string]memory // by node
+}
+
+// memory is what the last look at a node with NoExecute taints found.
+type memory struct {
+	// waiting are the pods that stay a while only; kept just to tell when one may
+	// stay after all.
+	waiting map[types.UID]bool
+	// since is when taints were first seen, by key. Only the node
+	// lifecycle writes timeAdded, kubectl and others do not: without this their
+	// taints would be new at each look.
+	since map[string]metav1.Time
 }
 
 // New makes the loop; it acts as the client's identity.
 func New(c client.Interface, recorder events.Recorder) *Loop {
-	return &Loop{client: c, events: recorder, nodes: c.Registry().Must("", "nodes"), pods: c.Registry().Must("", "pods"), waiting: map[string]map[types.UID]bool{}}
+	return &Loop{client: c, events: recorder, nodes: c.Registry().Must("", "nodes"), pods: c.Registry().Must("", "pods"), tainted: map[string]memory{}}
 }
 
 // Name is the loop's identity.
@@ -67,16 +76,17 @@ func (l *Loop) Sources() []controller.Source {
 func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Duration, error) {
 	n, ok := l.client.View().Get(l.nodes, key).(*corev1.Node)
 	if !ok {
-		l.wait(key.Name, nil)
+		l.remember(key.Name, memory{})
 		return 0, nil
 	}
-	taints := noExecute(n.Spec.Taints)
-	was := l.waited(n.Name)
-	if len(taints) == 0 && len(was) == 0 {
+	was := l.remembered(n.Name)
+	taints, since := noExecute(n.Spec.Taints, was.since, now)
+	if len(taints) == 0 && len(was.waiting) == 0 {
+		l.remember(n.Name, memory{})
 		return 0, nil
 	}
 	var after time.Duration
-	is := map[types.UID]bool{}
+	is := memory{map[types.UID]bool{}, since}
 	for o := range l.client.View().ByIndex(l.pods, api.IndexNode, n.Name) {
 		p := o.(*corev1.Pod)
 		if p.DeletionTimestamp != nil {
@@ -84,13 +94,13 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		}
 		stays, left := stay(p, taints, now)
 		if stays {
-			if was[p.UID] {
+			if was.waiting[p.UID] {
 				l.event(p, "Cancelling deletion of")
 			}
 			continue
 		}
 		if left > 0 {
-			is[p.UID] = true
+			is.waiting[p.UID] = true
 			after = controller.Sooner(after, left)
 			continue
 		}
@@ -98,23 +108,23 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 			return 0, err
 		}
 	}
-	l.wait(n.Name, is)
+	l.remember(n.Name, is)
 	return after, nil
 }
 
-func (l *Loop) waited(node string) map[types.UID]bool {
+func (l *Loop) remembered(node string) memory {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.waiting[node]
+	return l.tainted[node]
 }
 
-func (l *Loop) wait(node string, pods map[types.UID]bool) {
+func (l *Loop) remember(node string, m memory) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(pods) == 0 {
-		delete(l.waiting, node)
+	if len(m.waiting) == 0 && len(m.since) == 0 {
+		delete(l.tainted, node)
 	} else {
-		l.waiting[node] = pods
+		l.tainted[node] = m
 	}
 }
 
@@ -122,21 +132,35 @@ func (l *Loop) event(p *corev1.Pod, what string) {
 	l.events.Event(events.About(corev1.SchemeGroupVersion.WithKind("Pod"), p, ""), corev1.EventTypeNormal, "TaintManagerEviction", fmt.Sprintf("%s Pod %s/%s", what, p.Namespace, p.Name))
 }
 
-func noExecute(taints []corev1.Taint) []corev1.Taint {
-	var out []corev1.Taint
+// noExecute are copies of the taints that evict, each with the time of its addition:
+// its own, or when it was seen first, which is remembered for the next look.
+func noExecute(taints []corev1.Taint, was map[string]metav1.Time, now time.Time) (out []corev1.Taint, since map[string]metav1.Time) {
+	since = map[string]metav1.Time{}
 	for _, t := range taints {
-		if t.Effect == corev1.TaintEffectNoExecute {
-			out = append(out, t)
+		if t.Effect != corev1.TaintEffectNoExecute {
+			continue
 		}
+		if t.TimeAdded == nil {
+			first, seen := was[t.Key]
+			if !seen {
+				first = metav1.NewTime(now)
+			}
+			since[t.Key], t.TimeAdded = first, &first
+		}
+		out = append(out, t)
 	}
-	return out
+	return out, since
 }
 
 // stay says whether a pod may stay for good, or how long it still may.
 func stay(p *corev1.Pod, taints []corev1.Taint, now time.Time) (forever bool, left time.Duration) {
 	limited := false
+	bound := p.CreationTimestamp.Time
+	if c := podstate.Condition(p, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionTrue {
+		bound = c.LastTransitionTime.Time
+	}
 	for i := range taints {
-		tolerated, bounded, until := tolerates(p.Spec.Tolerations, &taints[i], now)
+		tolerated, bounded, until := tolerates(p.Spec.Tolerations, &taints[i], bound, now)
 		if !tolerated {
 			return false, 0
 		}
@@ -147,9 +171,9 @@ func stay(p *corev1.Pod, taints []corev1.Taint, now time.Time) (forever bool, le
 	return !limited, max(left, 0)
 }
 
-// tolerates finds the first toleration of a taint; its time counts from when the
-// taint was added.
-func tolerates(list []corev1.Toleration, t *corev1.Taint, now time.Time) (tolerated, bounded bool, left time.Duration) {
+// tolerates finds the first toleration of a taint, whose time counts from when the
+// taint was added, or from when the pod came to a node that had it.
+func tolerates(list []corev1.Toleration, t *corev1.Taint, bound, now time.Time) (tolerated, bounded bool, left time.Duration) {
 	for i := range list {
 		if !list[i].ToleratesTaint(klog.Background(), t, false) {
 			continue
@@ -157,9 +181,9 @@ func tolerates(list []corev1.Toleration, t *corev1.Taint, now time.Time) (tolera
 		if list[i].TolerationSeconds == nil {
 			return true, false, 0
 		}
-		since := now
-		if t.TimeAdded != nil {
-			since = t.TimeAdded.Time
+		since := t.TimeAdded.Time
+		if bound.After(since) {
+			since = bound
 		}
 		until := since.Add(time.Duration(max(*list[i].TolerationSeconds, 0)) * time.Second)
 		return true, true, until.Sub(now)

@@ -43,3 +43,18 @@ func TestStay(t *testing.T) {
 		})
 	}
 }
+
+// A pod that tolerates a taint for a while may come to a node that has long had it.
+func TestStayOfWhatCameLater(t *testing.T) {
+	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	taints := []corev1.Taint{{Key: "a", Effect: corev1.TaintEffectNoExecute, TimeAdded: &metav1.Time{Time: now.Add(-time.Hour)}}}
+	p := &corev1.Pod{Spec: corev1.PodSpec{Tolerations: []corev1.Toleration{{Key: "a", Operator: corev1.TolerationOpExists, TolerationSeconds: ptr.To[int64](30)}}}}
+	p.CreationTimestamp = metav1.NewTime(now.Add(-time.Minute))
+	if forever, left := stay(p, taints, now); forever || left != 0 {
+		t.Errorf("made a minute ago: forever %v, %v left", forever, left)
+	}
+	p.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now.Add(-10 * time.Second))}}
+	if forever, left := stay(p, taints, now); forever || left != 20*time.Second {
+		t.Errorf("bound 10 s ago: forever %v, %v left", forever, left)
+	}
+}
