@@ -16,8 +16,11 @@ test: setup ## everything, with the time of each stage
 e2e: setup ## real kernel, real containers
 	go run ./hack/test build clients e2e
 
-bench: build ## every figure, one a line: NAME VALUE UNIT
-	@for b in $(sort $(dir $(wildcard bench/*/main.go))); do go run ./$$b || exit 1; done
+bench: build ## every figure, one a line: NAME VALUE UNIT; Docker Swarm's beside them where dockerd is
+	@for b in $(sort $(dir $(wildcard bench/*/main.go))); do \
+		set --; [ $$b != bench/node/ ] || ! command -v dockerd >/dev/null || set -- -swarm; \
+		go run ./$$b "$$@" || exit 1; \
+	done
 
 chaos: build ## kill -9 and the simulator, longer than CI does: make chaos FOR=30m
 	HANSA_CHAOS=$(or $(FOR),10m) go test -count=1 -timeout=0 -run 'Chaos|Kill|Simulation' -v $(wildcard ./e2e ./sim)

@@ -16,7 +16,8 @@
 //	                   are refused
 //	rolling_failed     requests that failed while a served Deployment was updated five
 //	                   times at 500 a second
-//	swarm_…            the same of Docker Swarm, with -swarm (Debian's docker.io)
+//	swarm_…            the same of Docker Swarm, with -swarm (Debian's docker.io); `make bench`
+//	                   does so where dockerd is in PATH
 package main
 
 import (
