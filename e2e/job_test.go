@@ -209,6 +209,24 @@ func jobBacksOff(s *space) {
 }
 
 func jobBacksOffPerIndex(s *space) {
+	s.apply(`
+apiVersion: batch/v1
+kind: Job
+metadata: {name: again}
+spec:
+  completions: 3
+  parallelism: 3
+  completionMode: Indexed
+  backoffLimitPerIndex: 1
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - name: main
+        image: hansa.local/busybox:1
+        command: [sh, -c, "test $JOB_COMPLETION_INDEX != 1 -o $FAILURES != 0"]
+        env: [{name: FAILURES, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['batch.kubernetes.io/job-index-failure-count']"}}}]
+`)
 	s.job("work", "{completions: 3, parallelism: 3, completionMode: Indexed, backoffLimitPerIndex: 0}", "test $JOB_COMPLETION_INDEX != 1")
 	if j := s.ends("work", batchv1.JobFailed, "FailedIndexes"); j.Status.CompletedIndexes != "0,2" || ptr.Deref(j.Status.FailedIndexes, "") != "1" {
 		s.t.Errorf("status %+v", j.Status)
@@ -216,6 +234,10 @@ func jobBacksOffPerIndex(s *space) {
 	s.job("few", "{completions: 4, parallelism: 1, completionMode: Indexed, backoffLimitPerIndex: 0, maxFailedIndexes: 0}", "exit 1")
 	if j := s.ends("few", batchv1.JobFailed, "MaxFailedIndexesExceeded"); ptr.Deref(j.Status.FailedIndexes, "") != "0" {
 		s.t.Errorf("status %+v", j.Status)
+	}
+	// An index that may fail once does, and succeeds then.
+	if j := s.ends("again", batchv1.JobComplete, "CompletionsReached"); j.Status.CompletedIndexes != "0-2" || ptr.Deref(j.Status.FailedIndexes, "none") != "" || j.Status.Failed != 1 || len(s.jobPods("again")) != 4 {
+		s.t.Errorf("%d pods, status %+v", len(s.jobPods("again")), j.Status)
 	}
 }
 
@@ -322,8 +344,16 @@ func jobExpires(s *space) {
 	})
 }
 
-// A pod that is on its way out is replaced only once it has ended.
+// A pod that is on its way out is replaced at once, or only once it has ended.
 func jobReplaces(s *space) {
+	s.job("usual", "{}", "trap : TERM; while :; do sleep 0.1; done")
+	ending := s.jobPod("usual", "runs", runsNow)
+	s.kubectl("delete", "pod", ending.Name, "--wait=false", "--grace-period=600")
+	if j := s.jobUntil("usual", "another is active while its pod is ending", func(j *batchv1.Job) bool { return j.Status.Active == 1 && *j.Status.Terminating == 1 }); *j.Spec.PodReplacementPolicy != batchv1.TerminatingOrFailed {
+		s.t.Errorf("policy %s", *j.Spec.PodReplacementPolicy)
+	}
+	s.jobPod("usual", "runs beside it", func(other *corev1.Pod) bool { return other.UID != ending.UID && runsNow(other) })
+	s.kubectl("delete", "pod", ending.Name, "--force")
 	s.job("work", "{podReplacementPolicy: Failed}", "trap 'sleep 2; exit 1' TERM; while :; do sleep 0.1; done")
 	p := s.jobPod("work", "runs", runsNow)
 	s.kubectl("delete", "pod", p.Name, "--wait=false")
