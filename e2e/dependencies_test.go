@@ -24,6 +24,7 @@ func TestDependencies(t *testing.T) {
 		{"a circle is refused and spelled out", dependencyCircle},
 		{"a malformed reference is refused", dependencyMalformed},
 		{"a service, a configuration and a custom resource are waited for", dependencyKinds},
+		{"a StatefulSet, a DaemonSet and a CronJob wait", dependentKinds},
 		{"on-dependency-failure: wait", dependencyWait},
 		{"on-dependency-failure: stop", dependencyStop},
 		{"on-dependency-failure: restart", dependencyRestart},
@@ -215,6 +216,35 @@ metadata: {name: main}
 	says("database." + group + "/main:Ready (is not Ready)")
 	s.kubectl("patch", "databases."+group, "main", "--subresource=status", "--type=merge", "-p", `{"status":{"conditions":[{"type":"Ready","status":"True"}]}}`)
 	s.ready(app.Name)
+}
+
+// What waits is told by the workload, whatever makes its pods.
+func dependentKinds(s *space) {
+	const waits = ", annotations: {hansa.dev/depends-on: configmap/settings}}"
+	for _, manifest := range []string{
+		sleepers("StatefulSet", "set", "one", 1, "  serviceName: set"),
+		daemonSet("own", "one", "", ""),
+		cron("cron", "Forbid", "exec sleep 1000"),
+	} {
+		s.apply(strings.Replace(manifest, "}", waits, 1))
+	}
+	pods := map[string]*corev1.Pod{"StatefulSet": s.appPod("app=set"), "DaemonSet": s.appPod("app=own"), "Job": s.appPod("batch.kubernetes.io/job-name")}
+	for kind, p := range pods {
+		s.until(p.Name, "it says what it waits for", func(p *corev1.Pod) bool {
+			c := conditionOf(p, corev1.PodScheduled)
+			return c.Reason == corev1.PodReasonSchedulingGated && strings.HasSuffix(c.Message, ": waits for configmap/settings:Exists (does not exist)")
+		})
+		if by := metav1.GetControllerOf(p); by.Kind != kind || len(p.Spec.SchedulingGates) != 1 || p.Spec.SchedulingGates[0].Name != "depends-on.hansa.dev/configmap.settings" {
+			s.t.Errorf("%s of %s %s has gates %v", p.Name, by.Kind, by.Name, p.Spec.SchedulingGates)
+		}
+	}
+	s.kubectl("create", "configmap", "settings")
+	for kind, p := range pods {
+		if now := s.ready(p.Name); now.UID != p.UID || len(now.Spec.SchedulingGates) > 0 {
+			s.t.Errorf("the pod of the %s is %s, %+v", kind, now.Name, now.Spec)
+		}
+	}
+	s.kubectl("delete", "cronjob", "cron")
 }
 
 // failing starts an app with its database and then takes the database away.
