@@ -238,22 +238,36 @@ func logsElsewhere(s *space) {
 	}
 }
 
-// "Node-pressure Eviction": the pod that uses more than it requested goes, the
-// other one stays; the node says so while it is short.
+// "Node-pressure Eviction": of pods that use more than they requested the one of the
+// lowest priority goes, though another uses more; what keeps to its request stays,
+// however low. The node says so while it is short.
 func memoryPressure(s *space) {
+	s.apply(`
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: valued}
+value: 1000
+`)
 	s.create("modest", using("{requests: {memory: 20Mi}}"))
 	s.ready("modest")
-	s.create("hog", `
+	hog := func(name, more string, megabytes int) {
+		s.create(name, fmt.Sprintf(`
 volumes: [{name: m, emptyDir: {medium: Memory}}]
 containers:
-- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "dd if=/dev/zero of=/m/f bs=1M count=380; sleep 1000"], volumeMounts: [{name: m, mountPath: /m}]}
-`)
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "dd if=/dev/zero of=/m/f bs=1M count=%d; echo full; exec sleep 1000"], volumeMounts: [{name: m, mountPath: /m}]}
+%s`, megabytes, more))
+	}
+	hog("valued", "priorityClassName: valued", 210)
+	s.ready("valued")
+	s.logged("valued", "full")
+	hog("hog", "", 170)
 	s.pressed("hog", corev1.NodeMemoryPressure)
 	if p := s.evicted("hog", "The node was low on resource: memory. Threshold quantity: 30Mi, available: "); !strings.Contains(p.Status.Message, "Container main was using ") {
 		s.t.Error(p.Status.Message)
 	}
 	s.relieved(corev1.NodeMemoryPressure, corev1.TaintNodeMemoryPressure)
 	s.undisturbed("modest")
+	s.undisturbed("valued")
 	if out, err := s.cluster.kubectl("get", "events", "-A", "--field-selector=reason=EvictionThresholdMet"); err != nil || !strings.Contains(out, "Attempting to reclaim memory") {
 		s.t.Errorf("events: %s %v", out, err)
 	}

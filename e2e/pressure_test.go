@@ -140,6 +140,6 @@ func (s *space) relieved(kind corev1.NodeConditionType, taint string) {
 func (s *space) undisturbed(pod string) {
 	s.t.Helper()
 	if p := s.ready(pod); p.Status.ContainerStatuses[0].RestartCount != 0 {
-		s.t.Errorf("the pod that takes little: %+v", p.Status)
+		s.t.Errorf("pod %s: %+v", pod, p.Status)
 	}
 }
