@@ -218,6 +218,15 @@ func proxied(s *space) {
 	}
 }
 
+// stockKubectl runs a kubectl as others build it, and answers with both streams.
+func (s *space) stockKubectl(version, input string, args ...string) (string, error) {
+	path := filepath.Join("..", ".cache", "kubectls", "current", "kubectl-"+version)
+	cmd := exec.CommandContext(s.t.Context(), path, append([]string{"--kubeconfig", s.dir + "/kubeconfig", "-n", s.name}, args...)...)
+	cmd.Stdin = strings.NewReader(input)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // otherKubectls are those of the minor version before ours and of Debian, which
 // speaks SPDY only.
 func otherKubectls(s *space) {
@@ -227,13 +236,7 @@ containers:
 `)
 	s.ready("p")
 	for _, version := range []string{"1.20", "1.36"} {
-		kubectl := func(input string, args ...string) (string, error) {
-			path := filepath.Join("..", ".cache", "kubectls", "current", "kubectl-"+version)
-			cmd := exec.CommandContext(s.t.Context(), path, append([]string{"--kubeconfig", s.dir + "/kubeconfig", "-n", s.name}, args...)...)
-			cmd.Stdin = strings.NewReader(input)
-			out, err := cmd.CombinedOutput()
-			return string(out), err
-		}
+		kubectl := func(input string, args ...string) (string, error) { return s.stockKubectl(version, input, args...) }
 		if got, err := kubectl("", "logs", "p"); err != nil || got != "said\n" {
 			s.t.Errorf("%s: logs are %q, %v", version, got, err)
 		}

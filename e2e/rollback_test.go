@@ -3,6 +3,7 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -27,6 +28,7 @@ func TestRollback(t *testing.T) {
 		{"a failed revision of a StatefulSet is paused", func(s *space) { pauseOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
 		{"a failed revision of a DaemonSet is paused", func(s *space) { pauseOfRevision(s, "daemonset", "DaemonSet", "") }},
 		{"max-failure-ratio: half may fail, all may not", rollbackOfRatio},
+		{"max-failure-ratio of a DaemonSet: all may fail, or not quite", rollbackOfDaemonRatio},
 		{"a revision that waits for dependencies has not failed", rollbackWaits},
 		{"a StatefulSet is rolled back", func(s *space) { rollbackOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
 		{"a DaemonSet is rolled back", func(s *space) { rollbackOfRevision(s, "daemonset", "DaemonSet", "") }},
@@ -72,16 +74,72 @@ func (s *space) rolledBack(want string) appsv1.DeploymentCondition {
 	return found
 }
 
-// statusFails runs `kubectl rollout status` while break runs, and checks that it
-// fails long before its own time is over.
+// statusFails breaks a Deployment while its rollout is looked at.
 func (s *space) statusFails(breakIt func()) {
 	s.t.Helper()
 	breakIt()
+	s.statusEnds("deployment/web", `error: deployment "web" exceeded its progress deadline`)
+}
+
+// soon is how long after the failure was told kubectl may go on.
+const soon = 10 * time.Second
+
+// statusEnds runs `kubectl rollout status`, ours and a stock one side by side: both
+// have to end with an error once the failure is told, long before their own time is
+// over. Ours also says why.
+func (s *space) statusEnds(name, says string) {
+	s.t.Helper()
 	began := time.Now()
-	out, err := s.cluster.kubectl("-n", s.name, "rollout", "status", "deployment/web", "--timeout=300s")
-	if err == nil || !regexp.MustCompile(`deployment "web" exceeded its progress deadline: \S`).MatchString(out+err.Error()) || time.Since(began) > 200*time.Second {
-		s.t.Errorf("kubectl rollout status after %s: %v: %s", time.Since(began), err, out)
+	args := []string{"rollout", "status", name, "--timeout=300s"}
+	var stock string
+	var stockErr error
+	var stockEnded time.Time
+	stockDone := make(chan struct{})
+	go func() {
+		defer close(stockDone)
+		stock, stockErr = s.stockKubectl("1.36", "", args...)
+		stockEnded = time.Now()
+	}()
+	out, err := s.cluster.kubectl(append([]string{"-n", s.name}, args...)...)
+	ended := time.Now()
+	<-stockDone
+	told := s.failureTold(name)
+	if told.Before(began) {
+		told = began
 	}
+	for _, k := range []struct {
+		which, got string
+		says       string
+		err        error
+		after      time.Duration
+	}{
+		{"ours", fmt.Sprint(out, err), regexp.QuoteMeta(says) + `: \S`, err, ended.Sub(told)},
+		{"stock", stock, regexp.QuoteMeta(says) + `\n`, stockErr, stockEnded.Sub(told)},
+	} {
+		var exit *exec.ExitError
+		if !errors.As(k.err, &exit) || exit.ExitCode() != 1 || !regexp.MustCompile(k.says).MatchString(k.got) {
+			s.t.Errorf("kubectl rollout status, %s: %v: %s", k.which, k.err, k.got)
+		}
+		if k.after > soon {
+			s.t.Errorf("kubectl rollout status, %s, ended %s after the failure was told", k.which, k.after)
+		}
+	}
+}
+
+// failureTold waits until the condition tells of a failure, and answers with when it
+// began to.
+func (s *space) failureTold(name string) time.Time {
+	s.t.Helper()
+	var at time.Time
+	await(s.t, "the failure of "+name+" is told", func() (err error) {
+		got := strings.Fields(s.field(name, `range .status.conditions[?(@.type=="RolledBack")]}{.lastTransitionTime} {.status} {.reason}{end`))
+		if len(got) != 3 || got[1] != "True" && got[2] != "Paused" {
+			return fmt.Errorf("condition %v", got)
+		}
+		at, err = time.Parse(time.RFC3339, got[0])
+		return err
+	})
+	return at
 }
 
 // isBack checks that the first template is in place, and works.
@@ -237,6 +295,37 @@ spec:
 	}
 }
 
+// There is one node, so all pods are one.
+func rollbackOfDaemonRatio(s *space) {
+	s.apply(`
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 3s, hansa.dev/max-failure-ratio: "1"}}
+spec:
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers:
+      - {name: main, image: hansa.local/busybox:1, command: [sh, -c, 'test $CRASHES = no && exec sleep 1000; exit 1'], env: [{name: CRASHES, value: "no"}]}
+`)
+	s.revisionSays("daemonset/web", "False Good Revision 1")
+	s.kubectl("set", "env", "daemonset/web", "CRASHES=yes")
+	s.revisionSays("daemonset/web", "False Good Revision 2")
+	s.kubectl("annotate", "--overwrite", "daemonset", "web", "hansa.dev/max-failure-ratio=0.9")
+	s.kubectl("set", "env", "daemonset/web", "CRASHES=again")
+	if got := s.revisionSays("daemonset/web", "True PodsFailed Revision 3"); !strings.Contains(got, "1 of 1 pods failed: pod web-") {
+		s.t.Errorf("condition %q", got)
+	}
+	await(s.t, "it is as before", func() error {
+		if got := s.field("daemonset/web", ".spec.template.spec.containers[0].env[0].value"); got != "yes" {
+			return errors.New(got)
+		}
+		return nil
+	})
+}
+
 // A deadline that passes while pods wait is not one of the revision.
 func rollbackWaits(s *space) {
 	s.guarded("rollback")
@@ -305,7 +394,7 @@ spec:
 	s.revisionSays(name, "False Good Revision 1")
 	s.kubectl("set", "image", name, "main=hansa.local/none:1")
 	// Of these kinds kubectl knows one error only (design/rollback.md).
-	s.fails([]string{"rollout status is only available for RollingUpdate strategy type: Revision ", " failed, and "}, "rollout", "status", name, "--timeout=150s")
+	s.statusEnds(name, "error: rollout status is only available for RollingUpdate strategy type")
 }
 
 // revisionSays waits for the condition of a workload.
