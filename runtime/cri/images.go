@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	goruntime "runtime"
 	"slices"
 	"sort"
@@ -18,6 +19,7 @@ import (
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/containerd/api/types"
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -65,7 +67,31 @@ func (c *Client) ListImages(ctx context.Context) ([]*cri.Image, error) {
 // PullImage fetches an image from its registry.
 func (c *Client) PullImage(ctx context.Context, ref string, auth *cri.AuthConfig, sandbox *cri.PodSandboxConfig) (string, error) {
 	r, err := c.images.PullImage(ctx, &cri.PullImageRequest{Image: &cri.ImageSpec{Image: ref, UserSpecifiedImage: ref}, Auth: auth, SandboxConfig: sandbox})
+	if err == nil {
+		err = c.settle(ctx)
+	}
 	return r.GetImageRef(), wrap(err, "pull image %s", ref)
+}
+
+// settle has the disk take what was unpacked. containerd does not wait for that,
+// and an image that it knows is never unpacked again: after a loss of power its
+// files would be empty for good.
+func (c *Client) settle(ctx context.Context) error {
+	r, err := c.images.ImageFsInfo(ctx, &cri.ImageFsInfoRequest{})
+	if err != nil {
+		return err
+	}
+	for _, fs := range r.GetImageFilesystems() {
+		folder, err := os.Open(fs.GetFsId().GetMountpoint())
+		if err != nil {
+			return err
+		}
+		err = unix.Syncfs(int(folder.Fd()))
+		if err = errors.Join(err, folder.Close()); err != nil {
+			return fmt.Errorf("write images to disk: %w", err)
+		}
+	}
+	return nil
 }
 
 // RemoveImage removes an image by name or id; one that is not there is removed.
@@ -151,6 +177,9 @@ func (c *Client) ImportImage(ctx context.Context, archive io.Reader) ([]string, 
 	_, err = transferapi.NewTransferClient(c.conn).Transfer(ctx, &transferapi.TransferRequest{Source: src, Destination: dst, Options: &transferapi.TransferOptions{}})
 	if source.err != nil {
 		return nil, fmt.Errorf("read image archive: %w", source.err)
+	}
+	if err == nil {
+		err = c.settle(ctx)
 	}
 	if err != nil {
 		return nil, wrap(err, "import image")

@@ -158,7 +158,11 @@ func answer(ctx context.Context, server *etcdserver.EtcdServer, clients, peers [
 			return errors.New("etcd stopped by itself")
 		}
 		rpc.Stop()
-		return errors.Join(plain.Close(), toPeers.Close())
+		// The listener that gRPC has closed may be the other's, too.
+		if err := plain.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return toPeers.Close()
 	})
 	ready()
 	return g.Wait()
