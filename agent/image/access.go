@@ -52,7 +52,14 @@ type access struct {
 
 	mu      sync.Mutex
 	pulled  map[string]*record // by image ID
-	pulling map[string]bool    // names, as the runtime has them; true while we do
+	pulling map[string]*pulls  // by image, as pods name it: as the files are
+}
+
+// pulls are those of an image whose end was not seen.
+type pulls struct {
+	name string // of the image, as the runtime has it
+	now  int    // how many are under way
+	cut  bool   // one of an earlier agent was cut off
 }
 
 // record is the kubelet's ImagePulledRecord.
@@ -106,7 +113,7 @@ func openAccess(dir string, policy Verification, listed []string, c clock.Passiv
 	if policy == "" {
 		policy = NeverVerifyPreloadedImages
 	}
-	a := &access{dir: dir, policy: policy, listed: listed, clock: c, pulled: map[string]*record{}, pulling: map[string]bool{}}
+	a := &access{dir: dir, policy: policy, listed: listed, clock: c, pulled: map[string]*record{}, pulling: map[string]*pulls{}}
 	for _, sub := range []string{"pulled", "pulling"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
 			return nil, fmt.Errorf("remember pulled images: %w", err)
@@ -127,7 +134,7 @@ func openAccess(dir string, policy Verification, listed []string, c clock.Passiv
 			broken = append(broken, fmt.Errorf("record of a begun pull %s: %w", file, err))
 			continue
 		}
-		a.pulling[fullName(i.Image)] = false
+		a.pulling[i.Image] = &pulls{name: FullName(i.Image), cut: true}
 	}
 	return a, errors.Join(broken...)
 }
@@ -171,16 +178,22 @@ func write(file string, content any, sync bool) error {
 }
 
 // begin notes that an image will be pulled; done is called at the end, with the
-// ID when the image came, and by which credentials.
+// ID when the image came, and by which credentials. Pulls of one image may overlap:
+// the note goes with the last, unless none of them tells what became of an image
+// whose pull was cut off.
 func (a *access) begin(image string) (done func(id string, by *credential) error, err error) {
-	full := fullName(image)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	file := fileOf(a.dir, "pulling", image)
-	if err := write(file, intent{"ImagePullIntent", recordVersion, image}, true); err != nil {
-		return nil, fmt.Errorf("note that image %s will be pulled: %w", image, err)
+	p := a.pulling[image]
+	if p == nil {
+		if err := write(file, intent{"ImagePullIntent", recordVersion, image}, true); err != nil {
+			return nil, fmt.Errorf("note that image %s will be pulled: %w", image, err)
+		}
+		p = &pulls{name: FullName(image)}
+		a.pulling[image] = p
 	}
-	a.pulling[full] = true
+	p.now++
 	return func(id string, by *credential) error {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -189,8 +202,12 @@ func (a *access) begin(image string) (done func(id string, by *credential) error
 			if err := a.add(image, id, by.holders()); err != nil {
 				return err
 			}
+			p.cut = false
 		}
-		delete(a.pulling, full)
+		if p.now--; p.now > 0 || p.cut {
+			return nil
+		}
+		delete(a.pulling, image)
 		return os.Remove(file)
 	}, nil
 }
@@ -309,11 +326,8 @@ func (a *access) has(image, id string, by holders, c credential) bool {
 // beingPulled says whether an image is there, or may be, by a pull of ours whose
 // end was not seen. a.mu is held.
 func (a *access) beingPulled(i *cri.Image) bool {
-	if len(a.pulling) == 0 {
-		return false
-	}
-	for _, n := range slices.Concat(i.GetRepoTags(), i.GetRepoDigests()) {
-		if _, ok := a.pulling[n]; ok {
+	for _, p := range a.pulling {
+		if slices.Contains(i.GetRepoTags(), p.name) || slices.Contains(i.GetRepoDigests(), p.name) {
 			return true
 		}
 	}
@@ -344,15 +358,10 @@ func (a *access) prune(list []*cri.Image, since time.Time) error {
 			remove("pulled", id)
 		}
 	}
-	for n, now := range a.pulling {
-		if !now && !names[n] {
-			delete(a.pulling, n)
-			for _, f := range files(filepath.Join(a.dir, "pulling")) {
-				var i intent
-				if readJSON(f, &i) == nil && fullName(i.Image) == n {
-					remove("pulling", i.Image)
-				}
-			}
+	for image, p := range a.pulling {
+		if p.now == 0 && !names[p.name] {
+			delete(a.pulling, image)
+			remove("pulling", image)
 		}
 	}
 	return errors.Join(errs...)
@@ -375,8 +384,8 @@ func repository(image string) string {
 	return image
 }
 
-// fullName is an image's name as runtimes list it: with registry and tag.
-func fullName(image string) string {
+// FullName is an image's name as runtimes list it: with registry and tag.
+func FullName(image string) string {
 	ref, err := name.ParseReference(image, name.WeakValidation)
 	if err != nil {
 		return image

@@ -16,6 +16,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
 	testingclock "k8s.io/utils/clock/testing"
 
@@ -165,10 +166,43 @@ func TestPullCutOff(t *testing.T) {
 	if reason, _ := get(t, p, r, v1.PullNever); reason != "ErrImageNeverPull" {
 		t.Errorf("without credentials, after a look: %q", reason)
 	}
+	if reason, asked := get(t, p, r, v1.PullIfNotPresent); reason != "ErrImagePull" || asked != 1 {
+		t.Errorf("a pull without credentials: %q, asked %d times", reason, asked)
+	}
+	if reason, _ := get(t, p, r, v1.PullNever); reason != "ErrImageNeverPull" {
+		t.Errorf("without credentials, after a pull that failed: %q", reason)
+	}
 	if reason, asked := get(t, p, r, v1.PullIfNotPresent, login("a", "key", "bob")); reason != "" || asked != 1 {
 		t.Errorf("with a secret: %q, asked %d times", reason, asked)
 	}
 	if left := files(filepath.Join(dir, "pulling")); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+// Pulls of one image overlap, by the logins of several pods: until the last has
+// ended the image may come without its owner being known, and the end of one is
+// nothing to the others.
+func TestPullsOverlap(t *testing.T) {
+	dir := t.TempDir()
+	p := puller(t, fake.New(clock.RealClock{}), Settings{}, dir)
+	var ends []func(string, *credential) error
+	for range 3 {
+		done, err := p.access.begin(app)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ends = append(ends, done)
+	}
+	for i, id := range []string{"", "id", "id"} {
+		if left := files(filepath.Join(dir, "pulling")); len(left) != 1 || !p.access.beingPulled(&cri.Image{RepoTags: []string{app}}) {
+			t.Errorf("after %d of 3 ends: noted %v", i, left)
+		}
+		if err := ends[i](id, nil); err != nil {
+			t.Errorf("end %d: %v", i, err)
+		}
+	}
+	if left := files(filepath.Join(dir, "pulling")); len(left) != 0 || len(p.access.pulling) != 0 {
 		t.Errorf("left: %v", left)
 	}
 }

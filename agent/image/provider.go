@@ -190,7 +190,7 @@ func (p *provider) credentials(ctx context.Context, image string, pod *v1.Pod) (
 	if !slices.ContainsFunc(p.MatchImages, func(pattern string) bool { return fits(pattern, repo.RegistryStr(), repo.RepositoryStr()) }) {
 		return nil, nil
 	}
-	asked := repository(fullName(image)) // as the kubelet asks: in full, without tag or digest
+	asked := repository(FullName(image)) // as the kubelet asks: in full, without tag or digest
 	who, err := p.identify(ctx, pod)
 	if err != nil {
 		return nil, fmt.Errorf("credential provider %s for image %s: %w", p.Name, asked, err)
