@@ -8,10 +8,12 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/evict"
 	"hansa.dev/hansa/agent/gc"
+	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/client/events"
 )
@@ -197,6 +199,23 @@ func (a *Agent) collectImages(ctx context.Context) {
 	}
 }
 
+// usedImages are the names and IDs of images that containers, or volumes of pods that
+// are not over, have.
+func usedImages(containers []*cri.Container, pods []*v1.Pod) map[string]bool {
+	used := map[string]bool{}
+	for _, c := range containers {
+		used[c.GetImage().GetImage()], used[c.ImageRef], used[c.ImageId] = true, true, true
+	}
+	for _, p := range pods {
+		for i := range p.Spec.Volumes {
+			if v := p.Spec.Volumes[i].Image; v != nil && !pod.Terminal(p) {
+				used[v.Reference], used[image.FullName(v.Reference)] = true, true
+			}
+		}
+	}
+	return used
+}
+
 // lookAtImages notes which images there are and which are in use.
 func (a *Agent) lookAtImages(ctx context.Context, now time.Time) ([]gc.Image, error) {
 	list, err := a.Runtime.ListImages(ctx)
@@ -207,17 +226,7 @@ func (a *Agent) lookAtImages(ctx context.Context, now time.Time) ([]gc.Image, er
 	if err != nil {
 		return nil, err
 	}
-	used := map[string]bool{}
-	for _, c := range containers {
-		used[c.GetImage().GetImage()], used[c.ImageRef], used[c.ImageId] = true, true, true
-	}
-	for _, p := range a.pods() {
-		for i := range p.Spec.Volumes {
-			if v := p.Spec.Volumes[i].Image; v != nil && !pod.Terminal(p) {
-				used[v.Reference] = true
-			}
-		}
-	}
+	used := usedImages(containers, a.pods())
 	var images []gc.Image
 	for _, i := range list {
 		names := slices.Concat([]string{i.Id}, i.RepoTags, i.RepoDigests)
