@@ -81,7 +81,7 @@ type Keeper struct {
 	nodes, leases *api.Resource
 	poke          chan struct{}
 	lease         api.Object
-	due           atomic.Bool // the lease's renewal, whenever the last one was
+	due           atomic.Bool // the lease's renewal, whenever the last one was: the clock was set, or it failed
 	reported      time.Time
 	ready         bool
 }
@@ -130,12 +130,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 		if now := k.Clock.Now(); k.due.Swap(false) || now.Sub(renewed) >= renewal {
 			if err := k.renew(ctx); err == nil {
 				renewed = now
-			} else if ctx.Err() == nil {
-				k.Log.Warn("node lease not renewed", "node", k.Name, "err", err)
+			} else {
+				k.due.Store(true)
+				if ctx.Err() == nil {
+					k.Log.Warn("node lease not renewed", "node", k.Name, "err", err)
+				}
 			}
 		}
 		wait := pause
-		if !k.ready {
+		if !k.ready || k.due.Load() {
 			pause = min(2*pause, k.Look)
 		} else {
 			pause = firstPause

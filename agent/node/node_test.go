@@ -24,6 +24,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/apiserver/request/requesttest"
+	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/direct"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/runtime/fake"
@@ -196,6 +197,45 @@ func TestLeaseAfterClockJump(t *testing.T) {
 		r.keeper.Renew()
 		r.leaseUntil(r.clock.Now().Equal)
 	}
+}
+
+// deaf is an API that takes no lease while it is deaf.
+type deaf struct {
+	client.Interface
+	deaf  atomic.Bool
+	asked atomic.Int32
+}
+
+func (d *deaf) Update(ctx context.Context, r *api.Resource, obj api.Object, sub string) (api.Object, error) {
+	if r.Plural == "leases" && d.deaf.Load() {
+		d.asked.Add(1)
+		return nil, errors.New("deaf")
+	}
+	return d.Interface.Update(ctx, r, obj, sub)
+}
+
+// A lease that is not taken is tried again, ever more seldom, and not only when
+// the next renewal is due: also that after the clock was set.
+func TestLeaseNotTaken(t *testing.T) {
+	d := &deaf{}
+	r := newRigWith(t, func(c *node.Config) { d.Interface, c.Client = c.Client, d })
+	r.run()
+	r.wait("Ready", is(v1.ConditionTrue))
+	first := r.leaseUntil(func(time.Time) bool { return true }).Spec.RenewTime.Time
+	d.deaf.Store(true)
+	r.keeper.Renew()
+	r.leaseUntil(func(time.Time) bool { return d.asked.Load() > 0 })
+	for range 100 { // 5 s, by the shortest pause
+		r.leaseUntil(first.Equal) // it waits
+		r.clock.Step(50 * time.Millisecond)
+	}
+	if n := d.asked.Load(); n < 4 || n > 8 {
+		t.Errorf("tried %d times in 5 s", n)
+	}
+	d.deaf.Store(false)
+	r.leaseUntil(first.Equal)
+	r.clock.Step(5 * time.Second)
+	r.leaseUntil(r.clock.Now().Equal)
 }
 
 // "Heartbeats": the lease every ten seconds, the status only when it changes:
