@@ -14,6 +14,9 @@ const (
 	smallWrite = 256
 	// joinWithin is for how long a small write waits for the one behind it.
 	joinWithin = 200 * time.Microsecond
+	// flushWithin is for how long one who closes a connection may wait for a client
+	// that does not read.
+	flushWithin = 100 * time.Millisecond
 )
 
 // joiner is a listener whose connections join a small write with the next.
@@ -85,38 +88,39 @@ func (c *joined) flush() {
 	c.kept = 0
 }
 
-// flushIdle writes what is kept, unless somebody is writing: he has it.
-func (c *joined) flushIdle() {
-	if c.mu.TryLock() {
-		defer c.mu.Unlock()
-		c.timer.Stop()
-		c.flush()
-	}
-}
-
-// What is kept was written before the deadline that comes now, which may be one
-// that lets nothing through.
-
-func (c *joined) SetDeadline(t time.Time) error {
-	c.flushIdle()
-	return c.Conn.SetDeadline(t)
-}
-
-func (c *joined) SetWriteDeadline(t time.Time) error {
-	c.flushIdle()
-	return c.Conn.SetWriteDeadline(t)
-}
-
-// Close writes what is kept, but waits for no client.
-func (c *joined) Close() error {
+// flushLast writes what is kept, before nothing can be written any more. Whoever is
+// writing has it otherwise.
+func (c *joined) flushLast() {
 	if c.mu.TryLock() {
 		defer c.mu.Unlock()
 		c.timer.Stop()
 		if c.kept > 0 {
-			enough := time.AfterFunc(joinWithin, func() { _ = c.Conn.Close() })
+			_ = c.Conn.SetWriteDeadline(time.Now().Add(flushWithin)) // it fails for a closed one only
 			c.flush()
-			enough.Stop()
 		}
 	}
+}
+
+// flushBefore writes what is kept when the deadline that comes now lets nothing
+// through.
+func (c *joined) flushBefore(deadline time.Time) {
+	if !deadline.IsZero() && !deadline.After(time.Now()) {
+		c.flushLast()
+	}
+}
+
+func (c *joined) SetDeadline(t time.Time) error {
+	c.flushBefore(t)
+	return c.Conn.SetDeadline(t)
+}
+
+func (c *joined) SetWriteDeadline(t time.Time) error {
+	c.flushBefore(t)
+	return c.Conn.SetWriteDeadline(t)
+}
+
+// Close writes what is kept.
+func (c *joined) Close() error {
+	c.flushLast()
 	return c.Conn.Close()
 }

@@ -111,6 +111,32 @@ func TestJoinedWrites(t *testing.T) {
 	})
 }
 
+// A client that reads nothing keeps nobody from closing its connection, nor from
+// setting a deadline.
+func TestJoinedClosesOnSilentClient(t *testing.T) {
+	for name, end := range map[string]func(net.Conn) error{
+		"close":               net.Conn.Close,
+		"a deadline":          func(c net.Conn) error { return c.SetWriteDeadline(time.Now().Add(time.Hour)) },
+		"no deadline":         func(c net.Conn) error { return c.SetDeadline(time.Time{}) },
+		"a deadline that was": func(c net.Conn) error { return c.SetDeadline(time.Now()) },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			server, client := net.Pipe()
+			c := join(server)
+			send(t, c, "bye")
+			began := time.Now()
+			if err := end(c); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			if took := time.Since(began); took > flushWithin {
+				t.Errorf("%s took %s", name, took)
+			}
+			c.Close()
+			client.Close()
+		})
+	}
+}
+
 // Both are one write to a socket.
 func TestJoinedInOneSegment(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
