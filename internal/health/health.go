@@ -6,7 +6,10 @@ package health
 import (
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -46,8 +49,12 @@ func Serve(w http.ResponseWriter, r *http.Request, root string, checks []Check, 
 		}
 		fmt.Fprintf(&report, "[+]%s ok\n", c.Name)
 	}
-	for x := range exclude {
-		fmt.Fprintf(&report, "warn: some health checks cannot be excluded: no matches for %q\n", x)
+	if len(exclude) > 0 {
+		var unknown []string
+		for _, x := range slices.Sorted(maps.Keys(exclude)) {
+			unknown = append(unknown, strconv.Quote(x))
+		}
+		fmt.Fprintf(&report, "warn: some health checks cannot be excluded: no matches for %s\n", strings.Join(unknown, ","))
 	}
 	switch _, verbose := q["verbose"]; {
 	case failed > 0:
