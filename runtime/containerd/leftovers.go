@@ -46,8 +46,8 @@ type shim struct {
 	run     string // of containerd
 }
 
-// shims are those of the instance's pods, but for those that clear a dead one's containers away
-// and end by themselves.
+// shims are those of the instance's pods, but for those that clear a dead one's
+// containers away and end by themselves.
 func (c Config) shims() (out []shim) {
 	for pid, args := range commandLines() {
 		if !c.hasShim(args) || !strings.Contains(args, "\x00-namespace\x00"+criNamespace+"\x00") || strings.HasSuffix(args, "\x00delete\x00") {
@@ -199,7 +199,7 @@ func (s *Supervisor) sweepNamespaces() error {
 	}
 	var errs []error
 	used := inhabited()
-	for file := range strings.FieldsSeq(string(list)) {
+	for file := range strings.SplitSeq(string(list), "\n") {
 		var st unix.Stat_t
 		if err := unix.Stat(file, &st); err != nil || used[st.Ino] {
 			continue

@@ -127,7 +127,7 @@ func TestSweepRemovesForgottenShims(t *testing.T) {
 // go, also when the one who started it has died since: one that containerd has
 // just made for a pod has no processes either.
 func TestSweepRemovesForgottenNamespaces(t *testing.T) {
-	c := Config{RunDir: t.TempDir()}
+	c := Config{RunDir: filepath.Join(t.TempDir(), "a folder")}
 	namespaces := filepath.Join(c.stateDir(), "io.containerd.grpc.v1.cri", "netns")
 	if err := os.MkdirAll(namespaces, 0o700); err != nil {
 		t.Fatal(err)
