@@ -180,7 +180,7 @@ func (s set) cached(ctx context.Context, dir string) (string, error) {
 // other: go already uses every core.
 func (s set) build(ctx context.Context, dir string) error {
 	if s.bundled {
-		over, err := overlays(dir)
+		over, err := overlays(ctx, s.dir, dir)
 		if err != nil {
 			return fmt.Errorf("patch what is carried: %w", err)
 		}
@@ -246,7 +246,9 @@ func (s set) key(ctx context.Context) (string, error) {
 		fmt.Fprintf(h, "program %q %q %q\n", p.name, p.env, p.argv)
 	}
 	for _, argv := range s.tools {
-		out, err := exec.CommandContext(ctx, argv[0], argv[1:]...).Output()
+		cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
+		cmd.Dir = s.dir // whose go.mod may ask for another Go
+		out, err := cmd.Output()
 		if err != nil {
 			return "", fmt.Errorf("%s (hack/setup installs what is missing): %w", strings.Join(argv, " "), err)
 		}

@@ -106,12 +106,12 @@ func TestProgramsAreThere(t *testing.T) {
 func patchedProgram(t *testing.T, name, source string) string {
 	t.Helper()
 	dir := t.TempDir()
-	over, err := overlays(dir)
+	write(t, filepath.Join(dir, "go.mod"), "module x\ngo 1.26\n")
+	write(t, filepath.Join(dir, "main.go"), source)
+	over, err := overlays(t.Context(), dir, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	write(t, filepath.Join(dir, "go.mod"), "module x\ngo 1.26\n")
-	write(t, filepath.Join(dir, "main.go"), source)
 	program := filepath.Join(dir, "program")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-overlay", filepath.Join(over, name+".json"), "-o", program, ".")
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,10 +86,13 @@ func (p patch) apply(source string) (string, error) {
 const overlayDir = "patches"
 
 // overlays writes, into a folder of their own below dir, the files that patches
-// change and NAME.json for each, which `go build -overlay` reads. It returns the
-// folder.
-func overlays(dir string) (string, error) {
-	out, err := exec.Command("go", "env", "GOROOT").Output()
+// change and NAME.json for each, which `go build -overlay` reads when it runs in
+// module: another module may have another version of Go, and go passes over a file
+// of the list that it does not build. It returns the folder.
+func overlays(ctx context.Context, module, dir string) (string, error) {
+	cmd := exec.CommandContext(ctx, "go", "env", "GOROOT")
+	cmd.Dir = module
+	out, err := cmd.Output()
 	if err != nil {
 		return "", fmt.Errorf("find the standard library: %w", err)
 	}
