@@ -26,6 +26,7 @@ import (
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
+	"hansa.dev/hansa/agent/admit"
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/downward"
 	"hansa.dev/hansa/agent/gc"
@@ -124,6 +125,7 @@ type Agent struct {
 	workersMu sync.RWMutex
 	workers   map[types.UID]*entry
 	running   sync.WaitGroup
+	claims    claims
 	// orphans are the pods whose remains are being removed, adopted says that all
 	// pods there were have workers; of the agent's goroutine.
 	orphans map[types.UID]bool
@@ -190,7 +192,7 @@ func New(c Config) (*Agent, error) {
 			trustBundles: r.Must(certificatesv1.GroupName, "clustertrustbundles"), certificates: r.Must(certificatesv1.GroupName, "podcertificaterequests"),
 		},
 		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), knows: make(chan struct{}),
-		workers: map[types.UID]*entry{}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: prometheus.NewRegistry(),
+		workers: map[types.UID]*entry{}, claims: claims{of: map[types.UID]*admit.Claim{}}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: prometheus.NewRegistry(),
 	}
 	a.registry.MustRegister(&kubeletMetrics{a}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.probes = prometheus.NewRegistry()
@@ -227,7 +229,7 @@ func New(c Config) (*Agent, error) {
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
 		LogsDir: logsDir, Logs: keeper, SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
-		Rules: rules(c), FitsResized: a.fitsResized, PodsChanged: a.podsChanged, Probes: probe.NewMetrics(a.probes), Log: c.Log,
+		Rules: rules(c), Claim: a.claim, PodsChanged: a.podsChanged, Probes: probe.NewMetrics(a.probes), Log: c.Log,
 		MemoryQoS: set.MemoryQoS, MemoryThrottling: ptr.Deref(set.MemoryThrottlingFactor, 0), OneProcessOOM: ptr.Deref(set.SingleProcessOOMKill, false),
 		SeccompDefault: *set.SeccompDefault, SelfConfined: c.SelfConfined, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration, Keep: set.Keep,
 	}

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -450,64 +449,6 @@ func TestEphemeral(t *testing.T) {
 	target := r.runtime.ContainerConfig("debug").GetLinux().GetSecurityContext().GetNamespaceOptions().GetTargetId()
 	if !strings.HasPrefix(target, "app") {
 		t.Errorf("target %q", target)
-	}
-}
-
-// In-place resize: what fits is applied without a restart, what does not waits.
-func TestResize(t *testing.T) {
-	r := newRig(t)
-	allocatable := func() *v1.Node {
-		n, _ := r.client.View().Get(kinds.Registry().Must("", "nodes"), api.Key{Name: "n1"}).(*v1.Node)
-		return n
-	}
-	r.eventually("the node", func() bool { n := allocatable(); return n != nil && len(n.Status.Allocatable) > 0 })
-	cpus := allocatable().Status.Allocatable.Cpu().MilliValue()
-	request := func(milli int64) v1.ResourceRequirements {
-		return v1.ResourceRequirements{Requests: v1.ResourceList{v1.ResourceCPU: *resource.NewMilliQuantity(milli, resource.DecimalSI)}}
-	}
-	with := func(milli int64) func(*v1.Pod) {
-		return func(p *v1.Pod) { p.Spec.Containers[0].Resources = request(milli) }
-	}
-	r.pod("a", with(cpus/2))
-	r.pod("b", with(cpus/4))
-	r.wait("a", "Ready", isReady)
-	r.wait("b", "Ready", isReady)
-	resize := func(name string, milli int64) {
-		t.Helper()
-		for {
-			p := r.get(name).DeepCopy()
-			p.Spec.Containers[0].Resources = request(milli)
-			_, err := r.client.Update(t.Context(), r.pods, p, "resize")
-			if err == nil {
-				return
-			}
-			if !apierrors.IsConflict(err) {
-				t.Fatal(err)
-			}
-		}
-	}
-	has := func(milli int64) func(*v1.Pod) bool {
-		return func(p *v1.Pod) bool {
-			res := p.Status.ContainerStatuses[0].Resources
-			return res != nil && res.Requests.Cpu().MilliValue() == milli && p.Status.ContainerStatuses[0].RestartCount == 0
-		}
-	}
-	pending := func(reason string) func(*v1.Pod) bool {
-		return func(p *v1.Pod) bool {
-			return slices.ContainsFunc(p.Status.Conditions, func(c v1.PodCondition) bool { return c.Type == v1.PodResizePending && c.Reason == reason })
-		}
-	}
-	resize("b", cpus/4+10)
-	r.wait("b", "more", has(cpus/4+10))
-	resize("b", 2*cpus)
-	r.wait("b", "Infeasible", pending("Infeasible"))
-	resize("b", cpus*3/4)
-	r.wait("b", "Deferred", pending("Deferred"))
-	r.delete("a")
-	r.wait("b", "what it waited for", has(cpus*3/4))
-	shares, err := os.ReadFile("/sys/fs/cgroup/cpu" + r.base + "/pods/burstable/" + string(r.get("b").UID) + "/cpu.shares")
-	if err == nil && strings.TrimSpace(string(shares)) != fmt.Sprint(cpus*3/4*1024/1000) {
-		t.Errorf("shares of the pod: %s", shares)
 	}
 }
 

@@ -90,6 +90,7 @@ func (a *Agent) firstLook(ctx context.Context) error {
 		a.begin(ctx, p, known[p.UID])
 	}
 	a.adopted = true
+	a.completeClaims()
 	a.tidy(ctx, known)
 	return nil
 }

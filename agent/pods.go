@@ -2,17 +2,13 @@ package agent
 
 import (
 	"context"
-	goruntime "runtime"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"hansa.dev/hansa/agent/admit"
 	"hansa.dev/hansa/agent/pod"
-	"hansa.dev/hansa/agent/shutdown"
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api"
-	"hansa.dev/hansa/client/events"
 )
 
 // podChanged is called on the view's goroutine: it notes the key of a pod that
@@ -109,6 +105,7 @@ func (a *Agent) forget(uid types.UID) {
 	own := a.workers[uid] != nil && a.workers[uid].static != nil
 	delete(a.workers, uid)
 	a.workersMu.Unlock()
+	a.claims.forget(uid)
 	if own {
 		a.statics.forget(uid)
 		a.post(a.syncStatic) // another one may have waited for the name
@@ -122,36 +119,6 @@ func nodeUID(a *Agent) types.UID {
 		return n.UID
 	}
 	return ""
-}
-
-// admit decides on a pod that is new to the node.
-func (a *Agent) admit(p *v1.Pod) *pod.Refusal {
-	n := admit.Node{Allocatable: a.node.Allocatable(), OS: goruntime.GOOS, AppArmor: a.Host.AppArmor(), Sysctls: a.Settings.AllowedUnsafeSysctls}
-	n.Object, _ = a.Client.View().Get(a.rows.nodes, api.Key{Name: a.NodeName}).(*v1.Node)
-	for _, other := range a.pods() {
-		if other.UID != p.UID && !pod.Terminal(other) {
-			n.Pods = append(n.Pods, other)
-		}
-	}
-	refused := admit.Pod(p, n)
-	if a.goingDown.Load() {
-		refused = &pod.Refusal{Reason: shutdown.Refused, Message: shutdown.RefusedMessage}
-	}
-	if refused != nil {
-		a.events.Event(events.About(v1.SchemeGroupVersion.WithKind("Pod"), p, ""), events.Warning, refused.Reason, refused.Message)
-	}
-	return refused
-}
-
-// fitsResized says whether the node has what a pod asks for beside the others.
-func (a *Agent) fitsResized(p *v1.Pod) *pod.Failure {
-	n := admit.Node{Allocatable: a.node.Allocatable()}
-	for _, other := range a.pods() {
-		if other.UID != p.UID && !pod.Terminal(other) {
-			n.Pods = append(n.Pods, other)
-		}
-	}
-	return admit.Resize(p, n)
 }
 
 // pods are the objects of all pods that have a worker.

@@ -7,7 +7,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apiresource "k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/component-helpers/resource"
 
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/pod"
@@ -61,7 +60,7 @@ func (a *Agent) classLimits() map[string]cgroup.Limits {
 		if pod.Terminal(p) {
 			continue
 		}
-		requests := resource.PodRequests(p, resource.PodResourcesOptions{})
+		requests := pod.Requests(p)
 		kept[pod.QOS(p)] += requests.Memory().Value()
 		if pod.QOS(p) == v1.PodQOSBurstable {
 			burstable += requests.Cpu().MilliValue()

@@ -12,7 +12,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/node/util/sysctl"
-	"k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 
 	"hansa.dev/hansa/agent/pod"
@@ -23,9 +22,9 @@ type Node struct {
 	// Object carries the node's labels; nil when it is not known yet.
 	Object      *v1.Node
 	Allocatable v1.ResourceList
-	// Pods are those that are admitted and not over.
-	Pods []*v1.Pod
-	OS   string
+	// Claims are those of the pods that are admitted and not over.
+	Claims []*Claim
+	OS     string
 	// AppArmor says that the kernel enforces profiles.
 	AppArmor bool
 	// Sysctls are names or patterns (ending in *) of those that pods may set
@@ -58,7 +57,7 @@ func Pod(p *v1.Pod, n Node) *pod.Refusal {
 			return predicate("TaintToleration", "node(s) had untolerated taint(s)")
 		}
 	}
-	if portsTaken(p, n.Pods) {
+	if portsTaken(p, n.Claims) {
 		return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
 	}
 	return nil
@@ -111,26 +110,13 @@ func predicate(name, why string) *pod.Refusal {
 
 // resources checks that what the pod requests is left.
 func resources(p *v1.Pod, n Node) *pod.Refusal {
-	short := func(name v1.ResourceName, requested, used, capacity int64) *pod.Refusal {
-		return &pod.Refusal{
-			Reason:  "OutOf" + string(name),
-			Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity),
-		}
+	if limit, ok := n.Allocatable[v1.ResourcePods]; ok && int64(len(n.Claims)+1) > limit.Value() {
+		return short(v1.ResourcePods, 1, int64(len(n.Claims)), limit.Value())
 	}
-	if limit, ok := n.Allocatable[v1.ResourcePods]; ok && int64(len(n.Pods)+1) > limit.Value() {
-		return short(v1.ResourcePods, 1, int64(len(n.Pods)), limit.Value())
-	}
-	used := v1.ResourceList{}
-	for _, other := range n.Pods {
-		for name, q := range resource.PodRequests(other, resource.PodResourcesOptions{UseStatusResources: true}) {
-			sum := used[name]
-			sum.Add(q)
-			used[name] = sum
-		}
-	}
-	requests := resource.PodRequests(p, resource.PodResourcesOptions{})
+	used := held(n.Claims)
+	requests := pod.Requests(p)
 	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage} {
-		if r := fits(name, requests, used, n.Allocatable, short); r != nil {
+		if r := fits(name, requests, used, n.Allocatable); r != nil {
 			return r
 		}
 	}
@@ -146,31 +132,9 @@ func resources(p *v1.Pod, n Node) *pod.Refusal {
 		capacity = merged(n.Allocatable, n.Object.Status.Allocatable)
 	}
 	for _, name := range others {
-		if r := fits(v1.ResourceName(name), requests, used, capacity, short); r != nil {
+		if r := fits(v1.ResourceName(name), requests, used, capacity); r != nil {
 			return r
 		}
-	}
-	return nil
-}
-
-// Resize answers nil when a pod that runs already can have what its spec asks
-// for now, or why its resize is pending.
-func Resize(p *v1.Pod, n Node) *pod.Failure {
-	requests := resource.PodRequests(p, resource.PodResourcesOptions{})
-	for _, name := range []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory} {
-		want, have := requests[name], n.Allocatable[name]
-		if want.Cmp(have) > 0 {
-			a, b := want.Value(), have.Value()
-			if name == v1.ResourceCPU {
-				a, b = want.MilliValue(), have.MilliValue()
-			}
-			return &pod.Failure{Reason: pod.ResizeInfeasible, Message: fmt.Sprintf("Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, a, b)}
-		}
-	}
-	n.Allocatable = n.Allocatable.DeepCopy()
-	delete(n.Allocatable, v1.ResourcePods) // it is here already
-	if r := resources(p, n); r != nil {
-		return &pod.Failure{Reason: pod.ResizeDeferred, Message: r.Message}
 	}
 	return nil
 }
@@ -187,7 +151,14 @@ func merged(ours, announced v1.ResourceList) v1.ResourceList {
 	return out
 }
 
-func fits(name v1.ResourceName, requests, used, capacity v1.ResourceList, short func(v1.ResourceName, int64, int64, int64) *pod.Refusal) *pod.Refusal {
+func short(name v1.ResourceName, requested, used, capacity int64) *pod.Refusal {
+	return &pod.Refusal{
+		Reason:  "OutOf" + string(name),
+		Message: fmt.Sprintf("Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity),
+	}
+}
+
+func fits(name v1.ResourceName, requests, used, capacity v1.ResourceList) *pod.Refusal {
 	want := requests[name]
 	if want.IsZero() {
 		return nil
@@ -241,13 +212,13 @@ func hostPorts(p *v1.Pod) map[port][]string {
 	return out
 }
 
-func portsTaken(p *v1.Pod, others []*v1.Pod) bool {
+func portsTaken(p *v1.Pod, others []*Claim) bool {
 	want := hostPorts(p)
 	if len(want) == 0 {
 		return false
 	}
 	for _, o := range others {
-		for key, have := range hostPorts(o) {
+		for key, have := range hostPorts(o.Pod) {
 			for _, ip := range want[key] {
 				if slices.ContainsFunc(have, func(other string) bool { return ip == other || wildcard(ip) || wildcard(other) }) {
 					return true

@@ -9,6 +9,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/agent/admit"
+	"hansa.dev/hansa/agent/pod"
 )
 
 func asks(cpu, memory string) *v1.Pod {
@@ -16,6 +17,9 @@ func asks(cpu, memory string) *v1.Pod {
 		v1.ResourceCPU: resource.MustParse(cpu), v1.ResourceMemory: resource.MustParse(memory),
 	}}}}}}
 }
+
+// holding is the claim of a pod that wants no more than it has.
+func holding(p *v1.Pod) *admit.Claim { return &admit.Claim{Pod: p, Holds: pod.Requests(p)} }
 
 func with(change func(*v1.PodSpec)) *v1.Pod {
 	p := asks("0", "0")
@@ -31,12 +35,12 @@ func TestPod(t *testing.T) {
 			Status:     v1.NodeStatus{Allocatable: v1.ResourceList{"example.com/gpu": resource.MustParse("1")}},
 		},
 		Allocatable: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourceMemory: resource.MustParse("1Gi"), v1.ResourcePods: resource.MustParse("3")},
-		Pods: []*v1.Pod{asks("1500m", "512Mi"), with(func(s *v1.PodSpec) {
+		Claims: []*admit.Claim{holding(asks("1500m", "512Mi")), holding(with(func(s *v1.PodSpec) {
 			s.Containers[0].Ports = []v1.ContainerPort{{HostPort: 80, HostIP: "192.0.2.1"}}
-		})},
+		}))},
 	}
 	full := node
-	full.Pods = append(full.Pods, asks("0", "0"))
+	full.Claims = append(full.Claims, holding(asks("0", "0")))
 	tainted := node
 	tainted.Object = node.Object.DeepCopy()
 	tainted.Object.Spec.Taints = []v1.Taint{{Key: "gone", Effect: v1.TaintEffectNoExecute}, {Key: "soft", Effect: v1.TaintEffectNoSchedule}}

@@ -31,19 +31,76 @@ func (s *State) WantsResize() bool {
 	return !samePodResources(s.Pod.Spec.Resources, s.Resources.Allocated)
 }
 
-// Grant gives the pod what its spec asks for.
+// Grant gives the pod what its spec asks for. That something else could not be
+// applied before delays nothing.
 func (s *State) Grant() {
 	for _, c := range s.Containers {
 		c.Allocated = c.Spec.Resources
+		c.Resize.afresh()
 	}
 	s.Resources.Allocated = s.Pod.Spec.Resources
+	s.Resources.Resize.afresh()
 	s.Pending = nil
 	s.granted = nil
 }
 
-// Defer notes why the pod does not get what its spec asks for.
+// Defer notes why the pod does not get what its spec asks for, since the first time
+// that it was told so.
 func (s *State) Defer(reason, message string, now time.Time) {
-	s.Pending = &Failure{Reason: reason, Message: message, At: now}
+	s.Pending = &Failure{Reason: reason, Message: message, At: s.PendingSince(now)}
+}
+
+// PendingSince is since when the pod waits for what its spec asks for; now when it
+// does not yet.
+func (s *State) PendingSince(now time.Time) time.Time {
+	if s.Pending != nil {
+		return s.Pending.At
+	}
+	return now
+}
+
+// Requests are those that a pod's spec names.
+func Requests(p *v1.Pod) v1.ResourceList {
+	return resourcehelper.PodRequests(p, resourcehelper.PodResourcesOptions{})
+}
+
+// Larger has the larger quantity of each resource.
+func Larger(a, b v1.ResourceList) v1.ResourceList {
+	out := a.DeepCopy()
+	if out == nil {
+		out = v1.ResourceList{}
+	}
+	for name, q := range b {
+		if old, ok := out[name]; !ok || q.Cmp(old) > 0 {
+			out[name] = q
+		}
+	}
+	return out
+}
+
+// Holds are the requests that others cannot have: what is granted or, until it is
+// taken away, what the pod has.
+func (s *State) Holds() v1.ResourceList {
+	granted := Requests(s.Granted())
+	if !s.Resizing() {
+		return granted
+	}
+	return Larger(granted, Requests(s.applied()))
+}
+
+// applied is the object with the resources that its running containers and its group
+// have.
+func (s *State) applied() *v1.Pod {
+	p := s.Granted().DeepCopy()
+	for spec := range Containers(&p.Spec) {
+		if c := s.Containers[spec.Name]; c.resizing() {
+			spec.Resources = *c.Applied.DeepCopy()
+		}
+	}
+	if s.Resources.resizing() && s.anyRunning() {
+		p.Spec.Resources = s.Resources.Applied.DeepCopy()
+	}
+	return p
 }
 
 // Granted is the object with the resources that are granted, frozen like the
@@ -117,22 +174,30 @@ func (s *State) resizeConditions() []v1.PodCondition {
 	if s.Pending != nil && s.WantsResize() {
 		out = append(out, v1.PodCondition{Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: s.Pending.Reason, Message: s.Pending.Message})
 	}
-	inProgress := func(err error) []v1.PodCondition {
+	if o := s.resize(); o != nil {
 		cond := v1.PodCondition{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue}
-		if err != nil {
-			cond.Reason, cond.Message = v1.PodReasonError, err.Error()
+		if o.Err != nil {
+			cond.Reason, cond.Message = v1.PodReasonError, o.Err.Error()
 		}
-		return append(out, cond)
+		out = append(out, cond)
 	}
+	return out
+}
+
+// Resizing says that what runs has other resources than granted.
+func (s *State) Resizing() bool { return s.resize() != nil }
+
+// resize is the step that gives what runs what is granted; nil when it has that.
+func (s *State) resize() *Op {
 	for _, c := range s.list(Init, Sidecar, Regular) {
 		if c.resizing() {
-			return inProgress(c.Resize.Err)
+			return &c.Resize
 		}
 	}
 	if s.Resources.resizing() && s.anyRunning() {
-		return inProgress(s.Resources.Resize.Err)
+		return &s.Resources.Resize
 	}
-	return out
+	return nil
 }
 
 // anyRunning says that a container runs.
@@ -146,8 +211,13 @@ func (s *State) anyRunning() bool {
 }
 
 // adoptResources takes what the status says of the pod's own resources for what
-// is granted and for what its group has: both outlive the agent.
+// is granted and for what its group has: both outlive the agent, and so does since
+// when a resize is pending.
 func (s *State) adoptResources() {
+	if i := index(s.Pod.Status.Conditions, v1.PodResizePending); i >= 0 {
+		c := &s.Pod.Status.Conditions[i]
+		s.Pending = &Failure{Reason: c.Reason, Message: c.Message, At: c.LastTransitionTime.Time}
+	}
 	spec, was := s.Pod.Spec.Resources, s.Pod.Status.Resources
 	if spec == nil || was == nil {
 		return
@@ -169,11 +239,9 @@ func (s *State) adoptResources() {
 // podResources shows what is granted to the pod as a whole, and what it has.
 func (s *State) podResources(out *v1.PodStatus) {
 	p := s.Granted()
-	opts := resourcehelper.PodResourcesOptions{}
-	out.AllocatedResources = resourcehelper.PodRequests(p, opts)
-	if s.Resources.resizing() && s.anyRunning() {
-		p = p.DeepCopy()
-		p.Spec.Resources = s.Resources.Applied
+	out.AllocatedResources = Requests(p)
+	if s.Resizing() {
+		p = s.applied()
 	}
-	out.Resources = &v1.ResourceRequirements{Requests: resourcehelper.PodRequests(p, opts), Limits: resourcehelper.PodLimits(p, opts)}
+	out.Resources = &v1.ResourceRequirements{Requests: Requests(p), Limits: resourcehelper.PodLimits(p, resourcehelper.PodResourcesOptions{})}
 }

@@ -431,7 +431,7 @@ func (x *script) status(conditions bool) string {
 }
 
 // resources prints, of each container, what is granted, what it has, and what it
-// would be created with.
+// would be created with; and what others cannot have for the pod.
 func (x *script) resources() string {
 	var out strings.Builder
 	text := func(l v1.ResourceList) string { q := l[v1.ResourceCPU]; return q.String() }
@@ -439,6 +439,7 @@ func (x *script) resources() string {
 		fmt.Fprintf(&out, "%s: granted=%s has=%s of=%s\n", cs.Name, text(cs.AllocatedResources), text(cs.Resources.Requests),
 			text(x.s.GrantedSpec(x.s.Containers[cs.Name]).Resources.Requests))
 	}
+	fmt.Fprintf(&out, "pod: holds=%s\n", text(x.s.Holds()))
 	return out.String()
 }
 

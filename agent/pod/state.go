@@ -128,6 +128,13 @@ func (o *Op) Again() {
 	o.RetryAt = time.Time{}
 }
 
+// afresh forgets earlier attempts. It has no effect on a step in progress.
+func (o *Op) afresh() {
+	if !o.Busy {
+		*o = Op{}
+	}
+}
+
 // Refresh is the renewal of the content of mounted volumes.
 type Refresh struct {
 	Op

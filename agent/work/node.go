@@ -115,9 +115,11 @@ type Node struct {
 	MaxRestartDelay time.Duration
 	// Keep says which ended runs of containers stay.
 	Keep pod.Keep
-	// FitsResized answers nil when the pod can have what its spec asks for, or
-	// with one of the reasons for a pending resize.
-	FitsResized func(p *v1.Pod) *pod.Failure
+	// Claim notes what a pod holds, and asks for what it wants instead, nil for
+	// nothing else, since a time. Why not is one of the reasons for a pending resize;
+	// nil without a grant: that is not decided yet. Reconsider is called when the
+	// answer may be another.
+	Claim func(p *v1.Pod, holds, wants v1.ResourceList, since time.Time) (granted bool, why *pod.Failure)
 	// PodsChanged is called when the set of pods that hold cgroups changed.
 	PodsChanged func()
 	// Probes counts probes; nil: nothing does.

@@ -15,27 +15,47 @@ import (
 // that did not fit may.
 func (w *Worker) Reconsider() {
 	if w.pending.Load() {
-		w.post(func(now time.Time) { w.resize(now) })
+		w.post(func(time.Time) {}) // each turn asks
 	}
 }
 
-// resize grants what the spec asks for if the node has it.
+// resize tells the node what the pod holds and asks for what its spec wants. It is
+// called at each turn and does nothing while neither changes.
 func (w *Worker) resize(now time.Time) {
-	defer func() { w.pending.Store(w.state.Pending != nil) }()
-	if !w.state.WantsResize() || w.state.Stop != nil || pod.Terminal(w.state.Pod) {
+	s := w.state
+	if s.Refused != nil {
+		return // it holds nothing
+	}
+	differs := s.WantsResize()
+	if !differs {
+		s.Pending = nil
+	}
+	asks := differs && s.Stop == nil && !pod.Terminal(s.Pod)
+	settled := !asks && !s.Resizing()
+	if settled && w.settled {
 		return
 	}
-	p := w.state.Pod
-	if why := w.node.FitsResized(p); why != nil {
-		if old := w.state.Pending; old == nil || old.Reason != why.Reason || old.Message != why.Message {
-			w.podEvent(p, v1.EventTypeWarning, "Resize"+why.Reason, why.Message)
+	w.settled = settled
+	var wants v1.ResourceList
+	if asks {
+		wants = pod.Requests(s.Pod)
+	}
+	w.pending.Store(asks) // before the question: the answer may change at once
+	granted, why := w.node.Claim(s.Pod, s.Holds(), wants, s.PendingSince(now))
+	switch {
+	case !asks:
+	case granted:
+		w.pending.Store(false)
+		w.podEvent(s.Pod, v1.EventTypeNormal, "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", s.Pod.Generation))
+		s.Grant()
+		w.regroup = true
+		w.resize(now) // tells what it holds now
+	case why != nil:
+		if old := s.Pending; old == nil || old.Reason != why.Reason || old.Message != why.Message {
+			w.podEvent(s.Pod, v1.EventTypeWarning, "Resize"+why.Reason, why.Message)
 		}
-		w.state.Defer(why.Reason, why.Message, now)
-		return
+		s.Defer(why.Reason, why.Message, now)
 	}
-	w.podEvent(p, v1.EventTypeNormal, "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", p.Generation))
-	w.state.Grant()
-	w.regroup = true
 }
 
 // setGroup gives the pod's group what is granted, before a container is started

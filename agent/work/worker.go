@@ -23,7 +23,7 @@ type Worker struct {
 	log  *slog.Logger
 	wake chan struct{}
 	done chan struct{}
-	// pending says that a resize waits for room.
+	// pending says that a resize is asked for and not granted.
 	pending atomic.Bool
 
 	mu        sync.Mutex
@@ -41,6 +41,9 @@ type Worker struct {
 	kills map[string]*killing
 	// ends holds, by run, the channel that is closed at its end.
 	ends map[string]chan struct{}
+	// settled says that the node was told last that the pod holds what it has been
+	// granted and wants nothing else.
+	settled bool
 	// regroup says that the pod's group does not have what was granted yet.
 	regroup bool
 	// hooks is cancelled when the pod has to end: no postStart hook and no pull
@@ -87,7 +90,6 @@ func (w *Worker) Update(p *v1.Pod) {
 	w.post(func(now time.Time) {
 		old := w.state.Pod
 		w.state.SetPod(p, now)
-		w.resize(now)
 		if !equality.Semantic.DeepEqual(old.Labels, p.Labels) || !equality.Semantic.DeepEqual(old.Annotations, p.Annotations) {
 			w.state.Refresh.Stale = true // downward volumes show them
 		}
@@ -205,6 +207,7 @@ func (w *Worker) Run(ctx context.Context) {
 		for _, f := range w.take() {
 			f(now)
 		}
+		w.resize(now)
 		before := w.state.Stop
 		actions, wake := w.state.Plan(now)
 		if stop := w.state.Stop; stop != before {
