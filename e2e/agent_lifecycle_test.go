@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -12,13 +11,12 @@ import (
 	"github.com/google/go-containerregistry/pkg/crane"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 var lifecycleRows = []row{
 	{"native sidecars: started before, stopped after, last to first", sidecarsAtTheEnd},
 	{"pod-level resources", podLevelResources},
-	{"in-place resize: memory down, observed generation", resizedDown},
+	{"in-place resize: memory down, not below its use, observed generation", resizedDown},
 	{"in-place resize: restarted where the policy says", resizedByRestart},
 	{"in-place resize: infeasible, deferred", resizeWaits},
 	{"in-place resize: of the pod itself", podResized},
@@ -111,124 +109,6 @@ containers:
 	if e := s.finished("big").Status.ContainerStatuses[0].State.Terminated; e.Reason != "OOMKilled" {
 		s.t.Errorf("a container without a limit in a pod with one: %+v", e)
 	}
-}
-
-const resizable = `
-containers:
-- name: main
-  image: hansa.local/busybox:1
-  command: [sleep, "1000"]
-  resources: {requests: {cpu: 250m, memory: 64Mi}, limits: {cpu: 250m, memory: 64Mi}}
-`
-
-func (s *space) resize(pod, cpu, memory string) *corev1.Pod {
-	s.t.Helper()
-	s.kubectl("patch", "pod", pod, "--subresource=resize", "-p", fmt.Sprintf(
-		`{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":%[1]q,"memory":%[2]q},"limits":{"cpu":%[1]q,"memory":%[2]q}}}]}}`, cpu, memory))
-	p, err := s.client.CoreV1().Pods(s.name).Get(s.t.Context(), pod, metav1.GetOptions{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return p
-}
-
-func resizedDown(s *space) {
-	s.create("p", resizable)
-	before := s.ready("p")
-	asked := s.resize("p", "100m", "32Mi")
-	if asked.Generation <= before.Generation {
-		s.t.Errorf("generation %d after %d", asked.Generation, before.Generation)
-	}
-	p := s.until("p", "it has less, and says whose word that is", func(p *corev1.Pod) bool {
-		r := p.Status.ContainerStatuses[0].Resources
-		return r != nil && r.Limits.Memory().String() == "32Mi" && p.Status.ObservedGeneration == asked.Generation &&
-			condition(p, corev1.PodResizeInProgress) == "" && conditionOf(p, corev1.PodReady).ObservedGeneration == asked.Generation
-	})
-	c := p.Status.ContainerStatuses[0]
-	if c.RestartCount != 0 || c.ContainerID != before.Status.ContainerStatuses[0].ContainerID {
-		s.t.Errorf("it was restarted: %+v", c)
-	}
-	if got := c.AllocatedResources.Memory().String(); got != "32Mi" {
-		s.t.Errorf("allocated %s", got)
-	}
-	got := s.readGroup(filepath.Join(s.podGroup(p, "guaranteed"), strings.TrimPrefix(c.ContainerID, "containerd://")))
-	if want := (groupValues{shares(102), "10000 100000", "33554432"}); got != want {
-		s.t.Errorf("got %+v, want %+v", got, want)
-	}
-	s.event("p", "Normal ResizeCompleted")
-}
-
-func resizedByRestart(s *space) {
-	s.create("p", resizable+`
-  resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}, {resourceName: cpu, restartPolicy: NotRequired}]
-`)
-	s.ready("p")
-	s.resize("p", "500m", "64Mi")
-	p := s.until("p", "it has more processor", func(p *corev1.Pod) bool {
-		return p.Status.ContainerStatuses[0].Resources.Limits.Cpu().String() == "500m"
-	})
-	if n := p.Status.ContainerStatuses[0].RestartCount; n != 0 {
-		s.t.Errorf("%d restarts for the processor", n)
-	}
-	s.resize("p", "500m", "96Mi")
-	p = s.until("p", "it was restarted with more memory", func(p *corev1.Pod) bool {
-		c := p.Status.ContainerStatuses[0]
-		return c.RestartCount == 1 && c.Ready && c.Resources.Limits.Memory().String() == "96Mi"
-	})
-	got := s.readGroup(filepath.Join(s.podGroup(p, "guaranteed"), strings.TrimPrefix(p.Status.ContainerStatuses[0].ContainerID, "containerd://")))
-	if got.memory != "100663296" {
-		s.t.Errorf("got %+v", got)
-	}
-}
-
-// More than the node has is refused at once; more than others leave waits.
-func resizeWaits(s *space) {
-	s.create("p", resizable)
-	s.create("other", resizable)
-	s.ready("p")
-	s.ready("other")
-	if _, err := s.cluster.kubectl("-n", s.name, "patch", "pod", "p", "--subresource=resize", "-p",
-		`{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"1000"},"limits":{"cpu":"1000"}}}]}}`); err == nil || !strings.Contains(err.Error(), "node didn't have enough allocatable resources") {
-		s.t.Errorf("more than the node has: %v", err)
-	}
-	n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.resize("p", fmt.Sprintf("%dm", n.Status.Allocatable.Cpu().MilliValue()-100), "64Mi")
-	p := s.until("p", "the node says that others have it", func(p *corev1.Pod) bool {
-		c := conditionOf(p, corev1.PodResizePending)
-		return c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonDeferred
-	})
-	s.event("p", "Warning ResizeDeferred")
-	if r := p.Status.ContainerStatuses[0].Resources; r.Limits.Cpu().String() != "250m" {
-		s.t.Errorf("it has %s", r.Limits.Cpu())
-	}
-	// Taken back, nothing is pending.
-	s.resize("p", "250m", "64Mi")
-	s.until("p", "nothing is pending", func(p *corev1.Pod) bool { return condition(p, corev1.PodResizePending) == "" })
-}
-
-func podResized(s *space) {
-	s.create("p", `
-resources: {requests: {cpu: 100m, memory: 64Mi}, limits: {cpu: 200m, memory: 64Mi}}
-containers:
-- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
-`)
-	s.ready("p")
-	s.kubectl("patch", "pod", "p", "--subresource=resize", "-p", `{"spec":{"resources":{"requests":{"cpu":"300m"},"limits":{"cpu":"400m","memory":"96Mi"}}}}`)
-	p := s.until("p", "the pod has more", func(p *corev1.Pod) bool {
-		return p.Status.Resources != nil && p.Status.Resources.Limits.Memory().String() == "96Mi"
-	})
-	if n := p.Status.ContainerStatuses[0].RestartCount; n != 0 {
-		s.t.Errorf("%d restarts", n)
-	}
-	await(s.t, "the pod's group has more", func() error {
-		if got, want := s.readGroup(s.podGroup(p, "burstable")), (groupValues{shares(307), "40000 100000", "100663296"}); got != want {
-			return fmt.Errorf("got %+v, want %+v", got, want)
-		}
-		return nil
-	})
 }
 
 // A container that is not restarted but for one exit code.
