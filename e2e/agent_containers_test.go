@@ -12,6 +12,7 @@ var containerRows = []row{
 	{"init containers, failing for good", initFails},
 	{"init containers, tried again", initRetried},
 	{"init containers that go on beside the others", sidecar},
+	{"native sidecars: restarted alone, their probes", sidecarsAlone},
 	{"several containers", severalContainers},
 	{"several containers with one process space", oneProcessSpace},
 	{"ephemeral containers", ephemeral},
@@ -116,6 +117,68 @@ containers:
 	}
 	if got := s.logs("p", "helper"); !strings.Contains(got, "caught terminated") {
 		s.t.Errorf("helper's log: %q", got)
+	}
+}
+
+// A sidecar that ends is started again whatever the pod's policy; its readiness
+// is the pod's; what its liveness ends is itself (documentation, "Sidecar
+// Containers").
+func sidecarsAlone(s *space) {
+	const loop = `"trap 'exit 0' TERM; while :; do sleep 0.1; done"`
+	s.create("p", `
+restartPolicy: Never
+volumes: [{name: work, emptyDir: {}}]
+initContainers:
+- name: dies
+  image: hansa.local/busybox:1
+  restartPolicy: Always
+  command: [sh, -c, "test -e /work/go && exec sleep 1000; until test -e /work/go; do sleep 0.1; done; exit 3"]
+  volumeMounts: [{name: work, mountPath: /work}]
+- name: gates
+  image: hansa.local/busybox:1
+  restartPolicy: Always
+  command: [sh, -c, `+loop+`]
+  readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1, failureThreshold: 1}
+- name: sickens
+  image: hansa.local/busybox:1
+  restartPolicy: Always
+  command: [sh, -c, `+loop+`]
+  livenessProbe: {exec: {command: [test, "!", -e, /tmp/sick]}, periodSeconds: 1, failureThreshold: 1}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], volumeMounts: [{name: work, mountPath: /work}]}
+`)
+	unready := func(p *corev1.Pod) bool {
+		c := conditionOf(p, corev1.PodReady)
+		return c.Status == corev1.ConditionFalse && c.Message == "containers with unready status: [gates]" &&
+			len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].Ready
+	}
+	before := s.until("p", "it is unready for a sidecar alone", unready)
+	in := func(container, command string) {
+		s.t.Helper()
+		if out, code, err := s.execIn("p", container, "sh", "-c", command); code != 0 || err != nil {
+			s.t.Fatalf("%s in %s: %s %d %v", command, container, out, code, err)
+		}
+	}
+	in("gates", "touch /tmp/ready")
+	s.ready("p")
+	in("gates", "rm /tmp/ready")
+	s.until("p", "it is unready again", unready)
+	in("main", "touch /work/go")
+	in("sickens", "touch /tmp/sick")
+	p := s.until("p", "two sidecars were started again", func(p *corev1.Pod) bool {
+		c := p.Status.InitContainerStatuses
+		return c[0].RestartCount > 0 && c[0].State.Running != nil && c[2].RestartCount > 0 && c[2].State.Running != nil
+	})
+	for i, code := range map[int]int32{0: 3, 2: 0} {
+		c := p.Status.InitContainerStatuses[i]
+		if e := c.LastTerminationState.Terminated; c.RestartCount != 1 || e == nil || e.ExitCode != code {
+			s.t.Errorf("sidecar: %+v", c)
+		}
+	}
+	s.event("p", "Normal Killing: Init container sickens failed liveness probe")
+	gates, main := p.Status.InitContainerStatuses[1], p.Status.ContainerStatuses[0]
+	if gates.ContainerID != before.Status.InitContainerStatuses[1].ContainerID || main.ContainerID != before.Status.ContainerStatuses[0].ContainerID || p.Status.Phase != corev1.PodRunning {
+		s.t.Errorf("the others: phase %s, %+v, %+v", p.Status.Phase, gates, main)
 	}
 }
 

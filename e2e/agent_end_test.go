@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ var endRows = []row{
 	{"lifecycle hooks, postStart over HTTP, any answer", postStartHTTP},
 	{"lifecycle hooks, sleep", sleepHook},
 	{"lifecycle hooks, preStop", preStop},
+	{"lifecycle hooks, preStop sleep, within the grace", preStopSleeps},
 	{"lifecycle hooks, preStop failing", preStopFails},
 	{"lifecycle hooks, preStop over HTTP", preStopHTTP},
 	{"termination grace, used", graceUsed},
@@ -164,6 +166,33 @@ containers:
 	s.ready("p")
 	if l := s.end("p", metav1.DeleteOptions{}); string(l.log) != "up\nhook\nsignal\n" || l.exit() != 4 {
 		s.t.Errorf("log %q, exit code %d", l.log, l.exit())
+	}
+}
+
+// The signal comes when the hook has slept, or when there is no grace left to
+// sleep in (documentation, "Container Lifecycle Hooks").
+func preStopSleeps(s *space) {
+	grace := map[string]string{"sleeps": "60", "cut": "2"}
+	for name, seconds := range map[string]int{"sleeps": 2, "cut": 600} {
+		s.create(name, fmt.Sprintf(`
+terminationGracePeriodSeconds: 600
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sh, -c, "trap 'echo signal; exit 4' TERM; while :; do sleep 0.1; done"]
+  lifecycle: {preStop: {sleep: {seconds: %d}}}
+`, seconds))
+	}
+	for name := range grace {
+		s.ready(name)
+		s.exec(name, "sh", "-c", "echo deleted > /proc/1/fd/1")
+		s.kubectl("delete", "pod", name, "--wait=false", "--grace-period="+grace[name])
+	}
+	for name := range grace {
+		got := s.stamped(name)
+		if len(got) != 2 || got[0].line != "deleted" || got[1].line != "signal" || got[1].at.Sub(got[0].at) < 2*time.Second {
+			s.t.Errorf("%s: its log is %v", name, got)
+		}
 	}
 }
 

@@ -50,13 +50,8 @@ containers:
 	s.kubectl("delete", "pod", "p")
 	when := map[string]time.Time{}
 	for _, name := range []string{"first", "second", "main"} {
-		for line := range strings.Lines(s.lastLog("p", "-c", name, "--timestamps")) {
-			stamp, word, _ := strings.Cut(strings.TrimSpace(line), " ")
-			at, err := time.Parse(time.RFC3339Nano, stamp)
-			if err != nil {
-				s.t.Fatalf("log of %s: %q", name, line)
-			}
-			when[word+" "+name] = at
+		for _, l := range s.stamped("p", "-c", name) {
+			when[l.line+" "+name] = l.at
 		}
 	}
 	order := []string{"start first", "start second", "start main", "stop main", "stop second", "stop first"}
@@ -65,6 +60,27 @@ containers:
 			s.t.Errorf("%s at %s: not after %v", what, when[what], order[:i])
 		}
 	}
+}
+
+// stampedLine is a line of a log and when it was written.
+type stampedLine struct {
+	at   time.Time
+	line string
+}
+
+// stamped reads the log of a pod that is going, as lastLog does.
+func (s *space) stamped(pod string, flags ...string) []stampedLine {
+	s.t.Helper()
+	var out []stampedLine
+	for line := range strings.Lines(s.lastLog(pod, append(flags, "--timestamps")...)) {
+		stamp, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		at, err := time.Parse(time.RFC3339Nano, stamp)
+		if err != nil {
+			s.t.Fatalf("log of %s: %q", pod, line)
+		}
+		out = append(out, stampedLine{at, rest})
+	}
+	return out
 }
 
 // hansaLogs reads a log by hansa logs.

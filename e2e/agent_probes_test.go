@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -23,7 +24,7 @@ func probeRows() []row {
 		name  string
 		check func(s *space, handler, failure string)
 	}{{"liveness", liveness}, {"readiness", readiness}, {"startup", startup}}
-	rows := []row{{"probes, startup never succeeding", startupFails}, {"probes, their own grace", probeGrace}, {"probes, headers and redirects", probeHeaders}}
+	rows := []row{{"probes, startup never succeeding", startupFails}, {"probes, their own grace, again and again", probeGrace}, {"probes, delay, timeout, thresholds, and none without need", probeSettings}, {"probes, headers and redirects", probeHeaders}}
 	for _, h := range handlers {
 		for _, k := range kinds {
 			rows = append(rows, row{h.name + " probe, " + k.name, func(s *space) { k.check(s, h.yaml, h.failure) }})
@@ -125,10 +126,13 @@ containers:
 	if got := s.logs("p", "main"); p.Status.Phase != corev1.PodSucceeded || !strings.Contains(got, "caught terminated") {
 		s.t.Errorf("phase %s, log %q", p.Status.Phase, got)
 	}
-	s.event("p", "Container main failed startup probe, will be restarted")
+	s.event("p", "Normal Killing: Container main failed startup probe")
 	for _, e := range s.events("p") {
 		if strings.Contains(e, "Liveness") {
 			s.t.Errorf("liveness was probed before the start: %s", e)
+		}
+		if strings.Contains(e, "will be restarted") {
+			s.t.Errorf("it never is: %s", e)
 		}
 	}
 }
@@ -143,13 +147,46 @@ containers:
   command: [sh, -c, "trap '' TERM; while :; do sleep 1; done"]
   livenessProbe: {exec: {command: ["false"]}, periodSeconds: 1, failureThreshold: 1, terminationGracePeriodSeconds: 1}
 `)
-	p := s.until("p", "it is started again", func(p *corev1.Pod) bool {
-		return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > 0
-	})
-	if e := p.Status.ContainerStatuses[0].LastTerminationState.Terminated; e == nil || e.ExitCode != 137 {
-		s.t.Errorf("how the first run ended: %+v", p.Status.ContainerStatuses[0].LastTerminationState)
+	for restarts := range int32(2) {
+		p := s.until("p", "it is started again", func(p *corev1.Pod) bool {
+			return len(p.Status.ContainerStatuses) == 1 && p.Status.ContainerStatuses[0].RestartCount > restarts
+		})
+		c := p.Status.ContainerStatuses[0]
+		if e := c.LastTerminationState.Terminated; c.RestartCount != restarts+1 || e == nil || e.ExitCode != 137 {
+			s.t.Errorf("after %d restarts: %+v", restarts, c)
+		}
 	}
 	s.kubectl("delete", "pod", "p", "--grace-period=1", "--wait=false")
+}
+
+// What the fields of a probe say ("Configure Liveness, Readiness and Startup
+// Probes").
+func probeSettings(s *space) {
+	for name, probe := range map[string]string{
+		"passes":   `livenessProbe: {exec: {command: [sh, -c, "echo asked >> /tmp/asked"]}, periodSeconds: 1, failureThreshold: 1}`,
+		"delayed":  `readinessProbe: {exec: {command: ["true"]}, initialDelaySeconds: 3}`,
+		"slow":     `readinessProbe: {exec: {command: [sleep, "1000"]}, periodSeconds: 1, timeoutSeconds: 2}`,
+		"repeated": `readinessProbe: {exec: {command: ["true"]}, periodSeconds: 1, successThreshold: 4}`,
+	} {
+		s.create(name, strings.TrimSuffix(sleeper, "}\n")+", "+probe+"}\n")
+	}
+	for _, name := range []string{"delayed", "repeated"} { // both times have whole seconds
+		p := s.ready(name)
+		if after := conditionOf(p, corev1.PodReady).LastTransitionTime.Sub(startOf(p)); after < 3*time.Second {
+			s.t.Errorf("%s: ready %s after the start", name, after)
+		}
+	}
+	s.event("slow", `Warning Unhealthy: Readiness probe failed: command timed out: "sleep 1000" timed out after 2s`)
+	was := s.ready("passes").Status.ContainerStatuses[0]
+	await(s.t, "a healthy container is asked several times", func() error {
+		if n := strings.Count(s.exec("passes", "cat", "/tmp/asked"), "asked\n"); n < 4 {
+			return fmt.Errorf("it was %d times", n)
+		}
+		return nil
+	})
+	if c := s.ready("passes").Status.ContainerStatuses[0]; c.RestartCount != 0 || c.ContainerID != was.ContainerID {
+		s.t.Errorf("a container whose probes succeed: %+v", c)
+	}
 }
 
 // A probe carries its headers; one that is sent elsewhere succeeds with a warning.

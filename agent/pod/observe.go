@@ -236,13 +236,26 @@ func (s *State) Probed(container string, runID string, kind ProbeKind, ok bool) 
 				c.Ready = true
 			}
 		} else {
-			c.Unfit = "Container " + c.Name + " failed startup probe, will be restarted"
+			c.Unfit = s.unfit(c, "startup")
 		}
 	case Liveness:
 		if !ok {
-			c.Unfit = "Container " + c.Name + " failed liveness probe, will be restarted"
+			c.Unfit = s.unfit(c, "liveness")
 		}
 	}
+}
+
+// unfit says, in the kubelet's words, why a container is killed whose probe has
+// failed. The rules of the container are not asked: it has no exit code yet.
+func (s *State) unfit(c *Container, probe string) string {
+	text := "ontainer " + c.Name + " failed " + probe + " probe"
+	if c.Kind == Sidecar {
+		return "Init c" + text
+	}
+	if s.policy(c) != v1.RestartPolicyNever {
+		text += ", will be restarted"
+	}
+	return "C" + text
 }
 
 // up notes that the newest run is running and its postStart hook done.

@@ -79,11 +79,7 @@ func (s *State) restarts(c *Container, code int32) bool {
 	if c.Kind == Sidecar || c.rule(code) != "" {
 		return true
 	}
-	policy := s.Pod.Spec.RestartPolicy
-	if p := c.Spec.RestartPolicy; p != nil {
-		policy = v1.RestartPolicy(*p)
-	}
-	switch policy {
+	switch s.policy(c) {
 	case v1.RestartPolicyNever:
 		return false
 	case v1.RestartPolicyOnFailure:
@@ -91,6 +87,14 @@ func (s *State) restarts(c *Container, code int32) bool {
 	default:
 		return c.Kind != Init || code != 0
 	}
+}
+
+// policy is the container's own restart policy, or else the pod's.
+func (s *State) policy(c *Container) v1.RestartPolicy {
+	if p := c.Spec.RestartPolicy; p != nil {
+		return v1.RestartPolicy(*p)
+	}
+	return s.Pod.Spec.RestartPolicy
 }
 
 // rule is the action of the container's first rule that matches, or nothing.
