@@ -32,7 +32,8 @@ func (c *claims) forget(uid types.UID) {
 	delete(c.of, uid)
 }
 
-// complete has the pods grow that wait for it.
+// completeClaims says that all pods that there were have claims: who waits for that may
+// grow.
 func (a *Agent) completeClaims() {
 	a.claims.mu.Lock()
 	a.claims.complete = true
