@@ -51,7 +51,13 @@ spec:
 // undefine deletes the definition, and waits until it is gone.
 func undefine(t *testing.T, g string) {
 	t.Helper()
-	path := definitions + "/gadgets." + g
+	undefined(t, "gadgets."+g)
+}
+
+// undefined deletes a definition by its name, and waits until it is gone.
+func undefined(t *testing.T, name string) {
+	t.Helper()
+	path := definitions + "/" + name
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	send := func(method string) int {
@@ -64,7 +70,7 @@ func undefine(t *testing.T, g string) {
 	}
 	send("DELETE")
 	if !poll(ctx, func() bool { return send("GET") == http.StatusNotFound }) {
-		t.Errorf("the definition of %s does not go", g)
+		t.Errorf("the definition of %s does not go", name)
 	}
 }
 
@@ -176,6 +182,33 @@ func TestCustomResource(t *testing.T) {
 	}
 }
 
+// definitionStatus reads and writes the status of a definition, by PATCH and PUT:
+// conditions of others stay, and nothing else is written.
+func definitionStatus(t *testing.T, g string) {
+	t.Helper()
+	path := definitions + "/gadgets." + g + "/status"
+	read := admin.want(t, http.StatusOK, call{path: path}, nil).object(t)
+	if field(read, "status", "acceptedNames", "plural") != "gadgets" || field(read, "spec", "group") != g {
+		t.Errorf("the status reads as %v", read)
+	}
+	const condition = `{"type":"%s","status":"True","reason":"Test","message":"of a test","lastTransitionTime":"2026-01-01T00:00:00Z"}`
+	patched := admin.want(t, http.StatusOK, call{method: "PATCH", path: path, contentType: jsonPatch, body: `[
+		{"op":"add","path":"/status/conditions/-","value":` + fmt.Sprintf(condition, "Patched") + `}, {"op":"replace","path":"/spec/scope","value":"Cluster"}]`}, nil).object(t)
+	if conditionOf(t, g, "Patched") != "True" || field(patched, "spec", "scope") != "Namespaced" || patched.GetGeneration() != read.GetGeneration() {
+		t.Errorf("patched to %v", patched)
+	}
+	conditions := patched.Object["status"].(map[string]any)["conditions"].([]any)
+	for _, c := range conditions {
+		if c := c.(map[string]any); c["type"] == "Patched" {
+			c["status"] = "False"
+		}
+	}
+	admin.want(t, http.StatusOK, call{method: "PUT", path: path, body: encode(t, patched.Object)}, nil)
+	if conditionOf(t, g, "Patched") != "False" || conditionOf(t, g, "Established") != "True" {
+		t.Error("the status that was put is not there")
+	}
+}
+
 // The kind is in discovery at once, and gone from it with its definition; watches
 // of others go on meanwhile.
 func TestDefinitionComesAndGoes(t *testing.T) {
@@ -203,6 +236,7 @@ func TestDefinitionComesAndGoes(t *testing.T) {
 	if !aggregated() {
 		t.Error("not in aggregated discovery")
 	}
+	definitionStatus(t, gvr.Group)
 	undefine(t, gvr.Group)
 	if code := admin.do(t, call{path: path}).code; code != http.StatusNotFound || aggregated() {
 		t.Errorf("still discovered: %d", code)

@@ -36,6 +36,66 @@ func TestBackgroundDeletion(t *testing.T) {
 	})
 }
 
+// labelled are the objects of a kind with the label app.
+func labelled(t *testing.T, resource, ns, app string) []metav1.PartialObjectMetadata {
+	t.Helper()
+	var list metav1.PartialObjectMetadataList
+	admin.want(t, http.StatusOK, call{path: at(resource, ns) + "?labelSelector=app%3D" + app}, &list)
+	return list.Items
+}
+
+// controllerOf is a ReplicationController whose pods nobody schedules.
+func controllerOf(name string, replicas int) string {
+	return fmt.Sprintf("metadata: {name: %[1]s}\nspec: {replicas: %[2]d, selector: {app: %[1]s}, template: {metadata: {labels: {app: %[1]s}}, spec: {schedulerName: nobody, containers: [{name: c, image: i}]}}}", name, replicas)
+}
+
+// What loops made goes with what they made it for: the sets of a Deployment and
+// their pods, the pods of a ReplicationController. Asked to be orphaned they stay,
+// those of a ReplicationController also when nothing is asked: so it was in core/v1.
+func TestReplicasGoOrStay(t *testing.T) {
+	ns := namespace(t)
+	create(t, "deployments", ns, deploymentOf("deployment", 2))
+	for _, name := range []string{"background", "orphan", "unsaid"} {
+		create(t, "replicationcontrollers", ns, controllerOf(name, 2))
+	}
+	create(t, "deployments", ns, deploymentOf("kept", 1))
+	pods := map[string]int{"deployment": 2, "background": 2, "orphan": 2, "unsaid": 2, "kept": 1}
+	for app, n := range pods {
+		eventually(t, "the pods of "+app+" are made", func() bool { return len(labelled(t, "pods", ns, app)) == n })
+	}
+	set := labelled(t, "replicasets", ns, "kept")[0]
+	for name, c := range map[string]struct{ resource, options string }{
+		"deployment": {"deployments", "{propagationPolicy: Background}"},
+		"background": {"replicationcontrollers", "{propagationPolicy: Background}"},
+		"orphan":     {"replicationcontrollers", "{propagationPolicy: Orphan}"},
+		"unsaid":     {"replicationcontrollers", ""},
+		"kept":       {"deployments", "{propagationPolicy: Orphan}"},
+	} {
+		admin.want(t, http.StatusOK, deleteCall(c.resource, ns, name, c.options), nil)
+		eventually(t, name+" goes", func() bool { return gone(t, c.resource, ns, name) })
+	}
+	for _, name := range []string{"deployment", "background"} {
+		eventually(t, "what was made for "+name+" goes", func() bool {
+			return len(labelled(t, "replicasets", ns, name))+len(labelled(t, "pods", ns, name)) == 0
+		})
+	}
+	for _, name := range []string{"orphan", "unsaid"} {
+		orphans := labelled(t, "pods", ns, name)
+		for _, p := range orphans {
+			if len(p.OwnerReferences) > 0 || p.DeletionTimestamp != nil {
+				t.Errorf("pod %s of %s is owned by %v, deleted at %v", p.Name, name, p.OwnerReferences, p.DeletionTimestamp)
+			}
+		}
+		if len(orphans) != 2 {
+			t.Errorf("%d pods outlive %s", len(orphans), name)
+		}
+	}
+	sets, orphans := labelled(t, "replicasets", ns, "kept"), labelled(t, "pods", ns, "kept")
+	if len(sets) != 1 || sets[0].UID != set.UID || len(sets[0].OwnerReferences) > 0 || len(orphans) != 1 || orphans[0].OwnerReferences[0].UID != set.UID {
+		t.Errorf("of the Deployment that was orphaned there are %v and %v", sets, orphans)
+	}
+}
+
 // Garbage collection, "Foreground cascading deletion": the owner stays, marked
 // and with a finalizer, until the dependents that block it are gone.
 func TestForegroundDeletion(t *testing.T) {
