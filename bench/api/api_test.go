@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -109,6 +110,32 @@ func TestBareList(t *testing.T) {
 			if cm.Name != nameOf(int64(i)) || cm.ResourceVersion == "" || len(cm.Data["payload"]) != 512 {
 				t.Fatalf("object %d is %+v", i, cm.ObjectMeta)
 			}
+		}
+	}
+}
+
+// The program fails by what it has measured, and by nothing else.
+func TestBounds(t *testing.T) {
+	for _, c := range []struct {
+		have map[string]float64
+		want string
+	}{
+		{nil, ""},
+		{map[string]float64{"flood_heartbeat_p99": 99.9, "lists100k_fast_growth": 511, "flood_lists_admin_p99": 1000}, ""},
+		{map[string]float64{"flood_heartbeat_p99": 100, "flood_admin_p99": 250, "lists100k_slow_growth": 600},
+			"flood_heartbeat_p99 is 100 ms, and must stay below 100\nflood_admin_p99 is 250 ms, and must stay below 100\nlists100k_slow_growth is 600 MiB, and must stay below 512"},
+	} {
+		err := exceeded(func(name string) (float64, bool) {
+			value, ok := c.have[name]
+			return value, ok
+		})
+		if got := fmt.Sprint(err); err == nil && c.want != "" || err != nil && got != c.want {
+			t.Errorf("%v: %s, want %s", c.have, got, c.want)
+		}
+	}
+	for _, b := range bounds {
+		if phase, _, _ := strings.Cut(b.name, "_"); !slices.Contains(phases, phase) {
+			t.Errorf("no phase measures %s", b.name)
 		}
 	}
 }

@@ -45,7 +45,7 @@ type stage struct {
 var stages = []stage{
 	{name: "unit", packages: []string{"./..."}, except: []string{"conformance", "e2e", "runtime/cri"}, args: []string{"-timeout=10m"}},
 	{name: "carried", dir: "carried", packages: []string{"./hansa-cni", "./kubectl", "./pause"}},
-	{name: "race", packages: []string{"./store/...", "./apiserver/...", "./client/...", "./controller"}, args: []string{"-race", "-timeout=15m"}},
+	{name: "race", packages: []string{"./store/...", "./apiserver/...", "./client/...", "./controller/...", "./agent/work"}, args: []string{"-race", "-timeout=15m"}},
 	{name: "build", needs: "cmd/hansa", command: []string{"go", "run", "./hack/build"}},
 	{name: "kubectls", needs: "conformance/kubectls", command: []string{"go", "run", "./hack/build", "-kubectls"}},
 	{name: "clients", needs: "conformance/clients", command: []string{"go", "run", "./hack/build", "-clients"}},
