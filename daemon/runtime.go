@@ -81,6 +81,7 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 	if err != nil {
 		return nil, err
 	}
+	client.Exit = config.Exit
 	l.cleanup("runtime connection", client.Close)
 	if _, err := client.Image(ctx, containerd.PauseImage); errors.Is(err, hansaruntime.ErrNotFound) {
 		archive, err := config.PauseArchive()

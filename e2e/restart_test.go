@@ -39,11 +39,7 @@ containers:
   command: [sh, -c, "test -e /work/seen && exec sleep 1000; touch /work/seen; exit 3"]
   volumeMounts: [{name: work, mountPath: /work}]
 `)
-	s.create("ends", `
-restartPolicy: Never
-containers:
-- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 5"]}
-`)
+	s.create("ends", endsWith5)
 	s.create("dies", strings.TrimPrefix(sleeper, "\n"))
 	s.output("done", `
 restartPolicy: Never
@@ -89,26 +85,14 @@ containers:
 
 	// What happens while nobody looks is found out afterwards.
 	dies := s.processOf(s.ready("dies"), "main")
-	s.exec("ends", "touch", "/tmp/hold")
-	ends, err := s.podProcess("ends")
-	if err != nil {
-		t.Fatal(err)
-	}
+	end := s.ender("ends")
 	if err := c.stop(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	if err := killHard(dies); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", ends), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the container has ended", func() error {
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/tmp", ends)); err == nil {
-			return fmt.Errorf("process %d is there", ends)
-		}
-		return nil
-	})
+	end()
 	if err := c.up(); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +103,36 @@ containers:
 		c := p.Status.ContainerStatuses[0]
 		return c.RestartCount == 1 && c.Ready && c.LastTerminationState.Terminated.ExitCode == 137
 	})
+}
+
+// endsWith5 is a pod that its ender ends.
+const endsWith5 = `
+restartPolicy: Never
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "while [ ! -e /tmp/go ]; do sleep 0.1; done; exit 5"]}
+`
+
+// ender returns what ends the container of an endsWith5 while nobody else looks:
+// without the API, the node or the runtime.
+func (s *space) ender(name string) func() {
+	s.t.Helper()
+	s.exec(name, "touch", "/tmp/hold")
+	pid, err := s.podProcess(name)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		s.t.Helper()
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/tmp/go", pid), nil, 0o644); err != nil {
+			s.t.Fatal(err)
+		}
+		await(s.t, "the container has ended", func() error {
+			if _, err := os.Stat(fmt.Sprintf("/proc/%d/root/tmp", pid)); err == nil {
+				return fmt.Errorf("process %d is there", pid)
+			}
+			return nil
+		})
+	}
 }
 
 // history is what must not change of a pod's container.
@@ -182,7 +196,8 @@ func (s *space) countsOn(name string) {
 	})
 }
 
-// containerd is supervised: when it dies, containers go on and it comes back.
+// containerd is supervised: when it dies, containers go on and it comes back,
+// and knows how those ended that did while it heard nothing.
 func TestContainerdDies(t *testing.T) {
 	if !alone(t) {
 		return
@@ -190,13 +205,20 @@ func TestContainerdDies(t *testing.T) {
 	c := started(t, newCluster("runtime"))
 	s := newSpace(t, c)
 	s.create("p", strings.TrimPrefix(sleeper, "\n"))
+	s.create("ends", endsWith5)
 	s.ready("p")
+	s.ready("ends")
 	before := s.histories([]string{"p"})
+	end := s.ender("ends")
 	was := c.readiness(t)
 	daemons := c.processesOf("containerd")
 	if len(daemons) != 1 {
 		t.Fatalf("there are %d containerd", len(daemons))
 	}
+	if err := syscall.Kill(daemons[0], syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	end()
 	if err := killHard(daemons[0]); err != nil {
 		t.Fatal(err)
 	}
@@ -208,6 +230,9 @@ func TestContainerdDies(t *testing.T) {
 		return nil
 	})
 	c.nodeEvent(t, "ContainerRuntimeStarted", "The container runtime serves again after ")
+	if p := s.finished("ends"); p.Status.ContainerStatuses[0].State.Terminated.ExitCode != 5 {
+		t.Errorf("how a container ended meanwhile: %+v", p.Status.ContainerStatuses[0].State)
+	}
 	s.create("q", strings.TrimPrefix(sleeper, "\n"))
 	s.ready("q")
 	if now := c.readiness(t); now != was {

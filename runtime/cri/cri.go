@@ -31,6 +31,9 @@ type Client struct {
 	runtime  cri.RuntimeServiceClient
 	images   cri.ImageServiceClient
 	endpoint string
+	// Exit, where there is one, tells how a container ended of which the runtime
+	// knows only that it did. It is set before the first call.
+	Exit func(id string) (code int32, at time.Time, known bool)
 }
 
 var _ runtime.Runtime = (*Client)(nil)
@@ -174,8 +177,21 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 // ContainerStatus is the state of one container.
 func (c *Client) ContainerStatus(ctx context.Context, id string) (*cri.ContainerStatus, error) {
 	r, err := c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
-	return r.GetStatus(), wrap(err, "read status of container %s", id)
+	st := r.GetStatus()
+	if st != nil && st.State == cri.ContainerState_CONTAINER_EXITED && st.Reason == unknownReason && c.Exit != nil {
+		if code, at, known := c.Exit(id); known {
+			st.ExitCode, st.FinishedAt, st.Reason = code, at.UnixNano(), "Error"
+			if code == 0 {
+				st.Reason = "Completed"
+			}
+		}
+	}
+	return st, wrap(err, "read status of container %s", id)
 }
+
+// unknownReason is containerd's, with exit code 255, for a container whose end it
+// did not hear of.
+const unknownReason = "Unknown"
 
 // Containers are all that the runtime knows, ended ones too.
 func (c *Client) Containers(ctx context.Context) ([]*cri.Container, error) {
