@@ -47,14 +47,14 @@ func hostPathTypes(s *space) {
 		volumes = append(volumes, fmt.Sprintf("{name: v%d, hostPath: {path: %s/%s, type: %q}}", n, dir, path, kind))
 		mounts = append(mounts, fmt.Sprintf("{name: v%d, mountPath: /v%d}", n, n))
 	}
-	for _, c := range [][2]string{{"", "dir"}, {"Directory", "dir"}, {"DirectoryOrCreate", "new"}, {"File", "file"}, {"FileOrCreate", "created"}, {"Socket", "socket"}, {"CharDevice", "char"}} {
+	for _, c := range [][2]string{{"", "dir"}, {"Directory", "dir"}, {"DirectoryOrCreate", "new"}, {"File", "file"}, {"FileOrCreate", "created"}, {"Socket", "socket"}, {"CharDevice", "char"}, {"BlockDevice", "block"}} {
 		add(c[0], c[1])
 	}
 	s.output("right", fmt.Sprintf(`
 restartPolicy: Never
 volumes: [%s]
 containers:
-- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "test -d /v0 -a -d /v1 -a -d /v2 -a -f /v3 -a -f /v4 -a -S /v5 -a -c /v6"], volumeMounts: [%s]}
+- {name: main, image: hansa.local/busybox:1, command: [sh, -c, "test -d /v0 -a -d /v1 -a -d /v2 -a -f /v3 -a -f /v4 -a -S /v5 -a -c /v6 -a -b /v7"], volumeMounts: [%s]}
 `, strings.Join(volumes, ", "), strings.Join(mounts, ", ")))
 	for _, file := range []string{"new", "created"} {
 		if _, err := os.Stat(filepath.Join(dir, file)); err != nil {

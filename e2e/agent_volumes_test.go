@@ -32,19 +32,26 @@ var volumeRows = []row{
 
 func configMapVolume(s *space) {
 	s.kubectl("create", "configmap", "config", "--from-literal=one=1", "--from-literal=two=2")
+	raw := filepath.Join(s.t.TempDir(), "raw")
+	s.write(raw, []byte{0, 0xff, 0xfe, '\n', 0x80})
+	s.kubectl("create", "configmap", "binary", "--from-file="+raw, "--from-literal=text=t")
+	if m, err := s.client.CoreV1().ConfigMaps(s.name).Get(s.t.Context(), "binary", metav1.GetOptions{}); err != nil || len(m.BinaryData) != 1 {
+		s.t.Fatalf("binary data %v, %v", m.BinaryData, err)
+	}
 	got := s.output("p", `
 restartPolicy: Never
 volumes:
 - {name: all, configMap: {name: config}}
 - {name: some, configMap: {name: config, defaultMode: 0440, items: [{key: one, path: deep/name}, {key: two, path: two, mode: 0400}]}}
 - {name: none, configMap: {name: none, optional: true}}
+- {name: binary, configMap: {name: binary}}
 containers:
 - name: main
   image: hansa.local/busybox:1
-  command: [sh, -c, "cd /all && grep . * && cd /some && grep . deep/name two && stat -Lc '%a %n' /all/one deep/name two && ls /none | wc -l; touch /all/x 2>&1"]
-  volumeMounts: [{name: all, mountPath: /all}, {name: some, mountPath: /some}, {name: none, mountPath: /none}]
+  command: [sh, -c, "od -An -v -tx1 /binary/raw && cat /binary/text && echo && cd /all && grep . * && cd /some && grep . deep/name two && stat -Lc '%a %n' /all/one deep/name two && ls /none | wc -l; touch /all/x 2>&1"]
+  volumeMounts: [{name: all, mountPath: /all}, {name: some, mountPath: /some}, {name: none, mountPath: /none}, {name: binary, mountPath: /binary}]
 `, 1)
-	want := "one:1\ntwo:2\ndeep/name:1\ntwo:2\n644 /all/one\n440 deep/name\n400 two\n0\ntouch: /all/x: Read-only file system\n"
+	want := " 00 ff fe 0a 80\nt\none:1\ntwo:2\ndeep/name:1\ntwo:2\n644 /all/one\n440 deep/name\n400 two\n0\ntouch: /all/x: Read-only file system\n"
 	if got != want {
 		s.t.Errorf("got:\n%swant:\n%s", got, want)
 	}

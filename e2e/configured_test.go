@@ -67,7 +67,7 @@ iptablesDropBit: 3
 allowedUnsafeSysctls: ["kernel.msg*"]
 evictionHard: {memory.available: 30Mi}
 evictionPressureTransitionPeriod: 1s
-systemReserved: {memory: "%d", pid: "1000"}
+systemReserved: {memory: "%d", pid: "1000", ephemeral-storage: 1Gi}
 kubeReserved: {cpu: 100m}
 crashLoopBackOff: {maxContainerRestartPeriod: 2s}
 containerLogMaxSize: 4Ki
@@ -85,7 +85,7 @@ registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 	writeFile(t, "/tmp/manifests/early.yaml", strings.Replace(staticPod, "NAMESPACE", "default", 1))
 	started(t, c)
 	for _, r := range []row{
-		{"configz", configz}, {"allocatable", allocatable}, {"a field without effect is said", idleField},
+		{"configz", configz}, {"allocatable", allocatable}, {"CPU shares of the classes", classShares}, {"a field without effect is said", idleField},
 		{"PID limit of a pod", podPids}, {"unsafe sysctls that are allowed", unsafeSysctls}, {"seccomp by default", seccompByDefault},
 		{"local seccomp profile", localSeccomp},
 		{"credential providers, with tokens of service accounts", providedCredentials}, {"parallel pulls, at most so many", boundedPulls},
@@ -143,9 +143,63 @@ func allocatable(s *space) {
 	if len(n.Spec.Taints) == 0 || n.Spec.Taints[0].Key != "example.com/new" {
 		s.t.Errorf("taints %v", n.Spec.Taints)
 	}
-	if got := s.readGroup(filepath.Join("hansa", s.id(), "pods")).memory; got != fmt.Sprint(podsMemory) {
-		s.t.Errorf("all pods may use %s of memory", got)
+	if disk := st.Capacity.StorageEphemeral().Value() - st.Allocatable.StorageEphemeral().Value(); disk != 1<<30 {
+		s.t.Errorf("%d of the disk are reserved", disk)
 	}
+	all := s.readGroup(filepath.Join("hansa", s.id(), "pods"))
+	if want := shares(int(st.Allocatable.Cpu().MilliValue() * 1024 / 1000)); all.memory != fmt.Sprint(podsMemory) || all.shares != want {
+		s.t.Errorf("all pods may use %+v, want %s", all, want)
+	}
+	limit, err := strconv.Atoi(readWord(s.t, "/proc/sys/kernel/pid_max"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if got := readWord(s.t, s.pidsMax(filepath.Join("hansa", s.id(), "pods"))); got != fmt.Sprint(limit-1000) {
+		s.t.Errorf("all pods may have %s processes of %d", got, limit)
+	}
+}
+
+// readWord is what a file of the kernel's says.
+func readWord(t testing.TB, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// pidsMax is the file with the limit of processes of a control group.
+func (s *space) pidsMax(group string) string {
+	if unified() {
+		return filepath.Join("/sys/fs/cgroup", group, "pids.max")
+	}
+	return filepath.Join("/sys/fs/cgroup/pids", group, "pids.max")
+}
+
+// "Control groups of quality-of-service classes": burstable pods have together
+// what they request, best-effort ones the least there is.
+func classShares(s *space) {
+	for name, cpu := range map[string]string{"one": "300m", "two": "200m"} {
+		s.create(name, using("{requests: {cpu: "+cpu+"}}"))
+	}
+	s.ready("one")
+	s.ready("two")
+	if got := s.readGroup(filepath.Join("hansa", s.id(), "pods", "besteffort")).shares; got != shares(2) {
+		s.t.Errorf("best effort: %s", got)
+	}
+	burstable := func(want int) {
+		s.t.Helper()
+		await(s.t, fmt.Sprintf("%d shares of the burstable class", want), func() error {
+			if got := s.readGroup(filepath.Join("hansa", s.id(), "pods", "burstable")).shares; got != shares(want) {
+				return fmt.Errorf("it has %s", got)
+			}
+			return nil
+		})
+	}
+	burstable(512)
+	s.kubectl("delete", "pod", "two")
+	burstable(307)
 }
 
 func idleField(s *space) {
@@ -158,12 +212,8 @@ func idleField(s *space) {
 func podPids(s *space) {
 	s.create("p", sleeper)
 	p := s.ready("p")
-	path := filepath.Join("/sys/fs/cgroup", s.podGroup(p, "besteffort"), "pids.max")
-	if !unified() {
-		path = filepath.Join("/sys/fs/cgroup/pids", s.podGroup(p, "besteffort"), "pids.max")
-	}
-	if b, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(b)) != "64" {
-		s.t.Errorf("limit %s %v", b, err)
+	if got := readWord(s.t, s.pidsMax(s.podGroup(p, "besteffort"))); got != "64" {
+		s.t.Errorf("limit %s", got)
 	}
 	out, code, err := s.execIn("p", "main", "sh", "-c", "i=0; while [ $i -lt 100 ]; do sleep 5 & i=$((i+1)); done")
 	if err != nil || code == 0 || !strings.Contains(out, "can't fork") {
@@ -360,6 +410,18 @@ func staticPods(s *space) {
 	})
 	if now := s.ready(name); now.Status.ContainerStatuses[0].ContainerID != p.Status.ContainerStatuses[0].ContainerID {
 		s.t.Error("the container was made anew")
+	}
+	// What the file says anew is another pod.
+	writeFile(s.t, file, strings.NewReplacer("NAMESPACE", s.name, "early", "own", `"1000"`, `"2000"`).Replace(staticPod))
+	await(s.t, "the mirror of the changed file", func() error {
+		now, err := s.client.CoreV1().Pods(s.name).Get(s.t.Context(), name, metav1.GetOptions{})
+		if err == nil && (now.Spec.Containers[0].Command[1] != "2000" || condition(now, corev1.PodReady) != corev1.ConditionTrue) {
+			err = errors.New("it is the old one, or not ready")
+		}
+		return err
+	})
+	if got := s.exec(name, "ps"); !strings.Contains(got, "sleep 2000") || strings.Contains(got, "sleep 1000") {
+		s.t.Errorf("of the changed file there runs:\n%s", got)
 	}
 	if err := os.Remove(file); err != nil {
 		s.t.Fatal(err)
