@@ -3,7 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -47,21 +46,23 @@ evictionPressureTransitionPeriod: 1s
 // processesLeft is how many more the kernel would make.
 func processesLeft(t testing.TB) int {
 	t.Helper()
-	limit, err := os.ReadFile("/proc/sys/kernel/pid_max")
+	_, last, _ := strings.Cut(readWord(t, "/proc/loadavg"), "/")
+	are, err := strconv.Atoi(strings.Fields(last)[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	load, err := os.ReadFile("/proc/loadavg")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, last, _ := strings.Cut(string(load), "/")
-	most, err1 := strconv.Atoi(strings.TrimSpace(string(limit)))
-	are, err2 := strconv.Atoi(strings.Fields(last)[0])
+	return mostProcesses(t) - are
+}
+
+// mostProcesses is how many there may be: the lesser of the kernel's two limits.
+func mostProcesses(t testing.TB) int {
+	t.Helper()
+	ids, err1 := strconv.Atoi(readWord(t, "/proc/sys/kernel/pid_max"))
+	threads, err2 := strconv.Atoi(readWord(t, "/proc/sys/kernel/threads-max"))
 	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
-	return most - are
+	return min(ids, threads)
 }
 
 // "Node-pressure Eviction": of processes nothing is requested, so the pod goes that

@@ -196,9 +196,13 @@ func Overreserved(capacity, reserved v1.ResourceList, thresholds []evict.Thresho
 	return nil
 }
 
-// PIDs is how many processes there may be, and are.
+// PIDs is how many processes there may be, and are. The kernel has two limits,
+// of which the lesser counts.
 func (h Host) PIDs() (limit, used int64, err error) {
 	limit, err1 := strconv.ParseInt(h.read("proc/sys/kernel/pid_max"), 10, 64)
+	if threads, err := strconv.ParseInt(h.read("proc/sys/kernel/threads-max"), 10, 64); err == nil {
+		limit = min(limit, threads)
+	}
 	_, last, _ := strings.Cut(h.read("proc/loadavg"), "/")
 	total, _, _ := strings.Cut(last, " ")
 	used, err2 := strconv.ParseInt(total, 10, 64)

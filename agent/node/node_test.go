@@ -342,13 +342,14 @@ func TestHost(t *testing.T) {
 func TestUsageOfRecordedHost(t *testing.T) {
 	root := t.TempDir()
 	for name, content := range map[string]string{
-		"proc/meminfo":            "MemTotal: 1000 kB\nMemFree: 200 kB\nMemAvailable: 600 kB\nAnonPages: 50 kB\nSwapTotal: 80 kB\nSwapFree: 70 kB\n",
-		"proc/stat":               "cpu  100 1 50 9000 77 2 3 4 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1700000000\n",
-		"proc/vmstat":             "pgfault 11\npgmajfault 12\n",
-		"proc/cpuinfo":            "processor : 0\nphysical id : 0\ncore id : 0\n\nprocessor : 1\nphysical id : 0\ncore id : 0\n",
-		"proc/loadavg":            "0.1 0.2 0.3 1/345 999\n",
-		"proc/sys/kernel/pid_max": "4096\n",
-		"proc/7/net/dev":          "Inter-| Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 11 12 13 0 0 0 0 20 21 22 23 0 0 0 0\n",
+		"proc/meminfo":                "MemTotal: 1000 kB\nMemFree: 200 kB\nMemAvailable: 600 kB\nAnonPages: 50 kB\nSwapTotal: 80 kB\nSwapFree: 70 kB\n",
+		"proc/stat":                   "cpu  100 1 50 9000 77 2 3 4 0 0\ncpu0 1 1 1 1 1 1 1 1 0 0\nbtime 1700000000\n",
+		"proc/vmstat":                 "pgfault 11\npgmajfault 12\n",
+		"proc/cpuinfo":                "processor : 0\nphysical id : 0\ncore id : 0\n\nprocessor : 1\nphysical id : 0\ncore id : 0\n",
+		"proc/loadavg":                "0.1 0.2 0.3 1/345 999\n",
+		"proc/sys/kernel/pid_max":     "8192\n",
+		"proc/sys/kernel/threads-max": "4096\n",
+		"proc/7/net/dev":              "Inter-| Receive\n face |bytes\n    lo: 1 1 0 0 0 0 0 0 1 1 0 0 0 0 0 0\n  eth0: 10 11 12 13 0 0 0 0 20 21 22 23 0 0 0 0\n",
 	} {
 		path := filepath.Join(root, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

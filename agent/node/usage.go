@@ -112,13 +112,7 @@ func (h Host) FileSystem(path string, at metav1.Time) *statsv1alpha1.FsStats {
 
 // Processes are how many there are and may be.
 func (h Host) Processes(at metav1.Time) *statsv1alpha1.RlimitStats {
-	most, err := strconv.ParseInt(h.read("proc/sys/kernel/pid_max"), 10, 64)
-	if err != nil {
-		return nil
-	}
-	_, last, _ := strings.Cut(h.read("proc/loadavg"), "/")
-	text, _, _ := strings.Cut(last, " ")
-	n, err := strconv.ParseInt(text, 10, 64)
+	most, n, err := h.PIDs()
 	if err != nil {
 		return nil
 	}
