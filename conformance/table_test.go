@@ -49,6 +49,7 @@ var changing = []struct {
 	{regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`), "TIME"},
 	{regexp.MustCompile(`(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z][a-z] \d{4} \d\d:\d\d:\d\d \+0000`), "TIME"},
 	{regexp.MustCompile(`<unknown>`), "AGE"},
+	{regexp.MustCompile(`\bAGE +`), "AGE "}, // as wide as an age is
 	// Fairness says so when it comes to it.
 	{regexp.MustCompile(`Request string: (count/widgets.example.com: 0/5)?\n`), "Request string: COUNTED\n"}, // so does the loop
 	{regexp.MustCompile(`(Established boolean \(wide\)): (true|false)`), "$1: STATUS"},                       // its loop says so
