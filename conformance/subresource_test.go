@@ -199,6 +199,11 @@ func TestResize(t *testing.T) {
 	if got := owners(get(t, "pods", ns, "p")); !strings.Contains(got, `conformance Update/resize: {"f:spec":{"f:containers":{"k:{\"name\":\"c\"}":{"f:resources":{"f:requests":{"f:cpu":{}}}}}}}`) {
 		t.Errorf("owners of a resized pod are %s", got)
 	}
+	create(t, "pods", ns, "metadata: {name: begins}\nspec: {nodeName: "+node+", initContainers: [{name: i, image: i, resources: {requests: {cpu: 10m}}}], containers: [{name: c, image: i}]}")
+	resized := admin.want(t, http.StatusOK, call{method: "PATCH", path: at("pods", ns, "begins", "resize"), contentType: strategicPatch, body: `{"spec":{"initContainers":[{"name":"i","resources":{"requests":{"cpu":"20m"}}}]}}`}, nil).object(t)
+	if got := field(resized, "spec", "initContainers"); !strings.Contains(got, `"cpu":"20m"`) {
+		t.Errorf("a resized init container is %s", got)
+	}
 	admin.do(t, call{method: "PATCH", path: path, contentType: strategicPatch, body: `{"spec":{"containers":[{"name":"c","resources":{"limits":{"memory":"10Mi"},"requests":{"memory":"10Mi","cpu":null}}}]}}`}).
 		refused(t, 422, metav1.StatusReasonInvalid, "")
 }

@@ -70,7 +70,8 @@ func validateConfigMapUpdate(c, old *corev1.ConfigMap) field.ErrorList {
 	var errs field.ErrorList
 	if isTrue(old.Immutable) {
 		errs = append(errs, staysImmutable(c.Immutable)...)
-		if !reflect.DeepEqual(c.Data, old.Data) {
+		// Kubernetes makes an absent map an empty one, of these two.
+		if len(c.Data)+len(old.Data) > 0 && !reflect.DeepEqual(c.Data, old.Data) {
 			errs = append(errs, field.Forbidden(field.NewPath("data"), immutableData))
 		}
 		if !reflect.DeepEqual(c.BinaryData, old.BinaryData) {

@@ -3,6 +3,7 @@ package kinds_test
 import (
 	"bytes"
 	"cmp"
+	gojson "encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -38,6 +39,7 @@ type invalidCase struct {
 	Repeat      map[string]int       `json:"repeat,omitempty"`
 	Object      runtime.RawExtension `json:"object"`
 	Old         runtime.RawExtension `json:"old"`
+	Patch       runtime.RawExtension `json:"patch"` // of a pod
 	Want        []cause              `json:"want"`
 }
 
@@ -78,12 +80,17 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-func (c *invalidCase) run(t *testing.T) {
+func (c *invalidCase) causes(t *testing.T) field.ErrorList {
+	t.Helper()
 	w := &write{t: t, obj: c.decode(t, c.Object.Raw)}
 	if len(c.Old.Raw) > 0 {
 		w.old = c.decode(t, c.Old.Raw)
 	}
-	causes := w.causes(c.Subresource)
+	return w.causes(c.Subresource)
+}
+
+func (c *invalidCase) run(t *testing.T) {
+	causes := c.causes(t)
 	got := make([]cause, 0, len(causes))
 	for _, e := range causes {
 		k := cause{Reason: string(e.Type), Field: e.Field, Detail: e.Detail}
@@ -125,15 +132,23 @@ type write struct {
 // now is when all writes and tables of these tests happen.
 var now = time.Date(2026, time.March, 1, 12, 0, 0, 0, time.UTC)
 
+// kindOf is the row of an object that says what it is.
+func kindOf(t *testing.T, obj runtime.Object) *api.Served {
+	t.Helper()
+	gvk := obj.GetObjectKind().GroupVersionKind()
+	row := kinds.Registry().ByGVK(gvk)
+	if row == nil {
+		t.Fatalf("%s is not served", gvk)
+	}
+	return row
+}
+
 func (w *write) causes(subresource string) field.ErrorList {
 	target := w.obj
 	if w.old != nil {
 		target = w.old
 	}
-	w.row = kinds.Registry().ByGVK(target.GetObjectKind().GroupVersionKind())
-	if w.row == nil {
-		w.t.Fatalf("%s is not served", target.GetObjectKind().GroupVersionKind())
-	}
+	w.row = kindOf(w.t, target)
 	if w.old == nil {
 		return w.create(w.hub(w.obj))
 	}
@@ -267,10 +282,11 @@ func asCauses(t *testing.T, err error) field.ErrorList {
 	var errs field.ErrorList
 	for _, c := range status.Status().Details.Causes {
 		_, detail, _ := strings.Cut(c.Message, ": ")
+		var value any
 		if i := strings.LastIndex(detail, ": "); i >= 0 {
-			detail = detail[i+2:]
+			detail, value = detail[i+2:], gojson.RawMessage(detail[:i])
 		}
-		errs = append(errs, &field.Error{Type: field.ErrorType(c.Type), Field: c.Field, Detail: detail})
+		errs = append(errs, &field.Error{Type: field.ErrorType(c.Type), Field: c.Field, BadValue: value, Detail: detail})
 	}
 	return errs
 }

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/pod"
@@ -36,7 +37,7 @@ func resourceClaim() *api.Resource {
 			return validateDeviceClaim(&c.Spec.Devices, field.NewPath("spec", "devices"))
 		}),
 		ValidateUpdate: validatesUpdate(func(c, old *resourcev1.ResourceClaim) field.ErrorList {
-			return unchanged(c.Spec, old.Spec, field.NewPath("spec"))
+			return immutable(c.Spec, old.Spec, field.NewPath("spec"))
 		}),
 		ResetFields:              resets(gv, "status"),
 		AllowUnconditionalUpdate: true,
@@ -161,18 +162,16 @@ func claimState(c *resourcev1.ResourceClaim) string {
 	return strings.Join(states, ",")
 }
 
-// deviceID names a device, or the share of one, among all: driver/pool/device,
-// and /share.
-func deviceID(driver, pool, device string, share *string) string {
-	id := driver + "/" + pool + "/" + device
-	if share != nil {
-		id += "/" + *share
-	}
-	return id
+// sharedDevice names a device, or the share of one, among all. Refusals print it
+// as Kubernetes does.
+type sharedDevice struct{ Driver, Pool, Device, ShareID string }
+
+func deviceID(driver, pool, device string, share *string) sharedDevice {
+	return sharedDevice{driver, pool, device, ptr.Deref(share, "")}
 }
 
-func allocatedDevices(a *resourcev1.AllocationResult) sets.Set[string] {
-	ids := sets.New[string]()
+func allocatedDevices(a *resourcev1.AllocationResult) sets.Set[sharedDevice] {
+	ids := sets.New[sharedDevice]()
 	if a != nil {
 		for _, r := range a.Devices.Results {
 			ids.Insert(deviceID(r.Driver, r.Pool, r.Device, (*string)(r.ShareID)))

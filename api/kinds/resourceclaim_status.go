@@ -71,7 +71,7 @@ func declaredClaimStatus(s *resourcev1.ResourceClaimStatus, path *field.Path) fi
 	return errs
 }
 
-func validateDeviceStatus(d *resourcev1.AllocatedDeviceStatus, allocated sets.Set[string], path *field.Path) field.ErrorList {
+func validateDeviceStatus(d *resourcev1.AllocatedDeviceStatus, allocated sets.Set[sharedDevice], path *field.Path) field.ErrorList {
 	errs := validateDriver(d.Driver, path.Child("driver"))
 	errs = append(errs, validatePool(d.Pool, path.Child("pool"))...)
 	errs = append(errs, isDNSLabel(d.Device, path.Child("device"))...)

@@ -3,6 +3,7 @@ package kinds
 import (
 	"fmt"
 	"math"
+	"strconv"
 
 	resourcev1 "k8s.io/api/resource/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -50,13 +51,13 @@ func validateAmounts(amounts []resource.Quantity, standard, most resource.Quanti
 	if tooMany := atMost(amounts, maxAmounts, path); len(tooMany) > 0 {
 		errs = append(errs, tooMany...)
 	} else {
-		numbers := make([]int64, 0, len(amounts))
+		numbers := make([]string, 0, len(amounts))
 		for i, a := range amounts {
 			if a.Cmp(most) > 0 {
 				errs = append(errs, field.Invalid(path.Index(i), a.String(), fmt.Sprintf("option is larger than capacity value: %s", most.String())))
 			}
 			found = found || a.Cmp(standard) == 0
-			numbers = append(numbers, a.Value())
+			numbers = append(numbers, strconv.FormatInt(a.Value(), 10))
 		}
 		errs = append(errs, repeated(numbers, path.Index)...)
 	}

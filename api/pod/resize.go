@@ -119,22 +119,22 @@ func (c *checker) containersResize(at *field.Path, rest, old *corev1.PodSpec) {
 	}
 }
 
-// initContainersResize: of init containers only sidecars run on, so that there
-// is nothing to resize in others.
+// initContainersResize: an init container that ends cannot be restarted for its
+// new resources.
 func (c *checker) initContainersResize(at *field.Path, rest, old *corev1.PodSpec) {
 	for i := range old.InitContainers {
 		ctr, was := &rest.InitContainers[i], &old.InitContainers[i]
 		p := at.Child("initContainers").Index(i)
-		if !isSidecar(ctr) {
-			if !apiequality.Semantic.DeepEqual(*ctr, *was) {
-				c.forbidden(at, "resources for non-sidecar init containers are immutable")
-			}
-			continue
-		}
+		changed := !apiequality.Semantic.DeepEqual(*ctr, *was)
 		c.nothingRemoved(p.Child("resources"), ctr, was)
 		takeContainerCompute(ctr, was)
 		if !apiequality.Semantic.DeepEqual(*ctr, *was) {
 			c.forbidden(p, "only cpu and memory resources for init or sidecar containers are mutable")
+		}
+		for _, policy := range ctr.ResizePolicy {
+			if changed && !isSidecar(ctr) && policy.RestartPolicy == corev1.RestartContainer {
+				c.forbidden(p, "non-sidecar init containers with a resize policy of RestartContainer cannot be resized")
+			}
 		}
 	}
 }

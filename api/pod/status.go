@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -250,7 +251,10 @@ func (c *checker) containerUsers(at *field.Path, list []corev1.ContainerStatus, 
 			c.forbidden(p, "cannot be set for a windows pod")
 			continue
 		}
-		c.userID(p.Child("uid"), &u.UID)
+		// The runtime may report any uid_t, what a pod may ask for ends earlier.
+		if u.UID < 0 || u.UID > math.MaxUint32 {
+			c.invalid(p.Child("uid"), u.UID, fmt.Sprintf("must be between 0 and %d, inclusive", uint32(math.MaxUint32)))
+		}
 		c.groupID(p.Child("gid"), &u.GID)
 		for j := range u.SupplementalGroups {
 			c.groupID(p.Child("supplementalGroups").Index(j), &u.SupplementalGroups[j])
@@ -304,6 +308,6 @@ func (c *checker) resourceAskedFor(at *field.Path, name corev1.ResourceName, r *
 		return full == claim
 	})
 	if !asked {
-		c.invalid(at, name, "must match one of the container's resource claims in a format 'claim:<claimName>/<request>' or 'claim:<claimName>' if request is empty")
+		c.invalid(at, name, "must match one of the container's resource claims as 'claim:<claimName>/<requestName>' when container.resources.claims[*].request is set or 'claim:<claimName>' when it is empty")
 	}
 }

@@ -2,9 +2,12 @@ package pod
 
 import (
 	"encoding/json"
+	"math"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -74,6 +77,37 @@ func applyUpdate(t *testing.T, subresource string, p, old *corev1.Pod) field.Err
 	}
 	t.Fatalf("no subresource %q", subresource)
 	return nil
+}
+
+// Init containers that end are resized like others (in Kubernetes since 1.36).
+func TestResizeOfInitContainers(t *testing.T) {
+	requests := func(cpu string) corev1.ResourceRequirements {
+		return corev1.ResourceRequirements{Requests: corev1.ResourceList{"cpu": resource.MustParse(cpu)}}
+	}
+	old := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default"}, Spec: corev1.PodSpec{
+		InitContainers: []corev1.Container{{Name: "i", Image: "i", Resources: requests("1")}},
+		Containers:     []corev1.Container{{Name: "c", Image: "i"}},
+	}}
+	Default(old)
+	p := old.DeepCopy()
+	p.Spec.InitContainers[0].Resources = requests("2")
+	if errs := applyUpdate(t, "resize", p, old); len(errs) > 0 || p.Spec.InitContainers[0].Resources.Requests.Cpu().String() != "2" {
+		t.Errorf("resized to %v: %v", p.Spec.InitContainers[0].Resources, errs)
+	}
+}
+
+// The runtime may report any user of Linux, of which those above 2147483647 may
+// not be asked for.
+func TestReportedUsers(t *testing.T) {
+	for uid, fine := range map[int64]bool{0: true, math.MaxUint32: true, math.MaxUint32 + 1: false, -1: false} {
+		old := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "p", Namespace: "default"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "i"}}}}
+		Default(old)
+		p := old.DeepCopy()
+		p.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "c", Image: "i", User: &corev1.ContainerUser{Linux: &corev1.LinuxContainerUser{UID: uid}}}}
+		if errs := applyUpdate(t, "status", p, old); len(errs) == 0 != fine {
+			t.Errorf("user %d: %v", uid, errs)
+		}
+	}
 }
 
 func TestInvalidUpdates(t *testing.T) {
