@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -70,9 +71,10 @@ func effectless(t *testing.T, u *unstructured.Unstructured) []string {
 }
 
 // Whoever writes what has no effect yet is told, and only they: the list in
-// SCOPE.md is the server's.
+// SCOPE.md is the server's. Its status stays as it is written.
 func TestEffectless(t *testing.T) {
 	ns := namespace(t)
+	written := map[*sample]string{}
 	said, found := scopeOf(t).inert, map[string]bool{}
 	for _, s := range samples(t, ns) {
 		a := admin.want(t, 201, call{method: "POST", path: s.path() + "?dryRun=All", body: encode(t, s.Object)}, nil)
@@ -87,10 +89,35 @@ func TestEffectless(t *testing.T) {
 		if want := effectless(t, s.Unstructured); !slices.Equal(got, want) {
 			t.Errorf("%s: warnings are %q, want %q", s.GetKind(), got, want)
 		}
+		if len(got) > 0 {
+			written[&s] = field(s.make(t), "status")
+		}
+	}
+	loopsRest(t, ns)
+	for s, status := range written {
+		if got := field(s.read(t), "status"); got != status {
+			t.Errorf("the status of %s was written as %s and became %s", s.GetKind(), status, got)
+		}
 	}
 	for resource := range said {
 		if !found[resource] {
 			t.Errorf("no sample of %s, which has no effect", resource)
 		}
 	}
+}
+
+// loopsRest waits until loops have acted on what was written after all else, and
+// no queue of theirs holds anything.
+func loopsRest(t *testing.T, ns string) {
+	t.Helper()
+	create(t, "deployments", ns, deploymentOf("last", 0))
+	queue := regexp.MustCompile(`(?m)^workqueue_depth\{.*\} ([0-9.e+]+)$`)
+	eventually(t, "the loops rest", func() bool {
+		idle := field(get(t, "deployments", ns, "last"), "status", "observedGeneration") == "1"
+		depths := queue.FindAllStringSubmatch(string(admin.want(t, 200, call{path: "/metrics"}, nil).body), -1)
+		for _, depth := range depths {
+			idle = idle && depth[1] == "0"
+		}
+		return idle && len(depths) > 0
+	})
 }

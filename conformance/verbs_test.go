@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/yaml"
 )
 
@@ -101,16 +100,8 @@ func (s sample) verbs(t *testing.T) {
 		t.Fatalf("patch: %v, %v", patched, err)
 	}
 	events.expect(t, "MODIFIED "+name)
-	var updated *unstructured.Unstructured
-	// Loops may write to it as well.
-	err = retry.RetryOnConflict(retry.DefaultBackoff, func() error {
-		updated = s.read(t)
-		updated.SetLabels(map[string]string{"by": "update"})
-		updated, err = client.Update(ctx, updated, metav1.UpdateOptions{})
-		return err
-	})
-	if err != nil || updated.GetLabels()["by"] != "update" {
-		t.Fatalf("update: %v, %v", updated, err)
+	if u := s.write(t, func(u *unstructured.Unstructured) { u.SetLabels(map[string]string{"by": "update"}) }); u.GetLabels()["by"] != "update" {
+		t.Fatalf("updated is %v", u)
 	}
 	applied := &unstructured.Unstructured{Object: map[string]any{}}
 	applied.SetGroupVersionKind(s.GroupVersionKind())
@@ -120,6 +111,9 @@ func (s sample) verbs(t *testing.T) {
 		t.Fatalf("apply: %v, %v", applied, err)
 	}
 	s.reads(t, made)
+	s.patches(t)
+	s.dryRuns(t)
+	s.subresources(t)
 	everywhere, err := dyn.Resource(s.gvr()).List(ctx, metav1.ListOptions{LabelSelector: "by=update"})
 	if err != nil || !slices.ContainsFunc(everywhere.Items, func(u unstructured.Unstructured) bool { return u.GetUID() == made.GetUID() }) {
 		t.Errorf("list of all namespaces: %v", err)
@@ -135,6 +129,7 @@ func (s sample) verbs(t *testing.T) {
 			t.Errorf("before the deletion comes %s", e.Type)
 		}
 	}
+	s.deleteAlone(t)
 }
 
 // drop deletes the sample if it is there, and waits until it has gone: what
@@ -181,7 +176,7 @@ func (s sample) reads(t *testing.T, made *unstructured.Unstructured) {
 	if err != nil || list.ResourceVersion == "" || len(list.Items) != 1 || list.Items[0].UID != made.GetUID() {
 		t.Errorf("list of metadata alone: %v, %v", list, err)
 	}
-	for _, accept := range []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"} {
+	for _, accept := range []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"} {
 		for _, path := range []string{s.path(s.GetName()), s.path()} {
 			a := admin.want(t, http.StatusOK, call{path: path, accept: accept}, nil)
 			if got := a.header.Get("Content-Type"); got != accept {
@@ -189,6 +184,9 @@ func (s sample) reads(t *testing.T, made *unstructured.Unstructured) {
 			}
 			if strings.HasSuffix(accept, "protobuf") && !bytes.HasPrefix(a.body, []byte("k8s\x00")) {
 				t.Errorf("%s as protobuf begins with %.8q", path, a.body)
+			}
+			if strings.HasSuffix(accept, "cbor") && !bytes.HasPrefix(a.body, []byte("\xd9\xd9\xf7")) { // RFC 8949, 3.4.6
+				t.Errorf("%s as CBOR begins with %.8q", path, a.body)
 			}
 		}
 	}
