@@ -54,6 +54,19 @@ type scaling struct {
 // Deployment controller: never more than replicas+maxSurge pods, never fewer
 // than replicas-maxUnavailable available ones.
 func plan(s snapshot) decision {
+	dec := step(s)
+	// Invariant: of the pods that a set's status calls available, those within its
+	// size remain. A set that grows before it knows that it was to shrink would
+	// break that: it waits until its status tells of what is left.
+	if slices.ContainsFunc(dec.scale, func(sc scaling) bool {
+		return sc.to > size(sc.set) && sc.set.Status.AvailableReplicas > size(sc.set)
+	}) {
+		return decision{}
+	}
+	return dec
+}
+
+func step(s snapshot) decision {
 	d := s.d
 	switch {
 	case d.DeletionTimestamp != nil:

@@ -96,6 +96,11 @@ func TestPlan(t *testing.T) {
 	fifteen := deploymentOf(15, 3, 2)
 	five := deploymentOf(5, 3, 2)
 	zero := deploymentOf(0, 3, 2)
+	shrinking := func(d *appsv1.Deployment, revision int, size int32) *appsv1.ReplicaSet { // and its status does not tell yet
+		rs := setOf(d, revision, size, size+1)
+		rs.Status.Replicas++
+		return rs
+	}
 	for _, c := range []struct {
 		name    string
 		d       *appsv1.Deployment
@@ -113,9 +118,13 @@ func TestPlan(t *testing.T) {
 		{name: "complete", d: d, current: setOf(d, 2, 10, 10), old: sets{setOf(d, 1, 0, 0)}},
 		{name: "a set larger than it may be", d: d, current: setOf(d, 1, 12, 12), want: "r1:12→10"},
 		{name: "sets of a saturated rollout", d: d, current: setOf(d, 2, 10, 10), old: sets{setOf(d, 1, 2, 0)}, want: "r1:2→0"},
+		{name: "a set that comes back first tells what it has left", d: d, current: shrinking(d, 3, 4), old: sets{setOf(d, 2, 6, 6)}},
+		{name: "a set that comes back, and has told", d: d, current: setOf(d, 3, 4, 4), old: sets{setOf(d, 2, 6, 6)}, want: "r3:4→7"},
+		{name: "a set that is to shrink may shrink more", d: d, current: setOf(d, 3, 10, 10), old: sets{shrinking(d, 2, 3)}, want: "r2:3→0"},
 		{name: "being deleted", d: gone, current: setOf(d, 1, 3, 3)},
 
 		{name: "scaled up", d: fifteen, current: setOf(before(fifteen, 10), 1, 10, 10), want: "r1:10→15"},
+		{name: "scaled up before it has shrunk", d: fifteen, current: shrinking(before(fifteen, 10), 1, 10)},
 		{name: "scaled down", d: five, current: setOf(before(five, 10), 1, 10, 10), want: "r1:10→5"},
 		{name: "scaled to nothing", d: zero, current: setOf(before(zero, 10), 2, 5, 0), old: sets{setOf(before(zero, 10), 1, 8, 8)}, want: "r1:8→0 r2:5→0"},
 		// The documentation's own example.

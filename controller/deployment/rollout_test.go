@@ -48,6 +48,7 @@ func (c *cluster) decide(r *rapid.T) {
 	rollout := !c.d.Spec.Paused && !resized(s)
 	before, kept := c.total(size), c.kept()
 	dec := plan(s)
+	text := dec.text()
 	if dec.create {
 		c.made++
 		rs := setOf(s.d, c.made, dec.size, 0)
@@ -72,10 +73,10 @@ func (c *cluster) decide(r *rapid.T) {
 	}
 	c.d.Status, _ = status(snapshot{d: s.d, failed: s.failed, current: s.current, old: s.old}, now)
 	if most := replicas(c.d) + surge(c.d); c.total(size) > max(before, most) {
-		r.Fatalf("%d pods after %q, at most %d are allowed", c.total(size), dec.text(), most)
+		r.Fatalf("%d pods after %q, at most %d are allowed", c.total(size), text, most)
 	}
 	if least := replicas(c.d) - unavailable(c.d); rollout && c.d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType && c.kept() < min(kept, least) {
-		r.Fatalf("%d available pods remain after %q, %d should", c.kept(), dec.text(), least)
+		r.Fatalf("%d available pods remain after %q, %d should", c.kept(), text, least)
 	}
 }
 
