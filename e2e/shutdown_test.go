@@ -3,6 +3,7 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"syscall"
 	"testing"
 	"time"
 
@@ -16,15 +17,15 @@ import (
 // "Graceful node shutdown", by pod priority: logind, which is found by the
 // standard variable, is delayed until the pods have ended in order, lowest
 // priority first; the node is not ready meanwhile and takes no pods, until the
-// shutdown is cancelled.
+// shutdown is cancelled. With shutdownGracePeriod there are two priorities.
 func TestGracefulNodeShutdown(t *testing.T) {
 	if !alone(t) {
 		return
 	}
 	logind := logindtest.New(t, time.Minute)
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", logind.Address)
-	file := writeFile(t, "/tmp/kubelet.yaml", kubeletHead+`
-evictionHard: {memory.available: 50Mi}
+	const evictions = "evictionHard: {memory.available: 50Mi}\n"
+	file := writeFile(t, "/tmp/kubelet.yaml", kubeletHead+evictions+`
 shutdownGracePeriodByPodPriority:
 - {priority: 0, shutdownGracePeriodSeconds: 20}
 - {priority: 1000, shutdownGracePeriodSeconds: 20}
@@ -49,23 +50,27 @@ containers:
 	for _, name := range names {
 		s.ready(name)
 	}
-	logind.Prepare(true)
-	if b, err := io.ReadAll(lock); len(b) > 0 || err != nil {
-		t.Errorf("the inhibitor says %q, %v", b, err)
-	} // it was closed, so the pods have ended
-	var last time.Time
-	for _, name := range names {
-		p := s.finished(name)
-		if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Terminated" || p.Status.Message != "Pod was terminated in response to imminent node shutdown." || condition(p, corev1.DisruptionTarget) != corev1.ConditionTrue {
-			t.Errorf("%s: %+v", name, p.Status)
+	endInOrder := func(names ...string) {
+		t.Helper()
+		logind.Prepare(true)
+		if b, err := io.ReadAll(lock); len(b) > 0 || err != nil {
+			t.Errorf("the inhibitor says %q, %v", b, err)
+		} // it was closed, so the pods have ended
+		var last time.Time
+		for _, name := range names {
+			p := s.finished(name)
+			if p.Status.Phase != corev1.PodFailed || p.Status.Reason != "Terminated" || p.Status.Message != "Pod was terminated in response to imminent node shutdown." || condition(p, corev1.DisruptionTarget) != corev1.ConditionTrue {
+				t.Errorf("%s: %+v", name, p.Status)
+			}
+			// Each takes two seconds to end, and begins to when the one before has.
+			at := p.Status.ContainerStatuses[0].State.Terminated.FinishedAt.Time
+			if !at.After(last) {
+				t.Errorf("%s ended at %s, the one before at %s", name, at, last)
+			}
+			last = at
 		}
-		// Each takes two seconds to end, and begins to when the one before has.
-		at := p.Status.ContainerStatuses[0].State.Terminated.FinishedAt.Time
-		if !at.After(last) {
-			t.Errorf("%s ended at %s, the one before at %s", name, at, last)
-		}
-		last = at
 	}
+	endInOrder(names...)
 	nodeReady := func(status corev1.ConditionStatus, reason, message string) {
 		t.Helper()
 		await(t, message, func() error {
@@ -88,4 +93,16 @@ containers:
 	nodeReady(corev1.ConditionTrue, "KubeletReady", "kubelet is posting ready status")
 	s.create("next", fmt.Sprintf(spec, ""))
 	s.ready("next")
+
+	if err := s.cluster.stop(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, file, kubeletHead+evictions+"shutdownGracePeriod: 40s\nshutdownGracePeriodCriticalPods: 20s\n")
+	if err := s.cluster.up(); err != nil {
+		t.Fatal(err)
+	}
+	lock = logind.Lock()
+	s.create("last", fmt.Sprintf(spec, "system-node-critical"))
+	s.ready("last")
+	endInOrder("next", "last")
 }
