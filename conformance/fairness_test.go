@@ -57,17 +57,18 @@ spec:
 // flooding is a flood of one service account.
 type flooding struct {
 	first    chan http.Header // of one refusal
+	turns    chan struct{}    // each lets one ask that was refused
 	refusals atomic.Int64
 	release  func() // ends it
 }
 
 // startFlood opens connections, each of which sends a request whose body does not
-// end: those that are let in hold all seats. The others ask again and again.
+// end: those that are let in hold all seats. The others ask again in turn.
 func startFlood(t *testing.T, token, path string) *flooding {
 	t.Helper()
 	const flooders = 200
 	ctx, cancel := context.WithCancel(t.Context())
-	f := &flooding{first: make(chan http.Header, 1)}
+	f := &flooding{first: make(chan http.Header, 1), turns: make(chan struct{}, flooders)}
 	var bodies []*io.PipeWriter
 	var ended sync.WaitGroup
 	for range flooders {
@@ -81,6 +82,10 @@ func startFlood(t *testing.T, token, path string) *flooding {
 				if err := f.ask(ctx, p, method, path, body); err != nil && ctx.Err() == nil {
 					t.Error(err)
 					return
+				}
+				select {
+				case <-f.turns:
+				case <-ctx.Done():
 				}
 			}
 		})
@@ -157,6 +162,12 @@ subjects: [{kind: ServiceAccount, name: robot}]`)
 	heartbeat, exempt := uids(t, "system-node-high", "node-high"), uids(t, "exempt", "exempt")
 	before := flood.refusals.Load()
 	for i := range 100 {
+		for range 50 {
+			select {
+			case flood.turns <- struct{}{}:
+			default: // as many as there are ask already
+			}
+		}
 		renewed := fmt.Sprintf("2026-01-01T00:00:00.%06dZ", i)
 		a = n.want(t, http.StatusOK, call{method: "PATCH", path: at("leases", "kube-node-lease", node), contentType: mergePatch, body: `{"spec":{"renewTime":"` + renewed + `"}}`}, nil)
 		if classOf(a.header) != heartbeat || field(a.object(t), "spec", "renewTime") != renewed {
