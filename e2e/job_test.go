@@ -423,14 +423,14 @@ func TestJobCountsOnce(t *testing.T) {
 		}
 	}
 	j := s.ends("work", batchv1.JobComplete, batchv1.JobReasonCompletionsReached)
-	ended := map[corev1.PodPhase]int32{}
-	for _, p := range s.jobPods("work") {
+	made, ended := s.jobPods("work"), map[corev1.PodPhase]int32{}
+	for _, p := range made {
 		if ended[p.Status.Phase]++; len(p.Finalizers) > 0 {
 			t.Errorf("pod %s is %s, with finalizers %v", p.Name, p.Status.Phase, p.Finalizers)
 		}
 	}
 	st := j.Status
-	if len(s.jobPods("work")) != int(pods+st.Failed) || ended[corev1.PodSucceeded] != pods || ended[corev1.PodFailed] != st.Failed {
+	if len(made) != int(pods+st.Failed) || ended[corev1.PodSucceeded] != pods || ended[corev1.PodFailed] != st.Failed {
 		t.Errorf("pods are %v, and %d failures are counted", ended, st.Failed)
 	}
 	if st.Succeeded != pods || st.Active != 0 || st.UncountedTerminatedPods != nil && len(st.UncountedTerminatedPods.Succeeded)+len(st.UncountedTerminatedPods.Failed) > 0 {

@@ -8,7 +8,7 @@ import (
 
 // The library's HTTP/2 flushes the headers of an answer before it has asked the
 // handler for the body, so that each answer would be two writes, and two reads
-// of the client. They are nearly half of what an answer costs.
+// of the client. Writing was a fifth of the processor time of a pod's create.
 const (
 	// smallWrite is more than the record with the headers of an answer.
 	smallWrite = 256

@@ -47,10 +47,7 @@ func (c Config) keepExits() error {
 	for _, file := range found {
 		data, err := os.ReadFile(file)
 		if err == nil {
-			to := filepath.Join(c.exitsDir(), filepath.Base(filepath.Dir(file)))
-			if err = os.WriteFile(to+".new", data, 0o600); err == nil {
-				err = os.Rename(to+".new", to)
-			}
+			err = replace(filepath.Join(c.exitsDir(), filepath.Base(filepath.Dir(file))), data)
 		}
 		errs = append(errs, err)
 	}

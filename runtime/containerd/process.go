@@ -143,8 +143,13 @@ func writePID(file string, p process) error {
 	if err != nil {
 		return err
 	}
+	return replace(file, b)
+}
+
+// replace writes a file that others see as it was or as a whole.
+func replace(file string, data []byte) error {
 	tmp := filepath.Join(filepath.Dir(file), "."+filepath.Base(file))
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	if err := os.WriteFile(tmp, data, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(tmp, file)
