@@ -69,6 +69,9 @@ func (s *State) ObserveRun(container string, run Run) {
 		return
 	}
 	c.Attempts = max(c.Attempts, run.Attempt+1)
+	if run.keep(c.Previous) {
+		c.Previous = nil // it is there after all
+	}
 	if i := slices.IndexFunc(c.Runs, func(r *Run) bool { return r.ID == run.ID }); i >= 0 {
 		if rank(run.State) < rank(c.Runs[i].State) {
 			return
@@ -158,6 +161,10 @@ func (s *State) Adopt() {
 
 func (c *Container) adopt(cs *v1.ContainerStatus) {
 	c.Previous = cs.LastTerminationState.Terminated
+	for _, r := range c.Runs {
+		r.keep(cs.State.Terminated)
+		r.keep(cs.LastTerminationState.Terminated)
+	}
 	newest := c.Newest()
 	if cs.Resources != nil && c.Kind != Ephemeral {
 		c.Allocated = v1.ResourceRequirements{Requests: cs.AllocatedResources, Limits: cs.Resources.Limits}
@@ -175,6 +182,17 @@ func (c *Container) adopt(cs *v1.ContainerStatus) {
 	if cs.RestartCount > 0 || cs.ContainerID != "" || c.Previous != nil {
 		c.Attempts = max(c.Attempts, int(cs.RestartCount)+1)
 	}
+}
+
+// keep gives a run that has ended the end that was told of it before, if it is that
+// run's: a runtime that died meanwhile may know less of it now.
+func (r *Run) keep(told *v1.ContainerStateTerminated) bool {
+	if told == nil || !r.Ended() || TrimScheme(told.ContainerID) != r.ID {
+		return false
+	}
+	r.State = cri.ContainerState_CONTAINER_EXITED
+	r.ExitCode, r.Reason, r.Message = told.ExitCode, told.Reason, told.Message
+	return true
 }
 
 // lost is the end of a run that the runtime no longer knows of.
