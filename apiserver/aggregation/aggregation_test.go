@@ -321,7 +321,9 @@ func TestProbe(t *testing.T) {
 			w.WriteHeader(http.StatusInternalServerError)
 		}
 	})
-	b.answer.Store(&once)
+	// Anew: late attempts of the probe before would be counted.
+	b = newBackend(t, once)
+	w = newWorld(t, b)
 	if err := w.Probe(t.Context(), s); err != nil {
 		t.Error(err)
 	}
