@@ -32,14 +32,20 @@ func (m *kubeletMetrics) Collect(c chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, n int, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(n), labels...)
 	}
-	var all, active, up int
+	up := 0
+	// By the label static, as the kubelet writes it.
+	all, active := map[string]int{"": 0, "true": 0}, map[string]int{"": 0, "true": 0}
 	states := map[string]int{"created": 0, "running": 0, "exited": 0, "unknown": 0}
 	for _, p := range m.a.pods() {
-		all++
+		static := ""
+		if pod.IsStatic(p) {
+			static = "true"
+		}
+		all[static]++
 		if pod.Terminal(p) {
 			continue
 		}
-		active++
+		active[static]++
 		if p.Status.PodIP != "" {
 			up++
 		}
@@ -56,8 +62,10 @@ func (m *kubeletMetrics) Collect(c chan<- prometheus.Metric) {
 	}
 	gauge(nodeName, 1, m.a.NodeName)
 	gauge(runningPods, up)
-	gauge(activePods, active, "false")
-	gauge(desiredPods, all, "false")
+	for static := range all {
+		gauge(activePods, active[static], static)
+		gauge(desiredPods, all[static], static)
+	}
 	for which, n := range m.a.volumes.CertificateStates() {
 		gauge(certificates, n, which[0], which[1])
 	}

@@ -86,6 +86,28 @@ func TestStaticPods(t *testing.T) {
 	}
 }
 
+// Static pods are counted apart from the others.
+func TestStaticPodsAreCounted(t *testing.T) {
+	dir := t.TempDir()
+	manifest(t, dir, "web", "one")
+	r := configured(t, map[string]any{"staticPodPath": dir})
+	r.start()
+	for _, name := range []string{"a", "b"} {
+		r.pod(name, nil)
+	}
+	for _, name := range []string{"web-n1", "a", "b"} {
+		r.wait(name, "it is ready", isReady)
+	}
+	_, text := r.fetch("/metrics")
+	for _, want := range []string{
+		`kubelet_active_pods{static=""} 2`, `kubelet_active_pods{static="true"} 1`, `kubelet_desired_pods{static=""} 2`, `kubelet_desired_pods{static="true"} 1`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("no %s in %s", want, text)
+		}
+	}
+}
+
 // A file that is no pod is said once, in an event of the node.
 func TestInvalidStaticPod(t *testing.T) {
 	dir := t.TempDir()
