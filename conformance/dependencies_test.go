@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -36,6 +37,26 @@ func TestDependencyRefusals(t *testing.T) {
 		admin.want(t, http.StatusUnprocessableEntity, deployment("b", c.annotations), &s)
 		if s.Reason != metav1.StatusReasonInvalid || s.Details == nil || len(s.Details.Causes) != 1 || s.Details.Causes[0].Field != c.field || !strings.Contains(s.Message, c.text) {
 			t.Errorf("%s: %+v", c.annotations, s)
+		}
+	}
+	// Whatever kind of pods it is that a service leads to, they do not wait for it.
+	create(t, "services", ns, "metadata: {name: own}\nspec: {selector: {app: own}, ports: [{port: 80}]}")
+	const template = "template: {metadata: {labels: {app: own}}, spec: {restartPolicy: %s, containers: [{name: c, image: i}]}}"
+	always, never := fmt.Sprintf(template, "Always"), fmt.Sprintf(template, "Never")
+	for _, c := range []struct{ resource, kind, spec string }{
+		{"deployments", "deployment", "{selector: {matchLabels: {app: own}}, " + always + "}"},
+		{"statefulsets", "statefulset", "{serviceName: own, selector: {matchLabels: {app: own}}, " + always + "}"},
+		{"daemonsets", "daemonset", "{selector: {matchLabels: {app: own}}, " + always + "}"},
+		{"replicasets", "replicaset", "{selector: {matchLabels: {app: own}}, " + always + "}"},
+		{"replicationcontrollers", "replicationcontroller", "{selector: {app: own}, " + always + "}"},
+		{"jobs", "job", "{" + never + "}"},
+		{"cronjobs", "cronjob", "{schedule: '@hourly', jobTemplate: {spec: {" + never + "}}}"},
+		{"pods", "pod", "{containers: [{name: c, image: i}]}"},
+	} {
+		var s metav1.Status
+		admin.want(t, http.StatusUnprocessableEntity, call{method: "POST", path: at(c.resource, ns), body: "metadata: {name: w, labels: {app: own}, annotations: {hansa.dev/depends-on: service/own}}\nspec: " + c.spec}, &s)
+		if want := c.kind + "/w → service/own → " + c.kind + "/w"; !strings.Contains(s.Message, want) {
+			t.Errorf("%s: %s", want, s.Message)
 		}
 	}
 	// An update that closes the circle is refused as well.

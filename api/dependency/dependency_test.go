@@ -218,9 +218,17 @@ func circleFrom(view shown, name string) string {
 }
 
 func TestCircles(t *testing.T) {
-	service := &corev1.Service{ObjectMeta: named("front"), Spec: corev1.ServiceSpec{Selector: map[string]string{"app": "a"}}}
 	owned := deployment("child", "")
 	owned.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "a", UID: "a", Controller: ptr.To(true)}}
+	front := func(app string) *corev1.Service {
+		return &corev1.Service{ObjectMeta: named("front"), Spec: corev1.ServiceSpec{Selector: map[string]string{"app": app}}}
+	}
+	earlier := &appsv1.ReplicaSet{ObjectMeta: named("x-1")}
+	earlier.OwnerReferences = []metav1.OwnerReference{{APIVersion: "apps/v1", Kind: "Deployment", Name: "x", UID: "x", Controller: ptr.To(true)}}
+	earlier.Spec.Template.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{"app": "x"}, Annotations: map[string]string{dependency.DependsOn: "deployment/a"}}
+	run := &batchv1.Job{ObjectMeta: named("y-1")}
+	run.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "CronJob", Name: "y", UID: "y", Controller: ptr.To(true)}}
+	run.Spec.Template.ObjectMeta = metav1.ObjectMeta{Labels: map[string]string{"app": "y"}, Annotations: map[string]string{dependency.DependsOn: "deployment/a"}}
 	byTemplate := deployment("b", "")
 	byTemplate.Spec.Template.Annotations = map[string]string{dependency.DependsOn: "deployment/a"}
 	a := func(on string) *appsv1.Deployment {
@@ -238,7 +246,10 @@ func TestCircles(t *testing.T) {
 		// What is only to exist needs nothing of what it waits for.
 		{shown{}.put(a("deployment/b:Exists"), deployment("b", "deployment/a")), ""},
 		{shown{}.put(a("deployment/b"), byTemplate), "deployment/a → deployment/b → deployment/a"},
-		{shown{}.put(a("deployment/b"), deployment("b", "service/front"), service), "deployment/a → deployment/b → service/front → deployment/a"},
+		{shown{}.put(a("deployment/b"), deployment("b", "service/front"), front("a")), "deployment/a → deployment/b → service/front → deployment/a"},
+		// What is left of an earlier revision, or of a run that is over, starts nothing.
+		{shown{}.put(a("service/front"), front("x"), earlier), ""},
+		{shown{}.put(a("service/front"), front("y"), run), ""},
 		// A child inherits what its owner waits for, but does not wait for itself.
 		{shown{}.put(a("deployment/child"), owned), ""},
 		{shown{}.put(a("deployment/b"), deployment("b", "deployment/child"), owned), "deployment/b → deployment/child → deployment/b"},

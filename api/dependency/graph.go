@@ -78,10 +78,8 @@ func (g Graph) Chain(r *api.Resource, obj api.Object) []Link {
 // annotations are those that an object itself says something by. A deployment writes
 // its own into its replica sets and does not take them out again.
 func annotations(obj api.Object) map[string]string {
-	if _, ok := obj.(*appsv1.ReplicaSet); ok {
-		if ref := metav1.GetControllerOfNoCopy(obj); ref != nil && ref.Kind == "Deployment" {
-			return nil
-		}
+	if _, ok := obj.(*appsv1.ReplicaSet); ok && revision(obj) {
+		return nil
 	}
 	return obj.GetAnnotations()
 }
@@ -188,18 +186,21 @@ func (g Graph) Holds(d Dependency, done []Dependency) (bool, State) {
 	return s.Met, s
 }
 
-// Place is one set of annotations of an object that dependencies may be in.
+// Place is one set of annotations of an object that dependencies may be in, and the
+// labels beside it.
 type Place struct {
 	Path        []string
 	Annotations map[string]string
+	Labels      map[string]string
 }
 
-// Places are all of them: an object's own, and those of the templates in it.
+// Places are all of them: an object's own, and those of the templates in it, of which
+// that of its pods comes last.
 func Places(obj api.Object) []Place {
-	list := []Place{{nil, obj.GetAnnotations()}}
+	list := []Place{{nil, obj.GetAnnotations(), obj.GetLabels()}}
 	template := func(t *corev1.PodTemplateSpec, path ...string) {
 		if t != nil {
-			list = append(list, Place{append(path, "template"), t.Annotations})
+			list = append(list, Place{append(path, "template"), t.Annotations, t.Labels})
 		}
 	}
 	switch o := obj.(type) {
@@ -216,7 +217,7 @@ func Places(obj api.Object) []Place {
 	case *batchv1.Job:
 		template(&o.Spec.Template, "spec")
 	case *batchv1.CronJob:
-		list = append(list, Place{[]string{"spec", "jobTemplate"}, o.Spec.JobTemplate.Annotations})
+		list = append(list, Place{[]string{"spec", "jobTemplate"}, o.Spec.JobTemplate.Annotations, o.Spec.JobTemplate.Labels})
 		template(&o.Spec.JobTemplate.Spec.Template, "spec", "jobTemplate", "spec")
 	}
 	return list
@@ -265,52 +266,49 @@ func (g Graph) behind(s *corev1.Service) []Dependency {
 	selector := labels.Set(s.Spec.Selector).AsSelectorPreValidated()
 	var list []Dependency
 	see := func(r *api.Resource, obj api.Object) {
-		waits := slices.ContainsFunc(Places(obj), func(p Place) bool { return p.Annotations[DependsOn] != "" })
-		if waits && selector.Matches(labels.Set(podLabels(obj))) {
+		places := Places(obj)
+		waits := slices.ContainsFunc(places, func(p Place) bool { return p.Annotations[DependsOn] != "" })
+		if waits && selector.Matches(labels.Set(places[len(places)-1].Labels)) {
 			list = append(list, Dependency{TargetOf(r, obj), ready})
 		}
 	}
-	for _, name := range served {
+	for _, name := range selected {
 		r := g.Registry.Must(name.Group, name.Resource)
 		for obj := range g.View.List(r, s.Namespace) {
-			if g.Instead[TargetOf(r, obj)] == nil {
+			if g.Instead[TargetOf(r, obj)] == nil && !revision(obj) {
 				see(r, obj)
 			}
 		}
 	}
 	for t, obj := range g.Instead {
-		if r := t.row(g.Registry); r != nil {
+		if r := t.row(g.Registry); r != nil && slices.Contains(selected, r.GroupResource()) {
 			see(r, obj)
 		}
 	}
 	return list
 }
 
-// served are the kinds whose pods a service may lead to.
-var served = []schema.GroupResource{
-	{Group: "apps", Resource: "deployments"}, {Group: "apps", Resource: "statefulsets"}, {Group: "apps", Resource: "daemonsets"},
-	{Resource: "replicationcontrollers"}, {Group: "batch", Resource: "jobs"}, {Resource: "pods"},
+// selected are the kinds whose pods a service may lead to.
+var selected = []schema.GroupResource{
+	{Group: "apps", Resource: "deployments"}, {Group: "apps", Resource: "statefulsets"}, {Group: "apps", Resource: "daemonsets"}, {Group: "apps", Resource: "replicasets"},
+	{Resource: "replicationcontrollers"}, {Group: "batch", Resource: "jobs"}, {Group: "batch", Resource: "cronjobs"}, {Resource: "pods"},
 }
 
-// podLabels are the labels of the pods that an object makes, or is.
-func podLabels(obj api.Object) map[string]string {
-	switch o := obj.(type) {
-	case *appsv1.Deployment:
-		return o.Spec.Template.Labels
-	case *appsv1.StatefulSet:
-		return o.Spec.Template.Labels
-	case *appsv1.DaemonSet:
-		return o.Spec.Template.Labels
-	case *corev1.ReplicationController:
-		if o.Spec.Template != nil {
-			return o.Spec.Template.Labels
-		}
-	case *batchv1.Job:
-		return o.Spec.Template.Labels
-	case *corev1.Pod:
-		return o.Labels
+// revision says that an object is one of those that a workload makes one after
+// another. The workload counts in its place, since those of before start nothing any
+// more; what pods they have left counts for itself.
+func revision(obj api.Object) bool {
+	ref := metav1.GetControllerOfNoCopy(obj)
+	if ref == nil {
+		return false
 	}
-	return nil
+	switch obj.(type) {
+	case *appsv1.ReplicaSet:
+		return ref.Kind == "Deployment"
+	case *batchv1.Job:
+		return ref.Kind == "CronJob"
+	}
+	return false
 }
 
 // Circle is a chain of targets each of which waits for the next, the last for the
