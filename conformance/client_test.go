@@ -218,7 +218,8 @@ func causesOf(s metav1.Status) []string {
 var groups = map[string]string{
 	"validatingadmissionpolicies": "admissionregistration.k8s.io/v1", "validatingadmissionpolicybindings": "admissionregistration.k8s.io/v1",
 	"mutatingadmissionpolicies": "admissionregistration.k8s.io/v1", "mutatingadmissionpolicybindings": "admissionregistration.k8s.io/v1",
-	"deployments": "apps/v1", "replicasets": "apps/v1", "statefulsets": "apps/v1", "controllerrevisions": "apps/v1", "jobs": "batch/v1",
+	"deployments": "apps/v1", "replicasets": "apps/v1", "statefulsets": "apps/v1", "daemonsets": "apps/v1", "controllerrevisions": "apps/v1",
+	"jobs": "batch/v1", "cronjobs": "batch/v1",
 	"leases": "coordination.k8s.io/v1", "endpointslices": "discovery.k8s.io/v1", "priorityclasses": "scheduling.k8s.io/v1",
 	"roles": "rbac.authorization.k8s.io/v1", "rolebindings": "rbac.authorization.k8s.io/v1",
 	"clusterroles": "rbac.authorization.k8s.io/v1", "clusterrolebindings": "rbac.authorization.k8s.io/v1",

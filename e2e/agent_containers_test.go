@@ -11,6 +11,7 @@ var containerRows = []row{
 	{"init containers, in order", initOrder},
 	{"init containers, failing for good", initFails},
 	{"init containers, tried again", initRetried},
+	{"init containers, failing again and again", initCrashLoops},
 	{"init containers that go on beside the others", sidecar},
 	{"native sidecars: restarted alone, their probes", sidecarsAlone},
 	{"several containers", severalContainers},
@@ -91,6 +92,45 @@ containers:
 	if p.Status.Phase != corev1.PodSucceeded || first.RestartCount != 1 || first.LastTerminationState.Terminated == nil || first.LastTerminationState.Terminated.ExitCode != 1 {
 		s.t.Errorf("phase %s, init container %+v", p.Status.Phase, first)
 	}
+}
+
+// Nothing comes after an init container that fails, however often it is tried
+// (documentation, "Init Containers").
+func initCrashLoops(s *space) {
+	s.create("p", `
+restartPolicy: Always
+initContainers:
+- {name: first, image: hansa.local/busybox:1, command: ["false"]}
+- {name: second, image: hansa.local/busybox:1, command: ["true"]}
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
+`)
+	var count int32
+	backsOff := func(p *corev1.Pod) bool {
+		c := p.Status.InitContainerStatuses
+		return len(c) == 2 && c[0].RestartCount > count && c[0].State.Waiting != nil && c[0].State.Waiting.Reason == "CrashLoopBackOff"
+	}
+	count = s.until("p", "it backs off", backsOff).Status.InitContainerStatuses[0].RestartCount
+	p := s.until("p", "it backs off again, after more restarts", backsOff)
+	if e := p.Status.InitContainerStatuses[0].LastTerminationState.Terminated; p.Status.Phase != corev1.PodPending || e == nil || e.ExitCode != 1 {
+		s.t.Errorf("phase %s, %+v", p.Status.Phase, p.Status.InitContainerStatuses[0])
+	}
+	for _, c := range []corev1.ContainerStatus{p.Status.InitContainerStatuses[1], p.Status.ContainerStatuses[0]} {
+		if c.State.Waiting == nil || c.State.Waiting.Reason != "PodInitializing" || c.ContainerID != "" || c.RestartCount != 0 {
+			s.t.Errorf("container %s: %+v", c.Name, c)
+		}
+	}
+	if c := conditionOf(p, corev1.PodInitialized); c.Status != corev1.ConditionFalse || c.Message != "containers with incomplete status: [first second]" {
+		s.t.Errorf("condition: %+v", c)
+	}
+	s.event("p", "Warning BackOff: Back-off restarting failed container first in pod p_"+s.name)
+	// A command takes its time, and meanwhile the container may run again.
+	await(s.t, "kubectl shows that it backs off", func() error {
+		if got := s.kubectl("get", "pod", "p"); !strings.Contains(got, "Init:CrashLoopBackOff") {
+			return errors.New(got)
+		}
+		return nil
+	})
 }
 
 // An init container with restartPolicy Always is started before the next one,
@@ -218,7 +258,7 @@ containers:
 	}
 }
 
-// kubectl debug adds a container to a pod that runs.
+// kubectl debug adds a container to a pod that runs, and one more beside it.
 func ephemeral(s *space) {
 	s.create("p", `
 containers:
@@ -235,8 +275,20 @@ containers:
 		}
 		return nil
 	})
-	if p := s.ready("p"); p.Status.ContainerStatuses[0].RestartCount != 0 {
+	before := s.ready("p")
+	if before.Status.ContainerStatuses[0].RestartCount != 0 {
 		s.t.Error("the other was restarted")
+	}
+	s.kubectl("debug", "p", "--image="+shell, "--container=second", "--profile=general", "--", "sleep", "1000")
+	p := s.until("p", "the second one runs beside it", func(p *corev1.Pod) bool {
+		c := p.Status.EphemeralContainerStatuses
+		return len(c) == 2 && c[0].State.Running != nil && c[1].State.Running != nil
+	})
+	if got, want := p.Status.EphemeralContainerStatuses[0].ContainerID, before.Status.EphemeralContainerStatuses[0].ContainerID; got != want {
+		s.t.Errorf("the first one is %s, and was %s", got, want)
+	}
+	if got := s.kubectl("get", "pod", "p", "--subresource=ephemeralcontainers", "-o", "jsonpath={.spec.ephemeralContainers[*].name}"); got != "look second" {
+		s.t.Errorf("the subresource lists %q", got)
 	}
 }
 

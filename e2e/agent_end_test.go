@@ -25,6 +25,7 @@ var endRows = []row{
 	{"termination grace, exceeded", graceExceeded},
 	{"termination without grace", noGrace},
 	{"active deadline", activeDeadline},
+	{"active deadline, set on a pod that runs", deadlineSet},
 }
 
 func postStart(s *space) {
@@ -64,6 +65,23 @@ containers:
 
 // What a server answers to a hook is its own affair.
 func postStartHTTP(s *space) {
+	s.create("server", `
+containers:
+- name: main
+  image: hansa.local/testimage:1
+  readinessProbe: {httpGet: {path: /healthz, port: 8080}, periodSeconds: 1}
+`)
+	s.create("calls", fmt.Sprintf(`
+containers:
+- name: main
+  image: hansa.local/busybox:1
+  command: [sleep, "1000"]
+  lifecycle: {postStart: {httpGet: {path: /hook, host: %q, port: 8080}}}
+`, s.ready("server").Status.PodIP))
+	s.ready("calls")
+	if got := s.logs("server", "main"); strings.Count(got, "hook called") != 1 {
+		s.t.Errorf("the server's log: %s", got)
+	}
 	s.create("p", `
 containers:
 - name: main
@@ -262,6 +280,21 @@ activeDeadlineSeconds: 2
 containers:
 - {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}
 `)
+	s.passesDeadline()
+}
+
+// A deadline that comes late counts from the pod's start as well, and may be made
+// shorter.
+func deadlineSet(s *space) {
+	s.create("p", sleeper)
+	s.ready("p")
+	s.kubectl("patch", "pod", "p", "-p", `{"spec":{"activeDeadlineSeconds":1000}}`)
+	s.kubectl("patch", "pod", "p", "-p", `{"spec":{"activeDeadlineSeconds":2}}`)
+	s.passesDeadline()
+}
+
+func (s *space) passesDeadline() {
+	s.t.Helper()
 	// It is over when its containers are.
 	p := s.until("p", "its phase or reason changes", func(p *corev1.Pod) bool {
 		return p.Status.Reason != "" || p.Status.Phase == corev1.PodFailed

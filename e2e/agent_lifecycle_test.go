@@ -18,7 +18,7 @@ var lifecycleRows = []row{
 	{"pod-level resources", podLevelResources},
 	{"in-place resize: memory down, not below its use, observed generation", resizedDown},
 	{"in-place resize: restarted where the policy says", resizedByRestart},
-	{"in-place resize: infeasible, deferred", resizeWaits},
+	{"in-place resize: refused, deferred", resizeWaits},
 	{"in-place resize: of the pod itself", podResized},
 	{"restart rules of a container", restartRules},
 	{"restart rules: RestartAllContainers", restartsAll},
@@ -359,6 +359,7 @@ func messagePolicy(s *space) {
 		"log":      {"FallbackToLogsOnError", "echo logged; exit 1", "logged\n"},
 		"both":     {"FallbackToLogsOnError", "echo logged; echo -n written > /dev/termination-log; exit 1", "written"},
 		"no-error": {"FallbackToLogsOnError", "echo logged", ""},
+		"succeeds": {"FallbackToLogsOnError", "echo logged; echo -n written > /dev/termination-log", "written"},
 	} {
 		s.create(name, fmt.Sprintf(`
 restartPolicy: Never

@@ -11,7 +11,7 @@ import (
 )
 
 // Rows of TestAgent about "Resize CPU and Memory Resources assigned to Containers" and
-// one of TestConfiguredNode, whose node no other test uses meanwhile.
+// two of TestConfiguredNode, whose node no other test uses meanwhile.
 
 const resizable = `
 containers:
@@ -139,6 +139,26 @@ func resizeWaits(s *space) {
 	// Taken back, nothing is pending.
 	s.resize("p", "250m", "64Mi")
 	s.until("p", "nothing is pending", func(p *corev1.Pod) bool { return condition(p, corev1.PodResizePending) == "" })
+}
+
+// The node says the same where nobody refused it before ("Resize CPU and Memory
+// Resources assigned to Containers").
+func resizeInfeasible(s *space) {
+	s.create("p", resizable)
+	before := s.ready("p").Status.ContainerStatuses[0]
+	s.resize("p", "1000", "64Mi")
+	p := s.until("p", "the node says that it never has as much", func(p *corev1.Pod) bool {
+		c := conditionOf(p, corev1.PodResizePending)
+		return c.Status == corev1.ConditionTrue && c.Reason == corev1.PodReasonInfeasible && strings.HasPrefix(c.Message, "Node didn't have enough capacity: cpu, requested: 1000000, capacity: ")
+	})
+	if c := p.Status.ContainerStatuses[0]; c.ContainerID != before.ContainerID || c.State.Running == nil || c.Resources.Limits.Cpu().String() != "250m" || c.AllocatedResources.Cpu().String() != "250m" {
+		s.t.Errorf("%+v", c)
+	}
+	s.event("p", "Warning ResizeInfeasible")
+	s.resize("p", "300m", "64Mi")
+	s.until("p", "it has what it can have", func(p *corev1.Pod) bool {
+		return condition(p, corev1.PodResizePending) == "" && p.Status.ContainerStatuses[0].Resources.Limits.Cpu().String() == "300m"
+	})
 }
 
 // What waited is granted when others go.

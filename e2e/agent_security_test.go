@@ -11,6 +11,7 @@ import (
 
 var securityRows = []row{
 	{"security context: user, group, supplemental groups, fsGroup", identity},
+	{"security context: group of a container", containerGroup},
 	{"security context: user of the image and of names", notRoot},
 	{"security context: capabilities", capabilities},
 	{"security context: read-only root", readOnlyRoot},
@@ -47,6 +48,14 @@ func identity(s *space) {
 	got := s.shellOutput("runAsUser: 1, runAsGroup: 2000, supplementalGroups: [3000], fsGroup: 4000", "runAsUser: 1000",
 		"id -u; id -g; id -G; touch /work/file; stat -c '%u:%g' /work/file; stat -c '%a %u:%g' /work")
 	if want := "1000\n2000\n2000 3000 4000\n1000:4000\n2777 0:4000\n"; got != want {
+		s.t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// A container's own group instead of the pod's.
+func containerGroup(s *space) {
+	got := s.shellOutput("runAsUser: 1, runAsGroup: 2000, fsGroup: 4000", "runAsUser: 1000, runAsGroup: 2001", "id -u; id -g; id -G; touch /tmp/file; stat -c '%u:%g' /tmp/file")
+	if want := "1000\n2001\n2001 4000\n1000:2001\n"; got != want {
 		s.t.Errorf("got %q, want %q", got, want)
 	}
 }

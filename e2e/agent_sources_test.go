@@ -13,7 +13,8 @@ var sourceRows = []row{
 	{"volumes of the API as another user, with fsGroup", sourcesAsUser},
 	{"optional sources, created, updated and deleted", optionalSources},
 	{"emptyDir volumes, modes by user and medium", emptyDirModes},
-	{"downward values: limits, defaults of the node, live labels", downwardResources},
+	{"downward values: limits, defaults of the node, live labels", func(s *space) { downwardResources(s, plainVolume) }},
+	{"projected downward values: limits, defaults of the node, live labels", func(s *space) { downwardResources(s, projectedOf) }},
 	{"parts of volumes of the API", partsOfSources},
 	{"parts of volumes by expressions, refused", subPathExpressions},
 	{"many ConfigMap volumes", manyConfigMaps},
@@ -132,7 +133,7 @@ containers:
 	}
 }
 
-func downwardResources(s *space) {
+func downwardResources(s *space, volume func(kind, mode, source string) string) {
 	n, err := s.client.CoreV1().Nodes().Get(s.t.Context(), nodeName, metav1.GetOptions{})
 	if err != nil {
 		s.t.Fatal(err)
@@ -141,19 +142,17 @@ func downwardResources(s *space) {
 metadata: {labels: {color: red}, annotations: {note: one}}
 spec:
   volumes:
-  - name: down
-    downwardAPI:
-      items:
-      - {path: labels, fieldRef: {fieldPath: metadata.labels}}
-      - {path: annotations, fieldRef: {fieldPath: metadata.annotations}}
-      - {path: cpu-limit, resourceFieldRef: {containerName: main, resource: limits.cpu, divisor: 1m}}
-      - {path: cpu-request, resourceFieldRef: {containerName: main, resource: requests.cpu, divisor: 1m}}
-      - {path: memory-limit, resourceFieldRef: {containerName: main, resource: limits.memory}}
-      - {path: memory-request, resourceFieldRef: {containerName: main, resource: requests.memory}}
-      - {path: node-cpu, resourceFieldRef: {containerName: other, resource: limits.cpu, divisor: 1m}}
-      - {path: node-memory, resourceFieldRef: {containerName: other, resource: limits.memory}}
+  - `+volume("downwardAPI", "", `items: [
+      {path: labels, fieldRef: {fieldPath: metadata.labels}},
+      {path: annotations, fieldRef: {fieldPath: metadata.annotations}},
+      {path: cpu-limit, resourceFieldRef: {containerName: main, resource: limits.cpu, divisor: 1m}},
+      {path: cpu-request, resourceFieldRef: {containerName: main, resource: requests.cpu, divisor: 1m}},
+      {path: memory-limit, resourceFieldRef: {containerName: main, resource: limits.memory}},
+      {path: memory-request, resourceFieldRef: {containerName: main, resource: requests.memory}},
+      {path: node-cpu, resourceFieldRef: {containerName: other, resource: limits.cpu, divisor: 1m}},
+      {path: node-memory, resourceFieldRef: {containerName: other, resource: limits.memory}}]`)+`
   containers:
-  - {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], volumeMounts: [{name: down, mountPath: /down}], resources: {limits: {cpu: 200m, memory: 64Mi}, requests: {cpu: 100m, memory: 32Mi}}}
+  - {name: main, image: hansa.local/busybox:1, command: [sleep, "1000"], volumeMounts: [{name: downwardapi, mountPath: /down}], resources: {limits: {cpu: 200m, memory: 64Mi}, requests: {cpu: 100m, memory: 32Mi}}}
   - name: other
     image: hansa.local/busybox:1
     command: [sleep, "1000"]

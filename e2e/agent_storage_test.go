@@ -15,7 +15,8 @@ var storageRows = []row{
 	{"hostPath volumes, all types", hostPathTypes},
 	{"parts of volumes, safe against symlinks", subPathSymlinks},
 	{"recursive read-only mounts", recursiveReadOnly},
-	{"modes of volumes' files", volumeModes},
+	{"modes of volumes' files", func(s *space) { volumeModes(s, plainVolume) }},
+	{"modes of projected volumes' files", func(s *space) { volumeModes(s, projectedOf) }},
 	{"updates of volumes are atomic", atomicUpdates},
 }
 
@@ -144,22 +145,33 @@ containers:
 	}
 }
 
-func volumeModes(s *space) {
+// plainVolume and projectedOf are a volume of one source, called as the source is.
+func plainVolume(kind, mode, source string) string {
+	source = strings.Replace(source, "name: secret", "secretName: secret", 1)
+	return fmt.Sprintf("{name: %s, %s: {%s%s}}", strings.ToLower(kind), kind, mode, source)
+}
+
+func projectedOf(kind, mode, source string) string {
+	return fmt.Sprintf("{name: %s, projected: {%ssources: [{%s: {%s}}]}}", strings.ToLower(kind), mode, kind, source)
+}
+
+func volumeModes(s *space, volume func(kind, mode, source string) string) {
 	s.kubectl("create", "configmap", "config", "--from-literal=a=1", "--from-literal=b=2")
 	s.kubectl("create", "secret", "generic", "secret", "--from-literal=a=1", "--from-literal=b=2")
-	got := s.output("p", `
+	got := s.output("p", fmt.Sprintf(`
 restartPolicy: Never
-volumes:
-- {name: config, configMap: {name: config, defaultMode: 0400, items: [{key: a, path: a}, {key: b, path: deep/b, mode: 0751}]}}
-- {name: secret, secret: {secretName: secret, items: [{key: a, path: a}, {key: b, path: b, mode: 0440}]}}
-- {name: downward, downwardAPI: {defaultMode: 0600, items: [{path: a, fieldRef: {fieldPath: metadata.name}}, {path: b, mode: 0604, fieldRef: {fieldPath: metadata.name}}]}}
+volumes: [%s]
 containers:
 - name: main
   image: hansa.local/busybox:1
-  command: [sh, -c, "stat -Lc '%a %n' /config/a /config/deep/b /secret/a /secret/b /downward/a /downward/b"]
-  volumeMounts: [{name: config, mountPath: /config}, {name: secret, mountPath: /secret}, {name: downward, mountPath: /downward}]
-`)
-	if want := "400 /config/a\n751 /config/deep/b\n644 /secret/a\n440 /secret/b\n600 /downward/a\n604 /downward/b\n"; got != want {
+  command: [sh, -c, "stat -Lc '%%a %%n' /config/a /config/deep/b /secret/a /secret/deep/b /downward/a /downward/b; cat /config/deep/b /secret/deep/b /downward/b"]
+  volumeMounts: [{name: configmap, mountPath: /config}, {name: secret, mountPath: /secret}, {name: downwardapi, mountPath: /downward}]
+`, strings.Join([]string{
+		volume("configMap", "defaultMode: 0400, ", "name: config, items: [{key: a, path: a}, {key: b, path: deep/b, mode: 0751}]"),
+		volume("secret", "", "name: secret, items: [{key: a, path: a}, {key: b, path: deep/b, mode: 0440}]"),
+		volume("downwardAPI", "defaultMode: 0600, ", "items: [{path: a, fieldRef: {fieldPath: metadata.name}}, {path: b, mode: 0604, fieldRef: {fieldPath: metadata.name}}]"),
+	}, ", ")))
+	if want := "400 /config/a\n751 /config/deep/b\n644 /secret/a\n440 /secret/deep/b\n600 /downward/a\n604 /downward/b\n22p"; got != want {
 		s.t.Errorf("got %q", got)
 	}
 }

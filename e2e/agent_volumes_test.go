@@ -18,6 +18,7 @@ var volumeRows = []row{
 	{"ConfigMap volumes", configMapVolume},
 	{"ConfigMap volumes, live", configMapLive},
 	{"Secret volumes", secretVolume},
+	{"Secret volumes, of the pod's own namespace", secretOfNamespace},
 	{"volumes that wait for their source", volumeWaits},
 	{"emptyDir volumes", emptyDirVolume},
 	{"emptyDir volumes, too full", emptyDirFull},
@@ -100,6 +101,20 @@ containers:
 		}
 		return nil
 	})
+}
+
+func secretOfNamespace(s *space) {
+	newSpace(s.t, s.cluster).kubectl("create", "secret", "generic", "secret", "--from-literal=key=another")
+	s.kubectl("create", "secret", "generic", "secret", "--from-literal=key=own")
+	got := s.output("p", `
+restartPolicy: Never
+volumes: [{name: secret, secret: {secretName: secret}}]
+containers:
+- {name: main, image: hansa.local/busybox:1, command: [cat, /secret/key], volumeMounts: [{name: secret, mountPath: /secret}]}
+`)
+	if got != "own" {
+		s.t.Errorf("got %q", got)
+	}
 }
 
 func volumeWaits(s *space) {

@@ -80,7 +80,8 @@ registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 `, memoryTotal(t)-podsMemory))
 	writeFile(t, "/tmp/kubelet.d/10.conf", kubeletHead+"maxPods: 31\n")
 	c := newCluster("configured", "--kubelet-config", file, "--kubelet-config-dir", "/tmp/kubelet.d", "--max-pods=32", "--node-status-max-images=1",
-		"--image-credential-provider-config", credentialProvider(t), "--image-credential-provider-bin-dir", "/tmp/providers", "--maximum-dead-containers-per-container=2", "--pod-manifest-path=/tmp/manifests", "--keep-logs="+keptFor.String())
+		"--image-credential-provider-config", credentialProvider(t), "--image-credential-provider-bin-dir", "/tmp/providers", "--maximum-dead-containers-per-container=2", "--pod-manifest-path=/tmp/manifests", "--keep-logs="+keptFor.String(),
+		"--disable-admission-plugins=PodResizeValidator")
 	writeFile(t, filepath.Join(c.dir, "containerd.d/second.toml"), secondHandler)
 	writeFile(t, "/tmp/manifests/early.yaml", strings.Replace(staticPod, "NAMESPACE", "default", 1))
 	started(t, c)
@@ -89,7 +90,7 @@ registerWithTaints: [{key: example.com/new, effect: PreferNoSchedule}]
 		{"PID limit of a pod", podPids}, {"unsafe sysctls that are allowed", unsafeSysctls}, {"seccomp by default", seccompByDefault},
 		{"local seccomp profile", localSeccomp},
 		{"credential providers, with tokens of service accounts", providedCredentials}, {"parallel pulls, at most so many", boundedPulls},
-		{"period of the CPU quota", quotaPeriod}, {"in-place resize: deferred, then granted", resizeGranted},
+		{"period of the CPU quota", quotaPeriod}, {"in-place resize: deferred, then granted", resizeGranted}, {"in-place resize: infeasible", resizeInfeasible},
 		{"bound of the crash back-off, ended containers that are kept", crashBound}, {"pods' logs elsewhere", logsElsewhere},
 		{"log rotation", logRotation}, {"logs of pods that are gone, for a time", goneLogsExpire},
 		{"runtime class: handler, overhead, unknown", runtimeClass}, {"static pods with mirrors", staticPods},

@@ -31,6 +31,7 @@ func TestReplicas(t *testing.T) {
 		{"Deployment: revision history limit", historyLimited},
 		{"Deployment: minReadySeconds", availableLate},
 		{"Deployment: terminating replicas", replicasEnd},
+		{"ReplicaSet and ReplicationController: each replica serves", replicasServe},
 		{"ReplicaSet: adopts and releases", setAdopts},
 		{"ReplicaSet: scale, replace and patch", setScales},
 		{"ReplicaSet: the order of scaling down", setShrinks},
@@ -113,6 +114,22 @@ func (s *space) readyPods(app string, n int) map[string]corev1.Pod {
 		return nil
 	})
 	return pods
+}
+
+// Every pod of a basic image answers its own name, through the API's proxy.
+func replicasServe(s *space) {
+	s.apply(strings.Replace(deployment("set", "one", 2), "kind: Deployment", "kind: ReplicaSet", 1) + "---" +
+		strings.NewReplacer("apps/v1", "v1", "kind: Deployment", "kind: ReplicationController", "{matchLabels: {app: rc}}", "{app: rc}").Replace(deployment("rc", "one", 2)))
+	for app, kind := range map[string]string{"set": "ReplicaSet", "rc": "ReplicationController"} {
+		for name, p := range s.readyPods(app, 2) {
+			if by := metav1.GetControllerOf(&p); by == nil || by.Kind != kind || by.Name != app {
+				s.t.Errorf("%s belongs to %+v", name, by)
+			}
+			if got := s.kubectl("get", "--raw", fmt.Sprintf("/api/v1/namespaces/%s/pods/%s:8080/proxy/", s.name, name)); got != name+"\n" {
+				s.t.Errorf("%s answers %q", name, got)
+			}
+		}
+	}
 }
 
 // No pod of a revision is made before the last one of the former has ended.
