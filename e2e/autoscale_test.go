@@ -26,6 +26,7 @@ func TestAutoscaling(t *testing.T) {
 		{"an autoscaler follows the CPU", followsCPU},
 		{"an autoscaler follows memory", followsMemory},
 		{"an autoscaler follows one container", followsContainer},
+		{"an autoscaler follows a container's memory and the CPU, whichever asks for more", followsSeveral},
 		{"kubectl autoscale", autoscales},
 	} {
 		t.Run(r.noun, func(t *testing.T) {
@@ -58,7 +59,7 @@ spec:
 `, strings.Join(containers, ", "))
 }
 
-// scaler is an autoscaler of the workers by one metric, which shrinks at once.
+// scaler is an autoscaler of the workers by its metrics, which shrinks at once.
 func scaler(metric string) string {
 	return fmt.Sprintf(`
 apiVersion: autoscaling/v2
@@ -158,6 +159,30 @@ func followsContainer(s *space) {
 	s.kubectl("rollout", "status", "deployment/worker", "--timeout=120s")
 	s.work(true)
 	s.event("worker", "Normal SuccessfulRescale: New size: 3; reason: cpu container resource utilization (percentage of request) above target")
+}
+
+func followsSeveral(s *space) {
+	const metrics = `{type: Resource, resource: {name: cpu, target: {type: Utilization, averageUtilization: 50}}}, ` +
+		`{type: ContainerResource, containerResource: {name: memory, container: hoard, target: {type: AverageValue, averageValue: %s}}}`
+	s.apply(workers(busy, `{name: hoard, image: hansa.local/testimage:1, args: [alloc, "48"], resources: {requests: {cpu: 10m}}}`) + "---" + scaler(fmt.Sprintf(metrics, "20Mi")))
+	s.scaledTo(3)
+	s.event("worker", "reason: memory resource above target")
+	await(s.t, "it shows both", func() error {
+		h, err := s.client.AutoscalingV2().HorizontalPodAutoscalers(s.name).Get(s.t.Context(), "worker", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if m := h.Status.CurrentMetrics; len(m) != 2 || m[0].Resource == nil || m[0].Resource.Current.AverageUtilization == nil || *m[0].Resource.Current.AverageUtilization > 50 ||
+			m[1].ContainerResource == nil || m[1].ContainerResource.Container != "hoard" || m[1].ContainerResource.Current.AverageValue.Value() < 48<<20 {
+			return fmt.Errorf("metrics %+v", m)
+		}
+		return nil
+	})
+	s.apply(scaler(fmt.Sprintf(metrics, "1Gi")))
+	s.scaledTo(1)
+	s.work(true)
+	s.scaledTo(3)
+	s.event("worker", "reason: cpu resource utilization (percentage of request) above target")
 }
 
 func autoscales(s *space) {

@@ -24,9 +24,10 @@ func TestDependencies(t *testing.T) {
 		{"a circle is refused and spelled out", dependencyCircle},
 		{"a malformed reference is refused", dependencyMalformed},
 		{"a service, a configuration and a custom resource are waited for", dependencyKinds},
-		{"a StatefulSet, a DaemonSet and a CronJob wait", dependentKinds},
+		{"a StatefulSet, a DaemonSet, a CronJob, a ReplicaSet and a ReplicationController wait", dependentKinds},
 		{"on-dependency-failure: wait", dependencyWait},
 		{"on-dependency-failure: stop", dependencyStop},
+		{"on-dependency-failure: stop of a pod without a controller", dependencyStopsPod},
 		{"on-dependency-failure: restart", dependencyRestart},
 		{"stop-order: reverse by namespace", stopsByNamespace},
 		{"stop-order: reverse by label selector", stopsBySelector},
@@ -225,10 +226,15 @@ func dependentKinds(s *space) {
 		sleepers("StatefulSet", "set", "one", 1, "  serviceName: set"),
 		daemonSet("own", "one", "", ""),
 		cron("cron", "Forbid", "exec sleep 1000"),
+		sleepers("ReplicaSet", "alone", "one", 1, ""),
+		sleepers("ReplicationController", "old", "one", 1, ""),
 	} {
 		s.apply(strings.Replace(manifest, "}", waits, 1))
 	}
-	pods := map[string]*corev1.Pod{"StatefulSet": s.appPod("app=set"), "DaemonSet": s.appPod("app=own"), "Job": s.appPod("batch.kubernetes.io/job-name")}
+	pods := map[string]*corev1.Pod{
+		"StatefulSet": s.appPod("app=set"), "DaemonSet": s.appPod("app=own"), "Job": s.appPod("batch.kubernetes.io/job-name"),
+		"ReplicaSet": s.appPod("app=alone"), "ReplicationController": s.appPod("app=old"),
+	}
 	for kind, p := range pods {
 		s.until(p.Name, "it says what it waits for", func(p *corev1.Pod) bool {
 			c := conditionOf(p, corev1.PodScheduled)
@@ -285,6 +291,29 @@ func dependencyStop(s *space) {
 	}
 	s.kubectl("scale", "deployment/db", "--replicas=1")
 	s.ready(next.Name)
+}
+
+// What nothing makes again is gone for good.
+func dependencyStopsPod(s *space) {
+	p := podOf(s.t, "app", `
+metadata: {labels: {app: app}, annotations: {hansa.dev/depends-on: deployment/db, hansa.dev/on-dependency-failure: stop, hansa.dev/dependency-grace: 1s}}
+spec: {containers: [{name: main, image: hansa.local/busybox:1, command: [sleep, "1000"]}]}
+`)
+	s.apply(simple("db"))
+	s.createPod(p)
+	s.ready("app")
+	s.kubectl("scale", "deployment/db", "--replicas=0")
+	marked := s.until("app", "it has to go", func(p *corev1.Pod) bool { return p.DeletionTimestamp != nil })
+	if c := conditionOf(marked, corev1.DisruptionTarget); c.Status != corev1.ConditionTrue || c.Reason != "DependencyFailed" {
+		s.t.Errorf("it was marked so: %+v", c)
+	}
+	s.event("app", "Warning DependencyFailed: Stopping: deployment/db:Ready no replica is ready")
+	s.gone("app")
+	s.kubectl("scale", "deployment/db", "--replicas=1")
+	s.rolledOut("db")
+	if got := s.kubectl("get", "pods", "-l", "app=app", "-o", "name"); got != "" {
+		s.t.Errorf("there is %s", got)
+	}
 }
 
 func dependencyRestart(s *space) {

@@ -393,6 +393,7 @@ spec:
 	drainRefused(s)
 	drainHeldUp(s)
 	drained(s)
+	cordoned(s)
 	tainted(s)
 	toleratedForAWhile(s)
 }
@@ -453,6 +454,32 @@ func drained(s *space) {
 	s.kubectl("cordon", nodeName)
 	s.kubectl("uncordon", nodeName)
 	s.rolledOut("web")
+}
+
+// cordoned: a node that takes no more pods takes those of DaemonSets, and so does
+// one with a taint those that tolerate it; what runs is left alone.
+func cordoned(s *space) {
+	runs := s.oneOf("own")
+	s.kubectl("cordon", nodeName)
+	s.create("patient", sleeper)
+	s.unschedulable("patient", "0/1 nodes are available: 1 node(s) were unschedulable.")
+	s.apply(daemonSet("more", "one", "", ""))
+	s.oneOf("more")
+	s.kubectl("uncordon", nodeName)
+	s.ready("patient")
+	s.kubectl("delete", "daemonset", "more")
+
+	s.kubectl("taint", "node", nodeName, "only=us:NoSchedule")
+	s.create("stranger", sleeper)
+	s.unschedulable("stranger", "0/1 nodes are available: 1 node(s) had untolerated taint(s).")
+	s.create("friend", sleeper+"tolerations: [{key: only, value: us, effect: NoSchedule}]\n")
+	s.ready("friend")
+	if now := s.oneOf("own"); now.UID != runs.UID {
+		s.t.Errorf("%s is now %s", runs.Name, now.Name)
+	}
+	s.kubectl("taint", "node", nodeName, "only-")
+	s.ready("stranger")
+	s.kubectl("delete", "pod", "patient", "stranger", "friend")
 }
 
 func tainted(s *space) {

@@ -3,7 +3,9 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -21,6 +23,9 @@ func TestRollback(t *testing.T) {
 	for _, r := range []row{
 		{"a missing image is rolled back", rollbackOfImage},
 		{"a crash after ready is rolled back", rollbackOfCrash},
+		{"a readiness that is lost without a crash is rolled back", rollbackOfLostReadiness},
+		{"a crash after ready of a StatefulSet is rolled back", func(s *space) { crashOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
+		{"a crash after ready of a DaemonSet is rolled back", func(s *space) { crashOfRevision(s, "daemonset", "DaemonSet", "") }},
 		{"a readiness that never comes is rolled back", rollbackOfReadiness},
 		{"a rollback never rolls back", rollbackStays},
 		{"monitor: what fails after that time is left alone", monitorEnds},
@@ -28,6 +33,7 @@ func TestRollback(t *testing.T) {
 		{"a failed revision of a StatefulSet is paused", func(s *space) { pauseOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
 		{"a failed revision of a DaemonSet is paused", func(s *space) { pauseOfRevision(s, "daemonset", "DaemonSet", "") }},
 		{"max-failure-ratio: half may fail, all may not", rollbackOfRatio},
+		{"max-failure-ratio of a Deployment: half may fail, all may not", rollbackOfDeploymentRatio},
 		{"max-failure-ratio of a DaemonSet: all may fail, or not quite", rollbackOfDaemonRatio},
 		{"a revision that waits for dependencies has not failed", rollbackWaits},
 		{"a StatefulSet is rolled back", func(s *space) { rollbackOfRevision(s, "statefulset", "StatefulSet", "replicas: 2, serviceName: web, ") }},
@@ -193,23 +199,39 @@ func rollbackOfImage(s *space) {
 
 func rollbackOfCrash(s *space) {
 	s.guarded("rollback")
-	s.kubectl("annotate", "--overwrite", "deployment", "web", "hansa.dev/monitor=60s")
-	s.kubectl("set", "env", "deployment/web", "WORD=two")
-	s.kubectl("rollout", "status", "deployment/web", "--timeout=120s")
-	s.rolledBack("False Monitoring")
-	for _, p := range s.podsOf("web") {
-		await(s.t, "it has been ready for some seconds", func() error {
-			if d := time.Since(conditionOf(&p, corev1.PodReady).LastTransitionTime.Time); d < 3*time.Second {
-				return fmt.Errorf("for %s", d)
-			}
-			return nil
-		})
-		if err := killHard(s.processOf(&p, "main")); err != nil {
-			s.t.Fatal(err)
-		}
-		break
+	p := s.steady("deployment/web")
+	if err := killHard(s.processOf(&p, "main")); err != nil {
+		s.t.Fatal(err)
 	}
 	s.isBack("PodsFailed", "container main")
+}
+
+func rollbackOfLostReadiness(s *space) {
+	s.guarded("rollback")
+	p := s.steady("deployment/web")
+	s.turn(&p, "sick")
+	s.isBack("PodsFailed", "container main did not stay ready")
+}
+
+// steady rolls out another revision, which is to be monitored for long, and answers
+// with one of its pods once that has been ready for some seconds.
+func (s *space) steady(name string) corev1.Pod {
+	s.t.Helper()
+	s.kubectl("annotate", "--overwrite", name, "hansa.dev/monitor=60s")
+	s.kubectl("set", "env", name, "WORD=two")
+	s.kubectl("rollout", "status", name, "--timeout=120s")
+	s.revisionSays(name, "False Monitoring")
+	var one corev1.Pod
+	for _, one = range s.podsOf("web") {
+		break
+	}
+	await(s.t, "it has been ready for some seconds", func() error {
+		if d := time.Since(conditionOf(&one, corev1.PodReady).LastTransitionTime.Time); d < 3*time.Second {
+			return fmt.Errorf("for %s", d)
+		}
+		return nil
+	})
+	return one
 }
 
 func rollbackOfReadiness(s *space) {
@@ -295,6 +317,51 @@ spec:
 	}
 }
 
+// One of two pods gets what only one can have, then none does.
+func rollbackOfDeploymentRatio(s *space) {
+	dir := filepath.Join("/tmp", s.name)
+	s.t.Cleanup(func() { os.RemoveAll(dir) })
+	s.apply(`
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 3s, hansa.dev/max-failure-ratio: "0.5"}}
+spec:
+  replicas: 2
+  strategy: {rollingUpdate: {maxUnavailable: 2}}
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 30
+      volumes: [{name: there, hostPath: {path: ` + dir + `, type: DirectoryOrCreate}}]
+      containers:
+      - name: main
+        image: hansa.local/busybox:1
+        command: [sh, -c, 'trap exit TERM; case $CRASHES in half) mkdir /there/one || exit 1; trap "rmdir /there/one; exit" TERM;; all) exit 1;; esac; while :; do sleep 0.1; done']
+        env: [{name: CRASHES, value: none}]
+        volumeMounts: [{name: there, mountPath: /there}]
+`)
+	s.rolledBack("False Good Revision 1")
+	s.kubectl("set", "env", "deployment/web", "CRASHES=half")
+	s.rolledBack("False Good Revision 2")
+	if n := len(s.podsOf("web")); n != 1 {
+		s.t.Errorf("%d pods of two are ready", n)
+	}
+	s.kubectl("set", "env", "deployment/web", "CRASHES=all")
+	if c := s.rolledBack("True PodsFailed Revision 3"); !strings.Contains(c.Message, "2 of 2 pods failed: pod web-") {
+		s.t.Errorf("message %q", c.Message)
+	}
+	await(s.t, "half of it works as before", func() error {
+		pods := s.podsOf("web")
+		for _, p := range pods {
+			if word := p.Spec.Containers[0].Env[0].Value; word == "half" {
+				return nil
+			}
+		}
+		return fmt.Errorf("%d are ready", len(pods))
+	})
+}
+
 // There is one node, so all pods are one.
 func rollbackOfDaemonRatio(s *space) {
 	s.apply(`
@@ -375,7 +442,7 @@ func pauseOfFailure(s *space) {
 }
 
 // revised rolls out a workload of a kind that keeps its revisions as
-// ControllerRevisions, and breaks it once it is found good.
+// ControllerRevisions, and waits until it is found good.
 func (s *space) revised(name, kind, more, action string) {
 	s.t.Helper()
 	s.apply(fmt.Sprintf(`
@@ -392,6 +459,12 @@ spec:
 `, kind, action, strings.ReplaceAll(more, ", ", "\n  ")))
 	s.kubectl("rollout", "status", name, "--timeout=120s")
 	s.revisionSays(name, "False Good Revision 1")
+}
+
+// broken is such a workload with a revision that fails.
+func (s *space) broken(name, kind, more, action string) {
+	s.t.Helper()
+	s.revised(name, kind, more, action)
 	s.kubectl("set", "image", name, "main=hansa.local/none:1")
 	// Of these kinds kubectl knows one error only (design/rollback.md).
 	s.statusEnds(name, "error: rollout status is only available for RollingUpdate strategy type")
@@ -414,7 +487,7 @@ func (s *space) revisionSays(name, want string) string {
 // pauseOfRevision pauses such a kind; another template lets it go on.
 func pauseOfRevision(s *space, plural, kind, more string) {
 	name := plural + "/web"
-	s.revised(name, kind, more, "pause")
+	s.broken(name, kind, more, "pause")
 	if got := s.revisionSays(name, "False Paused Revision 2 failed, and the rollout is paused: "); !strings.Contains(got, "container main: ") {
 		s.t.Errorf("condition %q", got)
 	}
@@ -435,9 +508,30 @@ func pauseOfRevision(s *space, plural, kind, more string) {
 // rollbackOfRevision rolls such a kind back.
 func rollbackOfRevision(s *space, plural, kind, more string) {
 	name := plural + "/web"
+	s.broken(name, kind, more, "rollback")
+	s.revisionIsBack(name, kind, "container main: ")
+	s.kubectl("rollout", "status", name, "--timeout=120s")
+}
+
+// crashOfRevision crashes such a kind when it was ready.
+func crashOfRevision(s *space, plural, kind, more string) {
+	name := plural + "/web"
 	s.revised(name, kind, more, "rollback")
-	if got := s.revisionSays(name, "True PodsFailed Revision 2"); !strings.Contains(got, "container main: ") {
+	p := s.steady(name)
+	if err := killHard(s.processOf(&p, "main")); err != nil {
+		s.t.Fatal(err)
+	}
+	s.revisionIsBack(name, kind, "container main ended after the pod was ready (exit code 137, ")
+}
+
+// revisionIsBack checks that the second revision failed, and the first is in place.
+func (s *space) revisionIsBack(name, kind, why string) {
+	s.t.Helper()
+	if got := s.revisionSays(name, "True PodsFailed Revision 2"); !strings.Contains(got, why) {
 		s.t.Errorf("condition %q", got)
+	}
+	if got := s.kubectl("get", "events", "--field-selector", "reason=RolledBack,involvedObject.kind="+kind, "-o", "jsonpath={.items[*].type} {.items[*].message}"); !strings.HasPrefix(got, "Warning Revision 2") || !strings.Contains(got, why) {
+		s.t.Errorf("event %q", got)
 	}
 	await(s.t, "it is as before", func() error {
 		got := s.kubectl("get", name, "-o", "jsonpath={.spec.template.spec.containers[0].image} {.spec.updateStrategy.type}")
@@ -445,8 +539,8 @@ func rollbackOfRevision(s *space, plural, kind, more string) {
 			return errors.New(got)
 		}
 		for _, p := range s.podsOf("web") {
-			if p.Spec.Containers[0].Image != "hansa.local/testimage:1" {
-				return fmt.Errorf("pod %s has image %s", p.Name, p.Spec.Containers[0].Image)
+			if c := p.Spec.Containers[0]; c.Image != "hansa.local/testimage:1" || len(c.Env) > 0 {
+				return fmt.Errorf("pod %s has image %s, %+v", p.Name, c.Image, c.Env)
 			}
 		}
 		if strings.Contains(s.kubectl("get", "pods"), "0/1") {
@@ -454,5 +548,4 @@ func rollbackOfRevision(s *space, plural, kind, more string) {
 		}
 		return nil
 	})
-	s.kubectl("rollout", "status", name, "--timeout=120s")
 }
