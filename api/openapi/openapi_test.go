@@ -40,7 +40,7 @@ func read(t *testing.T, d openapi.Document) swagger {
 
 // wantPaths is what discovery shows: each resource, its objects, its subresources.
 func wantPaths() map[string]bool {
-	want := map[string]bool{"/version/": true, "/api/": true, "/apis/": true}
+	want := map[string]bool{"/version/": true, "/api/": true, "/apis/": true, "/openid/v1/jwks/": true, "/.well-known/openid-configuration/": true}
 	for _, r := range kinds.Registry().Resources() {
 		for _, v := range r.Versions {
 			root := "/api/v1/"
@@ -61,6 +61,10 @@ func wantPaths() map[string]bool {
 				if r.Offers(verb) {
 					want[base+"/{name}"] = true
 				}
+			}
+			if r.Offers("watch") {
+				watch := strings.Replace(base, root, root+"watch/", 1)
+				want[root+"watch/"+r.Plural], want[watch], want[watch+"/{name}"] = true, true, true
 			}
 			for sub := range r.Subresources {
 				want[base+"/{name}/"+sub] = true

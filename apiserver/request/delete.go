@@ -96,30 +96,8 @@ func (d *deletion) write(ctx context.Context) (api.Object, error) {
 	return outcome.Object, nil
 }
 
-// answersWithObject are the kinds whose deletion answers with the object; all
-// others answer with a Status.
-var answersWithObject = sets.New(
-	schema.GroupResource{Resource: "namespaces"},
-	schema.GroupResource{Resource: "persistentvolumeclaims"},
-	schema.GroupResource{Resource: "persistentvolumes"},
-	schema.GroupResource{Resource: "pods"},
-	schema.GroupResource{Resource: "podtemplates"},
-	schema.GroupResource{Resource: "resourcequotas"},
-	schema.GroupResource{Resource: "serviceaccounts"},
-	schema.GroupResource{Resource: "services"},
-	schema.GroupResource{Group: "resource.k8s.io", Resource: "deviceclasses"},
-	schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaims"},
-	schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceclaimtemplates"},
-	schema.GroupResource{Group: "resource.k8s.io", Resource: "resourceslices"},
-	schema.GroupResource{Group: "storage.k8s.io", Resource: "csidrivers"},
-	schema.GroupResource{Group: "storage.k8s.io", Resource: "csinodes"},
-	schema.GroupResource{Group: "storage.k8s.io", Resource: "storageclasses"},
-	schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattachments"},
-	schema.GroupResource{Group: "storage.k8s.io", Resource: "volumeattributesclasses"},
-)
-
 func (d *deletion) answer(obj api.Object) runtime.Object {
-	if d.phase == marked || answersWithObject.Has(d.info.resource()) {
+	if d.phase == marked || api.ShowsDeleted(d.info.resource()) {
 		return obj
 	}
 	gr := d.info.resource()

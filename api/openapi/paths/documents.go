@@ -36,11 +36,11 @@ var (
 	deleteParams = []parameter{
 		query("dryRun", "string", "With the value All, everything is done but nothing is stored."),
 		query("gracePeriodSeconds", "integer", "Seconds before the object is deleted; zero deletes at once."),
+		query("ignoreStoreReadErrorWithClusterBreakingPotential", "boolean", "Delete an object that cannot be read from the store, without finalizers and preconditions. What belongs to it may be left behind, and break the cluster."),
 		query("orphanDependents", "boolean", "Deprecated: use propagationPolicy. Whether dependents are orphaned."),
 		query("propagationPolicy", "string", "What becomes of dependents: Orphan, Background or Foreground."),
 	}
-	listParams = []parameter{
-		query("allowWatchBookmarks", "boolean", "Ask for bookmark events, by which a watch can be resumed."),
+	collectionParams = []parameter{
 		query("continue", "string", "Token of the page before, to get the next one."),
 		query("fieldSelector", "string", "Restrict the objects by their fields."),
 		query("labelSelector", "string", "Restrict the objects by their labels."),
@@ -49,12 +49,47 @@ var (
 		query("resourceVersionMatch", "string", "How resourceVersion applies to a list: Exact or NotOlderThan."),
 		query("sendInitialEvents", "boolean", "Begin a watch with an event for each object there is, and a bookmark."),
 		query("timeoutSeconds", "integer", "End the call after this time."),
+	}
+	listParams = append([]parameter{
+		query("allowWatchBookmarks", "boolean", "Ask for bookmark events, by which a watch can be resumed."),
 		query("watch", "boolean", "Stream changes instead of answering with a list."),
+	}, collectionParams...)
+
+	streamParams = []parameter{
+		query("container", "string", "The container; it may be left out where a pod has one alone."),
+		query("stderr", "boolean", "Pass on the standard error."),
+		query("stdin", "boolean", "Pass on the standard input."),
+		query("stdout", "boolean", "Pass on the standard output."),
+		query("tty", "boolean", "Give the process a terminal."),
+	}
+	// optionParams are those of subresources that lead elsewhere, by name.
+	optionParams = map[string][]parameter{
+		"attach":      streamParams,
+		"exec":        append([]parameter{query("command", "string", "The command and its arguments, each a parameter; no shell is involved.")}, streamParams...),
+		"portforward": {query("ports", "integer", "The ports to forward. Needed over WebSockets.")},
+		"proxy":       {query("path", "string", "The path to ask for behind the proxy.")},
+		"log": {
+			streamParams[0],
+			query("follow", "boolean", "Go on with what is logged from now on."),
+			query("insecureSkipTLSVerifyBackend", "boolean", "Do not check the certificate of the node."),
+			query("limitBytes", "integer", "End after so many bytes."),
+			query("previous", "boolean", "The log of the container's run before this one."),
+			query("sinceSeconds", "integer", "Begin so many seconds ago."),
+			query("stream", "string", "All, Stdout or Stderr."),
+			query("tailLines", "integer", "Begin so many lines before the end."),
+			query("timestamps", "boolean", "Begin each line with its time."),
+		},
 	}
 )
 
-var produces = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"}
-var watchProduces = []string{"application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch"}
+// The encodings of answers, CBOR among them, which Kubernetes has behind a gate.
+// Bodies are taken in each of them.
+var (
+	produces       = []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf", "application/cbor"}
+	watchProduces  = []string{"application/json;stream=watch", "application/vnd.kubernetes.protobuf;stream=watch", "application/cbor-seq"}
+	customProduces = []string{"application/json", "application/yaml", "application/cbor"}
+	anything       = []string{"*/*"}
+)
 
 func (o operation) extensions() spec.VendorExtensible {
 	if o.action == "" {
@@ -66,18 +101,11 @@ func (o operation) extensions() spec.VendorExtensible {
 	}}
 }
 
-func (o operation) produces() []string {
-	if o.action == "list" {
-		return append(append([]string{}, produces...), watchProduces...)
-	}
-	return produces
-}
-
 func (o operation) consumed() []string {
 	if o.consumes != nil {
 		return o.consumes
 	}
-	return produces
+	return anything
 }
 
 func statusText(code int) string {
@@ -107,7 +135,7 @@ func (p Path) V2() spec.PathItem {
 	for _, o := range p.operations {
 		op := &spec.Operation{VendorExtensible: o.extensions(), OperationProps: spec.OperationProps{
 			ID: o.id, Description: o.description, Tags: []string{o.tag},
-			Produces: o.produces(), Schemes: []string{"https"},
+			Produces: o.produces, Schemes: []string{"https"},
 			Responses: &spec.Responses{ResponsesProps: spec.ResponsesProps{StatusCodeResponses: map[int]spec.Response{
 				401: {ResponseProps: spec.ResponseProps{Description: "Unauthorized"}},
 			}}},
@@ -124,11 +152,11 @@ func (p Path) V2() spec.PathItem {
 		for _, code := range o.status {
 			r := spec.Response{ResponseProps: spec.ResponseProps{Description: statusText(code)}}
 			if o.answer != "" {
-				r.Schema = refTo("#/definitions/", o.answer)
+				r.Schema = schemaOf("#/definitions/", o.answer)
 			}
 			op.Responses.StatusCodeResponses[code] = r
 		}
-		*place(o.method, &item.Get, &item.Post, &item.Put, &item.Delete, &item.Patch) = op
+		*place(o.method, &item.Get, &item.Post, &item.Put, &item.Delete, &item.Patch, &item.Head, &item.Options) = op
 	}
 	return item
 }
@@ -162,17 +190,17 @@ func (p Path) V3() *spec3.Path {
 		for _, code := range o.status {
 			r := &spec3.Response{ResponseProps: spec3.ResponseProps{Description: statusText(code)}}
 			if o.answer != "" {
-				r.Content = content(o.produces(), o.answer)
+				r.Content = content(o.produces, o.answer)
 			}
 			op.Responses.StatusCodeResponses[code] = r
 		}
-		*place(o.method, &item.Get, &item.Post, &item.Put, &item.Delete, &item.Patch) = op
+		*place(o.method, &item.Get, &item.Post, &item.Put, &item.Delete, &item.Patch, &item.Head, &item.Options) = op
 	}
 	return item
 }
 
 // place is where a path has the operation of a method.
-func place[T any](method string, get, post, put, del, patch *T) *T {
+func place[T any](method string, get, post, put, del, patch, head, options *T) *T {
 	switch method {
 	case "GET":
 		return get
@@ -184,6 +212,10 @@ func place[T any](method string, get, post, put, del, patch *T) *T {
 		return del
 	case "PATCH":
 		return patch
+	case "HEAD":
+		return head
+	case "OPTIONS":
+		return options
 	}
 	panic("no path has a " + method) // operations are made in this package
 }
@@ -191,9 +223,17 @@ func place[T any](method string, get, post, put, del, patch *T) *T {
 func content(types []string, model string) map[string]*spec3.MediaType {
 	c := map[string]*spec3.MediaType{}
 	for _, t := range types {
-		c[t] = &spec3.MediaType{MediaTypeProps: spec3.MediaTypeProps{Schema: refTo("#/components/schemas/", model)}}
+		c[t] = &spec3.MediaType{MediaTypeProps: spec3.MediaTypeProps{Schema: schemaOf("#/components/schemas/", model)}}
 	}
 	return c
+}
+
+// schemaOf is the schema of a model, or of plainText.
+func schemaOf(prefix, model string) *spec.Schema {
+	if model == plainText {
+		return spec.StringProperty()
+	}
+	return refTo(prefix, model)
 }
 
 func refTo(prefix, model string) *spec.Schema {

@@ -34,10 +34,14 @@ type operation struct {
 	tag         string
 	params      []parameter
 	body        string // schema names
-	answer      string
+	answer      string // or plainText
 	consumes    []string
+	produces    []string
 	status      []int
 }
+
+// plainText is the answer of what is no object.
+const plainText = "string"
 
 // Group is the paths of one v3 document.
 type Group struct {
@@ -70,7 +74,7 @@ func Models(paths []Path) map[string]bool {
 	for _, p := range paths {
 		for _, o := range p.operations {
 			for _, m := range []string{o.body, o.answer} {
-				if m != "" {
+				if m != "" && m != plainText {
 					set[m] = true
 				}
 			}
@@ -82,9 +86,11 @@ func Models(paths []Path) map[string]bool {
 // All is everything that discovery shows, and discovery itself.
 func All(reg *api.Registry) []Path {
 	paths := []Path{
-		{URL: "/version/", Group: "version", operations: []operation{{method: "GET", id: "getCodeVersion", tag: "version", description: "get the version information for this server", answer: modelName(apiversion.Info{}), status: []int{200}}}},
-		{URL: "/api/", Group: "api", operations: []operation{{method: "GET", id: "getCoreAPIVersions", tag: "core", description: "get available API versions", answer: modelName(metav1.APIVersions{}), status: []int{200}}}},
-		{URL: "/apis/", Group: "apis", operations: []operation{{method: "GET", id: "getAPIVersions", tag: "apis", description: "get available API versions", answer: modelName(metav1.APIGroupList{}), status: []int{200}}}},
+		{URL: "/version/", Group: "version", operations: []operation{{method: "GET", id: "getCodeVersion", tag: "version", description: "get the version information for this server", answer: modelName(apiversion.Info{}), produces: produces[:1], status: []int{200}}}},
+		{URL: "/api/", Group: "api", operations: []operation{{method: "GET", id: "getCoreAPIVersions", tag: "core", description: "get available API versions", answer: modelName(metav1.APIVersions{}), produces: produces, status: []int{200}}}},
+		{URL: "/apis/", Group: "apis", operations: []operation{{method: "GET", id: "getAPIVersions", tag: "apis", description: "get available API versions", answer: modelName(metav1.APIGroupList{}), produces: produces, status: []int{200}}}},
+		{URL: "/openid/v1/jwks/", Group: "openid/v1/jwks", operations: []operation{{method: "GET", id: "getServiceAccountIssuerOpenIDKeyset", tag: "openid", description: "get the public keys of the issuer of service accounts", answer: plainText, produces: []string{"application/jwk-set+json"}, status: []int{200}}}},
+		{URL: "/.well-known/openid-configuration/", Group: ".well-known/openid-configuration", operations: []operation{{method: "GET", id: "getServiceAccountIssuerOpenIDConfiguration", tag: "WellKnown", description: "get the OIDC discovery document of the issuer of service accounts", answer: plainText, produces: produces[:1], status: []int{200}}}},
 	}
 	var served []*api.Served
 	for _, r := range reg.Resources() {
@@ -108,10 +114,10 @@ func Of(served []*api.Served, known func(url string) bool) (paths []Path) {
 	for _, s := range served {
 		r, v := s.Resource, s.Version
 		if v.Group != "" {
-			once(Path{URL: "/apis/" + v.Group + "/", Group: "apis/" + v.Group, operations: []operation{{method: "GET", id: "get" + camel(v.Group) + "APIGroup", tag: camelLow(v.Group), description: "get information of a group", answer: modelName(metav1.APIGroup{}), status: []int{200}}}})
+			once(Path{URL: "/apis/" + v.Group + "/", Group: "apis/" + v.Group, operations: []operation{{method: "GET", id: "get" + camel(v.Group) + "APIGroup", tag: camelLow(v.Group), description: "get information of a group", answer: modelName(metav1.APIGroup{}), produces: produces, status: []int{200}}}})
 		}
 		root := Root(v.GroupVersion)
-		once(Path{URL: "/" + root + "/", Group: root, operations: []operation{{method: "GET", id: "get" + name(v.GroupVersion) + "APIResources", tag: tag(v.GroupVersion), description: "get available resources", answer: modelName(metav1.APIResourceList{}), status: []int{200}}}})
+		once(Path{URL: "/" + root + "/", Group: root, operations: []operation{{method: "GET", id: "get" + name(v.GroupVersion) + "APIResources", tag: tag(v.GroupVersion), description: "get available resources", answer: modelName(metav1.APIResourceList{}), produces: produces, status: []int{200}}}})
 		paths = append(paths, resourcePaths(r, v)...)
 	}
 	sort.SliceStable(paths, func(i, j int) bool { return paths[i].URL < paths[j].URL })
@@ -156,6 +162,9 @@ func resourcePaths(r *api.Resource, v *api.Version) []Path {
 		o.id += "ForAllNamespaces"
 		paths = append(paths, Path{URL: root + r.Plural, Group: group, params: []parameter{prettyParam}, operations: []operation{o}})
 	}
+	if r.Offers("watch") && v.Decode == nil { // as in Kubernetes, which describes none of definitions
+		paths = append(paths, b.watches()...)
+	}
 	itemParams := append(append([]parameter{}, params...), nameParam(r.Kind), prettyParam)
 	item := Path{URL: base + "/{name}", Group: group, params: itemParams}
 	for _, verb := range []string{"get", "update", "delete", "patch"} {
@@ -166,17 +175,23 @@ func resourcePaths(r *api.Resource, v *api.Version) []Path {
 	if len(item.operations) > 0 {
 		paths = append(paths, item)
 	}
-	for sub := range r.Subresources {
+	for sub, way := range r.Subresources {
 		p := Path{URL: base + "/{name}/" + sub, Group: group, params: itemParams}
+		if connects(way, sub) {
+			p.params = append(append(append([]parameter{}, params...), nameParam(way.Kind.Kind)), optionParams[sub]...)
+		}
 		for _, verb := range []string{"create", "get", "update", "delete", "patch"} {
-			if offers(r.Subresources[sub], verb) {
+			if offers(way, verb) {
 				p.operations = append(p.operations, b.item(verb, sub))
 			}
+		}
+		if sub == "proxy" { // discovery has no verbs for these
+			p.operations = append(p.operations, b.connect("HEAD", sub), b.connect("OPTIONS", sub))
 		}
 		paths = append(paths, p)
 		if sub == "proxy" {
 			p.URL += "/{path}"
-			p.params = append(append([]parameter{}, itemParams...), parameter{name: "path", in: "path", kind: "string", required: true, description: "path to the resource"})
+			p.params = append(append([]parameter{}, p.params...), parameter{name: "path", in: "path", kind: "string", required: true, description: "path to the resource"})
 			p.operations = append([]operation{}, p.operations...)
 			for i := range p.operations {
 				p.operations[i].id += "WithPath"
@@ -185,6 +200,11 @@ func resourcePaths(r *api.Resource, v *api.Version) []Path {
 		}
 	}
 	return paths
+}
+
+// connects says that a subresource takes whatever comes, and leads elsewhere.
+func connects(s *api.Subresource, sub string) bool {
+	return s.Connect && !s.Kind.Empty() && optionParams[sub] != nil
 }
 
 func offers(s *api.Subresource, verb string) bool {
@@ -237,11 +257,19 @@ func modelName(obj any) string {
 }
 
 func (b opBuilder) base(method, verb, action string) operation {
-	return operation{
+	o := operation{
 		method: method, action: action, gvk: b.gvk(), tag: tag(b.v.GroupVersion),
-		id:     verb + name(b.v.GroupVersion) + b.scope + b.r.Kind,
-		status: []int{200},
+		id:       verb + name(b.v.GroupVersion) + b.scope + b.r.Kind,
+		produces: produces,
+		status:   []int{200},
 	}
+	switch {
+	case b.v.Decode != nil:
+		o.produces = customProduces
+	case action == "list", action == "watch", action == "watchlist":
+		o.produces = slices.Concat(produces, watchProduces)
+	}
+	return o
 }
 
 func (b opBuilder) collection(verb string) operation {
@@ -260,7 +288,7 @@ func (b opBuilder) collection(verb string) operation {
 	o := b.base("DELETE", "delete", "deletecollection")
 	o.id = "delete" + name(b.v.GroupVersion) + "Collection" + b.scope + b.r.Kind
 	o.description = "delete collection of " + b.r.Kind
-	o.params, o.body, o.answer = append(append([]parameter{}, listParams...), deleteParams...), modelName(metav1.DeleteOptions{}), modelName(metav1.Status{})
+	o.params, o.body, o.answer = append(slices.Clone(collectionParams), deleteParams...), modelName(metav1.DeleteOptions{}), modelName(metav1.Status{})
 	return o
 }
 
@@ -281,11 +309,13 @@ func (b opBuilder) item(verb, sub string) operation {
 			kind := s.Kind
 			gvk = &kind
 		}
-		if s.New != nil {
+		switch {
+		case connects(s, sub):
+			return b.connect(map[string]string{"get": "GET", "create": "POST", "update": "PUT", "delete": "DELETE", "patch": "PATCH"}[verb], sub)
+		case optionParams[sub] != nil:
+			body = plainText
+		case s.New != nil:
 			body = modelName(s.New())
-		}
-		if s.Connect && s.New == nil {
-			body = ""
 		}
 	}
 	var o operation
@@ -293,6 +323,9 @@ func (b opBuilder) item(verb, sub string) operation {
 	case "get":
 		o = b.base("GET", "read", "get")
 		o.description, o.answer = "read the specified "+of, body
+		if body == plainText {
+			o.params, o.produces = optionParams[sub], slices.Concat([]string{"text/plain"}, produces)
+		}
 	case "create":
 		o = b.base("POST", "create", "post")
 		o.description = "create " + of
@@ -305,24 +338,54 @@ func (b opBuilder) item(verb, sub string) operation {
 		o = b.base("DELETE", "delete", "delete")
 		o.description = "delete " + article(of)
 		o.params, o.body, o.answer, o.status = deleteParams, modelName(metav1.DeleteOptions{}), modelName(metav1.Status{}), []int{200, 202}
+		if api.ShowsDeleted(b.r.GroupResource()) && sub == "" {
+			o.answer = b.model()
+		}
 	case "patch":
 		o = b.base("PATCH", "patch", "patch")
 		o.description = "partially update the specified " + of
 		o.params, o.body, o.answer, o.status = append(append([]parameter{}, writeParams...), forceParam), modelName(metav1.Patch{}), body, []int{200, 201}
-		o.consumes = []string{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml"}
+		o.consumes = []string{"application/json-patch+json", "application/merge-patch+json", "application/strategic-merge-patch+json", "application/apply-patch+yaml", "application/apply-patch+cbor"}
 		if b.v.Decode != nil {
 			o.consumes = slices.Delete(o.consumes, 2, 3)
 		}
 	}
 	o.id += suffix
 	o.gvk = gvk
-	if s != nil && s.Connect && s.New == nil {
-		o.action = "connect"
-		o.id = "connect" + name(b.v.GroupVersion) + camel(strings.ToLower(o.method)) + b.scope + b.r.Kind + suffix
-		o.description = "connect " + o.method + " requests to " + of
-		o.body, o.answer, o.params = "", "", nil
-	}
 	return o
+}
+
+// connect is a method of a subresource that leads elsewhere.
+func (b opBuilder) connect(method, sub string) operation {
+	o := b.base(method, "connect", "connect")
+	o.id = "connect" + name(b.v.GroupVersion) + camel(strings.ToLower(method)) + b.scope + b.r.Kind + camel(sub)
+	o.description = "connect " + method + " requests to " + sub + " of " + b.r.Kind
+	o.gvk = &b.r.Subresources[sub].Kind
+	o.answer, o.produces = plainText, anything
+	return o
+}
+
+// watches are the paths of old clients, which others ask for by a query: of all
+// namespaces, of one, and of one object.
+func (b opBuilder) watches() (paths []Path) {
+	root, group := "/"+Root(b.v.GroupVersion)+"/watch/", Root(b.v.GroupVersion)
+	add := func(url, scope, suffix, action, what string, params ...parameter) {
+		o := b.base("GET", "watch", action)
+		o.id = "watch" + name(b.v.GroupVersion) + scope + b.r.Kind + suffix
+		o.description = "watch changes to " + what + b.r.Kind + "; deprecated: use the parameter watch of a list"
+		o.answer = modelName(metav1.WatchEvent{})
+		params = append(append(params, listParams...), prettyParam)
+		paths = append(paths, Path{URL: url, Group: group, params: params, operations: []operation{o}})
+	}
+	collection := root + b.r.Plural
+	var params []parameter
+	if b.r.Namespaced {
+		add(collection, "", "ListForAllNamespaces", "watchlist", "objects of kind ")
+		collection, params = root+"namespaces/{namespace}/"+b.r.Plural, []parameter{namespaceParam}
+	}
+	add(collection, b.scope, "List", "watchlist", "objects of kind ", params...)
+	add(collection+"/{name}", b.scope, "", "watch", "an object of kind ", append([]parameter{nameParam(b.r.Kind)}, params...)...)
+	return paths
 }
 
 func article(kind string) string {
