@@ -127,9 +127,11 @@ type Agent struct {
 	running   sync.WaitGroup
 	claims    claims
 	// orphans are the pods whose remains are being removed, adopted says that all
-	// pods there were have workers; of the agent's goroutine.
-	orphans map[types.UID]bool
-	adopted bool
+	// pods there were have workers, looksSoon that the runtime could not be looked at
+	// and will be again; of the agent's goroutine.
+	orphans   map[types.UID]bool
+	adopted   bool
+	looksSoon bool
 	// knows is closed once the agent has workers for all pods there were.
 	knows chan struct{}
 	// answers is how the runtime answers; of the keeper.

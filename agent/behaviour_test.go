@@ -386,7 +386,7 @@ func TestSandboxDies(t *testing.T) {
 	r := newRig(t)
 	r.pod("web", nil)
 	before := r.wait("web", "Ready", isReady)
-	list, err := r.runtime.Sandboxes(t.Context())
+	list, err := r.runtime.Sandboxes(t.Context(), nil)
 	if err != nil || len(list) != 1 {
 		t.Fatalf("%v %v", list, err)
 	}

@@ -19,13 +19,13 @@ import (
 	"hansa.dev/hansa/runtime"
 )
 
-// look asks the runtime for everything it has, by pod.
-func (a *Agent) look(ctx context.Context) (map[types.UID]work.Known, error) {
-	sandboxes, err := a.Runtime.Sandboxes(ctx)
+// look asks the runtime for everything it has with these labels, by pod.
+func (a *Agent) look(ctx context.Context, labels map[string]string) (map[types.UID]work.Known, error) {
+	sandboxes, err := a.Runtime.Sandboxes(ctx, labels)
 	if err != nil {
 		return nil, fmt.Errorf("list sandboxes: %w", err)
 	}
-	containers, err := a.Runtime.Containers(ctx)
+	containers, err := a.Runtime.Containers(ctx, labels)
 	if err != nil {
 		return nil, fmt.Errorf("list containers: %w", err)
 	}
@@ -78,7 +78,7 @@ func (a *Agent) look(ctx context.Context) (map[types.UID]work.Known, error) {
 // firstLook adopts what runs, begins what shall run, and clears away what is
 // left of pods that the API has no more.
 func (a *Agent) firstLook(ctx context.Context) error {
-	known, err := a.look(ctx)
+	known, err := a.look(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -103,7 +103,10 @@ func (a *Agent) startOrphan(ctx context.Context, uid types.UID, k work.Known) {
 	a.orphans[uid] = true
 	a.running.Go(func() {
 		a.removeOrphan(ctx, uid, k)
-		a.post(func(context.Context) { delete(a.orphans, uid) })
+		a.post(func(ctx context.Context) {
+			delete(a.orphans, uid)
+			a.syncStatic(ctx) // it may be one that is wanted again
+		})
 	})
 }
 
@@ -158,17 +161,19 @@ func (a *Agent) podGroups() (uids []types.UID, err error) {
 	return uids, nil
 }
 
-// removeOrphan tries until nothing is left.
+// removeOrphan tries until nothing is left, and looks again each time.
 func (a *Agent) removeOrphan(ctx context.Context, uid types.UID, k work.Known) {
-	for {
-		err := a.node.RemoveOrphan(ctx, uid, k)
-		if err == nil || ctx.Err() != nil {
-			return
-		}
+	err := a.node.RemoveOrphan(ctx, uid, k)
+	for err != nil && ctx.Err() == nil {
 		a.Log.Warn("remains of a deleted pod are left", "uid", uid, "err", err)
 		select {
 		case <-ctx.Done():
+			return
 		case <-a.Clock.After(orphanPause):
+		}
+		var known map[types.UID]work.Known
+		if known, err = a.look(ctx, map[string]string{work.LabelUID: string(uid)}); err == nil {
+			err = a.node.RemoveOrphan(ctx, uid, known[uid])
 		}
 	}
 }
@@ -176,9 +181,14 @@ func (a *Agent) removeOrphan(ctx context.Context, uid types.UID, k work.Known) {
 // reconnected looks at everything at once, and again later: a moment, for a
 // stream of events may begin only after the call that opened it has returned; and
 // as long as calls may go on in the runtime that an agent before this one made.
+// The looks after an earlier reconnection are not needed any more.
 func (a *Agent) reconnected(ctx context.Context) {
 	a.connected()
 	a.post(a.lookAgain)
+	if a.link.endLooks != nil {
+		a.link.endLooks()
+	}
+	ctx, a.link.endLooks = context.WithCancel(ctx)
 	a.running.Go(func() {
 		for _, pause := range []time.Duration{lookPause, callsPause} {
 			select {
@@ -195,7 +205,7 @@ func (a *Agent) reconnected(ctx context.Context) {
 // and clears away what nobody has.
 func (a *Agent) lookAgain(ctx context.Context) {
 	a.keeper.Poke()
-	known, err := a.look(ctx)
+	known, err := a.look(ctx, nil)
 	if err == nil {
 		for uid, w := range a.workers {
 			w.Look(ctx, known[uid])
@@ -209,15 +219,19 @@ func (a *Agent) lookAgain(ctx context.Context) {
 		}
 		return
 	}
-	if ctx.Err() != nil {
+	if ctx.Err() != nil || a.looksSoon {
 		return
 	}
 	a.Log.Warn("runtime not looked at yet", "err", err)
+	a.looksSoon = true
 	a.running.Go(func() {
 		select {
 		case <-ctx.Done():
 		case <-a.Clock.After(lookPause):
-			a.post(a.lookAgain)
+			a.post(func(ctx context.Context) {
+				a.looksSoon = false
+				a.lookAgain(ctx)
+			})
 		}
 	})
 }

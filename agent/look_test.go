@@ -51,7 +51,7 @@ func TestLateSandboxIsRemoved(t *testing.T) {
 			r.runtime.Reconnect()
 		}
 		r.eventually("the late sandbox to go", func() bool {
-			sandboxes, err := r.runtime.Sandboxes(t.Context())
+			sandboxes, err := r.runtime.Sandboxes(t.Context(), nil)
 			return err == nil && len(sandboxes) == 1 && isReady(r.get("web"))
 		})
 	}
@@ -103,7 +103,7 @@ func TestUnheardSandboxIsFound(t *testing.T) {
 	r.runtime.Silence(false)
 	r.class(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "late"}, Handler: "runc"})
 	r.wait("web", "Ready", isReady)
-	sandboxes, err := r.runtime.Sandboxes(t.Context())
+	sandboxes, err := r.runtime.Sandboxes(t.Context(), nil)
 	if err != nil || len(sandboxes) != 1 {
 		t.Errorf("%v %v", sandboxes, err)
 	}
@@ -129,7 +129,7 @@ func TestLookWithoutAPI(t *testing.T) {
 	r.runtime.Silence(false)
 	r.runtime.Reconnect()
 	r.eventually("the static pod to be restarted", func() bool {
-		list, err := r.runtime.Containers(t.Context())
+		list, err := r.runtime.Containers(t.Context(), nil)
 		running := 0
 		for _, c := range list {
 			if c.State == cri.ContainerState_CONTAINER_RUNNING && c.Id != static {

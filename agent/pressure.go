@@ -222,7 +222,7 @@ func (a *Agent) lookAtImages(ctx context.Context, now time.Time) ([]gc.Image, er
 	if err != nil {
 		return nil, err
 	}
-	containers, err := a.Runtime.Containers(ctx)
+	containers, err := a.Runtime.Containers(ctx, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -93,7 +93,10 @@ func (a *Agent) ready(ctx context.Context) error {
 
 // link is whether there is a connection to the runtime. It is used by the runtime's
 // goroutine alone.
-type link struct{ lost time.Time }
+type link struct {
+	lost     time.Time // since when there is none; zero when there is one
+	endLooks func()    // ends the looks after the last connection
+}
 
 // disconnected says that the runtime went away.
 func (a *Agent) disconnected() {

@@ -371,7 +371,7 @@ func (r *rig) clean(p *v1.Pod) {
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		sandboxes, _ := r.runtime.Sandboxes(r.t.Context())
+		sandboxes, _ := r.runtime.Sandboxes(r.t.Context(), nil)
 		return len(left) == 0 && len(sandboxes) == 0
 	})
 }

@@ -184,7 +184,7 @@ func (a *Agent) beginStatic(ctx context.Context) error {
 		a.fetchStatic(ctx)
 	}
 	a.readStatic()
-	known, err := a.look(ctx)
+	known, err := a.look(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
@@ -198,7 +198,8 @@ func (a *Agent) beginStatic(ctx context.Context) error {
 }
 
 // syncStatic starts what is wanted and ends what is not. A pod of a name waits
-// until the one that had it before is gone.
+// until the one that had it before is gone, and one of which there are remains
+// until those are.
 func (a *Agent) syncStatic(ctx context.Context) {
 	s := a.statics
 	s.mu.Lock()
@@ -215,7 +216,7 @@ func (a *Agent) syncStatic(ctx context.Context) {
 		}
 	}
 	for uid, p := range wanted {
-		if key := keyOf(p); a.workers[uid] == nil && !taken[key] {
+		if key := keyOf(p); a.workers[uid] == nil && !a.orphans[uid] && !taken[key] {
 			taken[key] = true
 			a.begin(ctx, p, work.Known{})
 		}

@@ -208,7 +208,7 @@ func TestRuntimeClass(t *testing.T) {
 	r.event("early", `FailedCreatePodSandBox: Failed to create pod sandbox: runtimeclass.node.k8s.io "fast" not found`)
 	r.class(&nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "fast"}, Handler: "second"})
 	r.wait("early", "Ready", isReady)
-	boxes, err := r.runtime.Sandboxes(t.Context())
+	boxes, err := r.runtime.Sandboxes(t.Context(), nil)
 	if err != nil || len(boxes) != 1 || boxes[0].RuntimeHandler != "second" {
 		t.Errorf("%v %v", boxes, err)
 	}

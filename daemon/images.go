@@ -75,7 +75,7 @@ func (i *Images) Remove(ctx context.Context, name string) error {
 		return err
 	}
 	if len(image.RepoTags) < 2 || name == image.Id {
-		containers, err := i.client.Containers(ctx)
+		containers, err := i.client.Containers(ctx, nil)
 		if err != nil {
 			return err
 		}

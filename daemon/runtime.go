@@ -95,7 +95,7 @@ func startRuntime(ctx context.Context, l *lifecycle, c Config, tree *cgroup.Tree
 		return nil, err
 	}
 	sandboxes := func(ctx context.Context) (map[string]bool, error) {
-		list, err := client.Sandboxes(ctx)
+		list, err := client.Sandboxes(ctx, nil)
 		ready := map[string]bool{}
 		for _, s := range list {
 			ready[s.Id] = s.State == criapi.PodSandboxState_SANDBOX_READY

@@ -76,7 +76,8 @@ type Runtime interface {
 	StopSandbox(ctx context.Context, id string) error
 	RemoveSandbox(ctx context.Context, id string) error
 	SandboxStatus(ctx context.Context, id string) (*cri.PodSandboxStatus, error)
-	Sandboxes(ctx context.Context) ([]*cri.PodSandbox, error)
+	// Sandboxes are all that have these labels, ended ones too.
+	Sandboxes(ctx context.Context, labels map[string]string) ([]*cri.PodSandbox, error)
 
 	CreateContainer(ctx context.Context, sandbox string, config *cri.ContainerConfig, sandboxConfig *cri.PodSandboxConfig) (id string, err error)
 	StartContainer(ctx context.Context, id string) error
@@ -85,7 +86,8 @@ type Runtime interface {
 	StopContainer(ctx context.Context, id string, timeoutSeconds int64) error
 	RemoveContainer(ctx context.Context, id string) error
 	ContainerStatus(ctx context.Context, id string) (*cri.ContainerStatus, error)
-	Containers(ctx context.Context) ([]*cri.Container, error)
+	// Containers are all that have these labels, ended ones too.
+	Containers(ctx context.Context, labels map[string]string) ([]*cri.Container, error)
 	UpdateContainer(ctx context.Context, id string, linux *cri.LinuxContainerResources) error
 	ReopenLog(ctx context.Context, id string) error
 	ContainerStats(ctx context.Context, id string) (*cri.ContainerStats, error)

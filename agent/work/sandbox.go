@@ -57,15 +57,12 @@ func (w *Worker) runSandbox(attempt uint32) step {
 // findSandboxes looks for sandboxes of the pod: one that was asked for before, of
 // which its caller did not hear, keeps another of its attempt from being made.
 func (w *Worker) findSandboxes(ctx context.Context) (note func()) {
-	list, err := w.node.Runtime.Sandboxes(ctx)
+	list, err := w.node.Runtime.Sandboxes(ctx, map[string]string{LabelUID: string(w.uid)})
 	if err != nil {
 		return nil // the runtime has died, and is looked at when it is back
 	}
 	var found []pod.SandboxInfo
 	for _, s := range list {
-		if s.Labels[LabelUID] != string(w.uid) {
-			continue
-		}
 		if st, err := w.node.Runtime.SandboxStatus(ctx, s.Id); err == nil {
 			found = append(found, sandboxInfo(st))
 		}

@@ -144,9 +144,9 @@ func (c *Client) SandboxStatus(ctx context.Context, id string) (*cri.PodSandboxS
 	return r.GetStatus(), wrap(err, "read status of sandbox %s", id)
 }
 
-// Sandboxes are all that the runtime knows, ended ones too.
-func (c *Client) Sandboxes(ctx context.Context) ([]*cri.PodSandbox, error) {
-	r, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+// Sandboxes are all with these labels that the runtime knows, ended ones too.
+func (c *Client) Sandboxes(ctx context.Context, labels map[string]string) ([]*cri.PodSandbox, error) {
+	r, err := c.runtime.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: labels}})
 	return r.GetItems(), wrap(err, "list sandboxes")
 }
 
@@ -193,9 +193,9 @@ func (c *Client) ContainerStatus(ctx context.Context, id string) (*cri.Container
 // did not hear of.
 const unknownReason = "Unknown"
 
-// Containers are all that the runtime knows, ended ones too.
-func (c *Client) Containers(ctx context.Context) ([]*cri.Container, error) {
-	r, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{})
+// Containers are all with these labels that the runtime knows, ended ones too.
+func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]*cri.Container, error) {
+	r, err := c.runtime.ListContainers(ctx, &cri.ListContainersRequest{Filter: &cri.ContainerFilter{LabelSelector: labels}})
 	return r.GetContainers(), wrap(err, "list containers")
 }
 

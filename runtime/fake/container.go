@@ -269,12 +269,15 @@ func (r *Runtime) ContainerStatus(_ context.Context, id string) (*cri.ContainerS
 	return proto.Clone(c.status).(*cri.ContainerStatus), nil
 }
 
-// Containers lists all.
-func (r *Runtime) Containers(context.Context) ([]*cri.Container, error) {
+// Containers lists all with these labels.
+func (r *Runtime) Containers(_ context.Context, labels map[string]string) ([]*cri.Container, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*cri.Container
 	for id, c := range r.containers {
+		if !has(c.status.Labels, labels) {
+			continue
+		}
 		out = append(out, &cri.Container{
 			Id: id, PodSandboxId: c.sandbox, Metadata: c.status.Metadata, Image: c.status.Image, ImageRef: c.status.ImageRef,
 			State: c.status.State, CreatedAt: c.status.CreatedAt, Labels: c.status.Labels, Annotations: c.status.Annotations, ImageId: c.status.ImageId,

@@ -124,18 +124,31 @@ func (r *Runtime) SandboxStatus(_ context.Context, id string) (*cri.PodSandboxSt
 	return proto.Clone(s.status).(*cri.PodSandboxStatus), nil
 }
 
-// Sandboxes lists all.
-func (r *Runtime) Sandboxes(context.Context) ([]*cri.PodSandbox, error) {
+// Sandboxes lists all with these labels.
+func (r *Runtime) Sandboxes(_ context.Context, labels map[string]string) ([]*cri.PodSandbox, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*cri.PodSandbox
 	for id, s := range r.sandboxes {
+		if !has(s.status.Labels, labels) {
+			continue
+		}
 		out = append(out, &cri.PodSandbox{
 			Id: id, Metadata: s.status.Metadata, State: s.status.State, CreatedAt: s.status.CreatedAt,
 			Labels: s.status.Labels, Annotations: s.status.Annotations, RuntimeHandler: s.handler,
 		})
 	}
 	return out, nil
+}
+
+// has says whether labels are among those that something has.
+func has(all, labels map[string]string) bool {
+	for name, value := range labels {
+		if got, ok := all[name]; !ok || got != value {
+			return false
+		}
+	}
+	return true
 }
 
 // SandboxConfig is the configuration that a sandbox was run with, or nil.

@@ -87,6 +87,7 @@ func (f *fixture) Image(ctx context.Context, ref string) (*cri.Image, error) {
 func (f *fixture) sandboxConfig(name string) *cri.PodSandboxConfig {
 	c := &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-" + name},
+		Labels:       map[string]string{"name": name, "suite": "runtime"},
 		Hostname:     name,
 		LogDirectory: f.logs,
 		Linux:        &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Pid: cri.NamespaceMode_CONTAINER}}},
@@ -120,6 +121,7 @@ func (f *fixture) create(sandbox string, sc *cri.PodSandboxConfig, command ...st
 	f.attempt++
 	id, err := f.CreateContainer(f.ctx, sandbox, &cri.ContainerConfig{
 		Metadata: &cri.ContainerMetadata{Name: "main", Attempt: f.attempt},
+		Labels:   sc.Labels,
 		Image:    &cri.ImageSpec{Image: f.Harness.Image},
 		Command:  command,
 		LogPath:  "main.log",
@@ -209,6 +211,11 @@ func sandboxLifecycle(f *fixture) {
 	if err != nil || s.State != cri.PodSandboxState_SANDBOX_READY {
 		f.Fatalf("status = %v, %v", s, err)
 	}
+	f.sandbox("sandbox-2")
+	list, err := f.Sandboxes(f.ctx, config.Labels)
+	if err != nil || len(list) != 1 || list[0].Id != id {
+		f.Errorf("with its labels are %v, %v", list, err)
+	}
 	if err := f.StopSandbox(f.ctx, id); err != nil {
 		f.Fatal(err)
 	}
@@ -218,8 +225,8 @@ func sandboxLifecycle(f *fixture) {
 	if err := f.RemoveSandbox(f.ctx, id); err != nil {
 		f.Fatal(err)
 	}
-	list, err := f.Sandboxes(f.ctx)
-	if err != nil || slices.ContainsFunc(list, func(s *cri.PodSandbox) bool { return s.Id == id }) {
+	list, err = f.Sandboxes(f.ctx, nil)
+	if err != nil || len(list) == 0 || slices.ContainsFunc(list, func(s *cri.PodSandbox) bool { return s.Id == id }) {
 		f.Errorf("still listed: %v", err)
 	}
 }
@@ -237,9 +244,14 @@ func containerLifecycle(f *fixture) {
 	if s, err = f.ContainerStatus(f.ctx, id); err != nil || s.State != cri.ContainerState_CONTAINER_RUNNING || s.StartedAt == 0 {
 		f.Fatalf("started: %v, %v", s, err)
 	}
-	list, err := f.Containers(f.ctx)
-	if err != nil || !slices.ContainsFunc(list, func(c *cri.Container) bool { return c.Id == id && c.PodSandboxId == sb }) {
-		f.Errorf("not listed: %v", err)
+	other, otherConfig := f.sandbox("container-2")
+	f.create(other, otherConfig, "sleep", "1000")
+	list, err := f.Containers(f.ctx, sc.Labels)
+	if err != nil || len(list) != 1 || list[0].Id != id || list[0].PodSandboxId != sb {
+		f.Errorf("with its labels are %v, %v", list, err)
+	}
+	if list, err = f.Containers(f.ctx, nil); err != nil || len(list) < 2 {
+		f.Errorf("all are %v, %v", list, err)
 	}
 	if err := f.StopContainer(f.ctx, id, 0); err != nil {
 		f.Fatal(err)
