@@ -13,8 +13,12 @@ import (
 )
 
 // interval is how often the clock is compared although nobody set it. It is adjusted
-// by up to 500 millionths all the time (adjtimex(2)), which is no jump.
-const interval = 10 * time.Minute
+// by up to 500 millionths all the time (adjtimex(2)), which is no jump: drift is more
+// than that can come to.
+const (
+	interval = 10 * time.Minute
+	drift    = interval / 1000
+)
 
 // Watch calls jumped each time that the clock was set, from a goroutine of its own,
 // until stop is called, with what the time of day moved beyond what passed: positive
@@ -25,7 +29,7 @@ func Watch(jumped func(by time.Duration)) (stop func(), err error) {
 		return nil, fmt.Errorf("make a timer that follows the clock: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "clock")
-	ahead, err := arm(fd)
+	ahead, _, err := arm(fd)
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -44,12 +48,13 @@ func Watch(jumped func(by time.Duration)) (stop func(), err error) {
 				return
 			}
 			var now time.Duration
+			var again bool
 			var armed error
-			if err := raw.Control(func(fd uintptr) { now, armed = arm(int(fd)) }); err != nil || armed != nil {
+			if err := raw.Control(func(fd uintptr) { now, again, armed = arm(int(fd)) }); err != nil || armed != nil {
 				return
 			}
-			if set {
-				jumped(now - ahead)
+			if by := now - ahead; isJump(by, set || again) {
+				jumped(by)
 			}
 			ahead = now
 		}
@@ -57,29 +62,39 @@ func Watch(jumped func(by time.Duration)) (stop func(), err error) {
 	return func() { f.Close() }, nil
 }
 
+// isJump says whether the clock was set by so much: the kernel said that it was, or
+// has not said so yet, for it was set a moment ago.
+func isJump(by time.Duration, told bool) bool { return told || by.Abs() > drift }
+
 // arm sets the timer, and then answers with how far the time of day is ahead of
-// what has passed since the machine was started.
-func arm(fd int) (ahead time.Duration, err error) {
+// what has passed since the machine was started, and whether the clock was set since
+// it was armed last. What is answered may have in it what the timer tells of later.
+func arm(fd int) (ahead time.Duration, set bool, err error) {
 	day, _, err := clocks()
 	if err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	at := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(day + interval))}
-	// It is set although it says that the clock has been, too.
 	err = unix.TimerfdSettime(fd, unix.TFD_TIMER_ABSTIME|unix.TFD_TIMER_CANCEL_ON_SET, &at, nil)
-	if err != nil && !errors.Is(err, unix.ECANCELED) {
-		return 0, fmt.Errorf("set a timer that follows the clock: %w", err)
+	// With this error the timer is armed, too.
+	if set = errors.Is(err, unix.ECANCELED); err != nil && !set {
+		return 0, false, fmt.Errorf("set a timer that follows the clock: %w", err)
 	}
 	day, passed, err := clocks()
-	return day - passed, err
+	return day - passed, set, err
 }
 
 // clocks are the time of day since 1970, and the time that has passed since the
-// machine was started, without what it was suspended.
+// machine was started, without what it was suspended: both of one moment, also when
+// somebody else had the processor between two looks.
 func clocks() (day, passed time.Duration, err error) {
-	var real, monotonic unix.Timespec
-	if err := errors.Join(unix.ClockGettime(unix.CLOCK_REALTIME, &real), unix.ClockGettime(unix.CLOCK_MONOTONIC, &monotonic)); err != nil {
-		return 0, 0, fmt.Errorf("read the clock: %w", err)
+	for {
+		var real, before, after unix.Timespec
+		if err := errors.Join(unix.ClockGettime(unix.CLOCK_MONOTONIC, &before), unix.ClockGettime(unix.CLOCK_REALTIME, &real), unix.ClockGettime(unix.CLOCK_MONOTONIC, &after)); err != nil {
+			return 0, 0, fmt.Errorf("read the clock: %w", err)
+		}
+		if time.Duration(after.Nano()-before.Nano()) < drift/10 {
+			return time.Duration(real.Nano()), time.Duration(before.Nano()), nil
+		}
 	}
-	return time.Duration(real.Nano()), time.Duration(monotonic.Nano()), nil
 }
