@@ -21,15 +21,32 @@ import (
 type claims struct {
 	mu sync.Mutex
 	of map[types.UID]*admit.Claim
+	// waits is how many of them want something.
+	waits int
 	// complete says that all pods that there were when the agent began are among
 	// them. Nobody grows before.
 	complete bool
 }
 
+// put notes what a pod claims; nil is nothing any more. The lock is held.
+func (c *claims) put(uid types.UID, claim *admit.Claim) {
+	if old := c.of[uid]; old != nil && old.Wants != nil {
+		c.waits--
+	}
+	if claim == nil {
+		delete(c.of, uid)
+		return
+	}
+	c.of[uid] = claim
+	if claim.Wants != nil {
+		c.waits++
+	}
+}
+
 func (c *claims) forget(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.of, uid)
+	c.put(uid, nil)
 }
 
 // completeClaims says that all pods that there were have claims: who waits for that may
@@ -81,7 +98,7 @@ func (a *Agent) refusal(p *v1.Pod) *pod.Refusal {
 	if r := admit.Pod(p, n); r != nil {
 		return r
 	}
-	a.claims.of[p.UID] = &admit.Claim{Pod: p, Holds: pod.Requests(p)}
+	a.claims.put(p.UID, &admit.Claim{Pod: p, Holds: pod.Requests(p)})
 	return nil
 }
 
@@ -91,8 +108,8 @@ func (a *Agent) refusal(p *v1.Pod) *pod.Refusal {
 func (a *Agent) claim(p *v1.Pod, holds, wants v1.ResourceList, since time.Time) (granted bool, why *pod.Failure) {
 	a.claims.mu.Lock()
 	defer a.claims.mu.Unlock()
-	a.claims.of[p.UID] = &admit.Claim{Pod: p, Holds: holds, Wants: wants, Since: since}
-	if !a.claims.complete || !a.claims.anyWaits() {
+	a.claims.put(p.UID, &admit.Claim{Pod: p, Holds: holds, Wants: wants, Since: since})
+	if !a.claims.complete || a.claims.waits == 0 {
 		return false, nil
 	}
 	decided := admit.Resize(a.standing(""), a.node.Allocatable())
@@ -100,23 +117,15 @@ func (a *Agent) claim(p *v1.Pod, holds, wants v1.ResourceList, since time.Time) 
 		if why != nil {
 			continue
 		}
-		c := a.claims.of[uid]
+		c := *a.claims.of[uid]
 		c.Holds, c.Wants = pod.Larger(c.Holds, c.Wants), nil
+		a.claims.put(uid, &c)
 		if uid != p.UID {
 			a.reconsider(uid)
 		}
 	}
 	why, ok := decided[p.UID]
 	return ok && why == nil, why
-}
-
-func (c *claims) anyWaits() bool {
-	for _, claim := range c.of {
-		if claim.Wants != nil {
-			return true
-		}
-	}
-	return false
 }
 
 func (a *Agent) reconsider(uid types.UID) {
