@@ -204,6 +204,57 @@ func TestFollowSlowlyAcrossRotations(t *testing.T) {
 	must(t, <-done)
 }
 
+// asked is a clock that tells what is waited for.
+type asked struct {
+	*clocktesting.FakeClock
+	pauses chan time.Duration
+}
+
+func (a asked) After(d time.Duration) <-chan time.Time {
+	defer func() { a.pauses <- d }()
+	return a.FakeClock.After(d)
+}
+
+// pass lets time pass until a pause is asked for.
+func (a asked) pass(t *testing.T, until time.Duration) {
+	t.Helper()
+	for range 100 {
+		d := <-a.pauses
+		if d == until {
+			return
+		}
+		a.Step(d)
+	}
+	t.Fatalf("nobody waits for %s", until)
+}
+
+// Somebody keeps the old file open for long: whether he still does is asked ever less
+// often, and at once when something happens.
+func TestFollowAsksLessOften(t *testing.T) {
+	c, err := newContainer(filepath.Join(t.TempDir(), "0.log"))
+	must(t, err, c.log(0, "stdout", "F"))
+	ended, clk := make(chan struct{}), asked{clocktesting.NewFakeClock(start), make(chan time.Duration, 1000)}
+	next, done := followerAt(t.Context(), clk, c.file, following(), ended)
+	expect(t, next(), "0 in 0\n")
+	must(t, c.rotate(5), c.log(1, "stdout", "F"))
+	clk.pass(t, time.Second)
+	must(t, c.log(0, "stdout", "F"))
+	expect(t, next(), "2 in 0\n")
+	clk.pass(t, 20*time.Millisecond)
+	must(t, c.close(0))
+	defer close(clk.pauses)
+	go func() {
+		for d := range clk.pauses {
+			clk.Step(d)
+		}
+	}()
+	expect(t, next(), "1 in 1\n")
+	must(t, c.close(1))
+	close(ended)
+	expect(t, next(), "EOF")
+	must(t, <-done)
+}
+
 // The end: the runtime tells of it before it has written the last line.
 func TestFollowToLastLine(t *testing.T) {
 	c, err := newContainer(filepath.Join(t.TempDir(), "0.log"))

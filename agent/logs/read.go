@@ -126,9 +126,9 @@ func (r *reader) open(ctx context.Context, changed <-chan struct{}) (*source, er
 
 // The runtime says that a container has ended, or that it has opened a new log,
 // and writes its last lines after that. It has closed the file when it is done;
-// whether it has is asked every settleInterval. After the end of a container
-// others may have its output open and go on without a bound, so that is waited
-// for at most for settleTime.
+// whether it has is asked after settleInterval, and while nothing happens ever less
+// often, up to settleTime. After the end of a container others may have its output
+// open and go on without a bound, so that is waited for at most for settleTime.
 const (
 	settleInterval = 20 * time.Millisecond
 	settleTime     = time.Second
@@ -156,25 +156,30 @@ func (r *reader) follow(ctx context.Context, changed <-chan struct{}) error {
 	ended := r.ended
 	var late <-chan time.Time
 	over, force := false, false
+	pause := settleInterval
 	for {
 		got, err := r.step(ctx, over, force)
 		if err != nil || got == finished {
 			return err
 		}
 		if got == moved {
+			pause = settleInterval
 			continue
 		}
 		var again <-chan time.Time
 		if got == unsettled {
-			again = r.clock.After(settleInterval)
+			again = r.clock.After(pause)
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-changed:
+			pause = settleInterval
 		case <-again:
+			pause = min(2*pause, settleTime)
 		case <-ended:
 			over, ended, late = true, nil, r.clock.After(settleTime)
+			pause = settleInterval
 		case <-late:
 			force = true
 		}
