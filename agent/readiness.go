@@ -33,11 +33,13 @@ type answers struct {
 	last   time.Time // of the last answer; zero for none yet
 	said   error     // the last answer: nil is ready
 	silent time.Time // since when there has been none; zero when there is one
-	hung   time.Time // when it was called hung last
+	hung   time.Time // when it answered with an error or was called hung last
 }
 
 // note takes what came of a question that was asked at a time. It says whether the
-// runtime hangs, once for each hungAfter that it does.
+// runtime hangs, once for each hungAfter that it does. One that answers with an error
+// does not: it may be busy finding what it had before it was started, and to end it
+// would begin that anew.
 func (a *answers) note(err error, asked, now time.Time) (hung bool) {
 	var refused *runtime.NotReady
 	if err == nil || errors.As(err, &refused) {
@@ -46,6 +48,10 @@ func (a *answers) note(err error, asked, now time.Time) (hung bool) {
 	}
 	if a.silent.IsZero() {
 		a.silent, a.hung = asked, asked
+	}
+	if !errors.Is(err, context.DeadlineExceeded) {
+		a.hung = now
+		return false
 	}
 	if now.Sub(a.hung) < hungAfter {
 		return false

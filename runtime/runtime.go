@@ -67,7 +67,8 @@ func Said(err error) string {
 type Runtime interface {
 	Version(ctx context.Context) (*cri.VersionResponse, error)
 	// Ready is nil when runtime and network say they are ready. Its error is a
-	// *NotReady if they say that they are not; any other is no answer.
+	// *NotReady if they say that they are not, and that of the context if they say
+	// nothing.
 	Ready(ctx context.Context) error
 	// Offers is what the runtime says that it can do.
 	Offers(ctx context.Context) (Offers, error)

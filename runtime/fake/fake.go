@@ -116,8 +116,8 @@ func (r *Runtime) SetForward(f func(port int32, conn net.Conn) error) {
 	r.forward = f
 }
 
-// SetReady makes Ready answer with err: a *runtime.NotReady is what the runtime says,
-// another one that it says nothing.
+// SetReady makes Ready answer with err: a *runtime.NotReady is what the runtime says of
+// itself, context.DeadlineExceeded that it says nothing.
 func (r *Runtime) SetReady(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
