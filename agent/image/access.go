@@ -104,8 +104,13 @@ type intent struct {
 
 const recordVersion = "kubelet.config.k8s.io/v1beta1"
 
-// mostHolders bounds the secrets of a record that are added without a pull.
-const mostHolders = 100
+// mostHolders bounds the secrets of a record that are added without a pull, mostKept
+// all of its secrets, and its service accounts. Who had been there longest when
+// others came is sent to the registry again.
+const (
+	mostHolders = 100
+	mostKept    = 1000
+)
 
 // openAccess reads what earlier agents wrote. What cannot be read is as if it
 // were an image pulled with credentials that nobody has.
@@ -256,8 +261,10 @@ func (h holders) and(more holders) holders {
 			out.Accounts = append(out.Accounts, s)
 		}
 	}
-	return out
+	return holders{Secrets: newest(out.Secrets), Accounts: newest(out.Accounts)}
 }
+
+func newest[T any](list []T) []T { return list[max(0, len(list)-mostKept):] }
 
 // allows says whether a pod with these credentials may have an image that is on
 // the node, without a registry being asked. have is only asked for them when
