@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"hansa.dev/hansa/internal/whole"
 )
 
 // writeDir makes a directory with its files appear at once: it is written as
@@ -33,29 +35,14 @@ func writeDir(dir string, files map[string][]byte) error {
 			return err
 		}
 	}
-	if err := syncDir(fresh); err != nil {
+	if err := whole.SyncDir(fresh); err != nil {
 		return err
 	}
 	// unix.Rename, for os.Rename does not replace a directory, not even an empty one.
 	if err := unix.Rename(fresh, dir); err != nil {
 		return fmt.Errorf("rename %s to %s: %w", fresh, dir, err)
 	}
-	return syncDir(parent)
-}
-
-// replaceFile puts data at path with mode 0600, whole or not at all.
-func replaceFile(path string, data []byte) error {
-	fresh := path + ".new"
-	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := writeSynced(fresh, data, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(fresh, path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return whole.SyncDir(parent)
 }
 
 // writeSynced creates a file that must not be there yet.
@@ -71,15 +58,4 @@ func writeSynced(path string, data []byte, mode os.FileMode) error {
 		return errors.Join(fmt.Errorf("sync %s: %w", path, err), f.Close())
 	}
 	return f.Close()
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	if err := d.Sync(); err != nil {
-		return errors.Join(fmt.Errorf("sync %s: %w", dir, err), d.Close())
-	}
-	return d.Close()
 }

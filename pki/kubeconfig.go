@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"hansa.dev/hansa/internal/whole"
 )
 
 // Kubeconfig is a client's configuration with one cluster and one user, all of
@@ -53,7 +55,7 @@ func (k Kubeconfig) Write(path string) error {
 	if err != nil {
 		return fmt.Errorf("encode kubeconfig: %w", err)
 	}
-	if err := replaceFile(path, data); err != nil {
+	if err := whole.WriteSynced(path, data); err != nil {
 		return fmt.Errorf("write kubeconfig: %w", err)
 	}
 	return nil

@@ -18,6 +18,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
+
+	"hansa.dev/hansa/internal/whole"
 )
 
 // Verification says for which images that are on the node a pod has to show
@@ -145,8 +147,8 @@ func openAccess(dir string, policy Verification, listed []string, c clock.Passiv
 }
 
 func files(dir string) []string {
-	all, _ := filepath.Glob(filepath.Join(dir, "sha256-*")) // the pattern is good
-	return slices.DeleteFunc(all, func(f string) bool { return strings.HasSuffix(f, ".tmp") })
+	all, _ := filepath.Glob(filepath.Join(dir, "sha256-*[0-9a-f]")) // the pattern is good
+	return all
 }
 
 func readJSON(file string, into any) error {
@@ -162,24 +164,13 @@ func fileOf(dir, sub, key string) string {
 	return filepath.Join(dir, sub, "sha256-"+hex.EncodeToString(sum[:]))
 }
 
-// write replaces a file as a whole.
-func write(file string, content any, sync bool) error {
+// encode makes what a file is to hold, and puts it there.
+func encode(put func(file string, data []byte) error, file string, content any) error {
 	data, err := json.Marshal(content)
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(file+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil && sync {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(file+".tmp", file)
+	return put(file, data)
 }
 
 // begin notes that an image will be pulled; done is called at the end, with the
@@ -192,7 +183,7 @@ func (a *access) begin(image string) (done func(id string, by *credential) error
 	file := fileOf(a.dir, "pulling", image)
 	p := a.pulling[image]
 	if p == nil {
-		if err := write(file, intent{"ImagePullIntent", recordVersion, image}, true); err != nil {
+		if err := encode(whole.WriteSynced, file, intent{"ImagePullIntent", recordVersion, image}); err != nil {
 			return nil, fmt.Errorf("note that image %s will be pulled: %w", image, err)
 		}
 		p = &pulls{name: FullName(image)}
@@ -231,7 +222,7 @@ func (a *access) add(image, id string, by holders) error {
 		return nil
 	}
 	r.By[repo] = now
-	if err := write(fileOf(a.dir, "pulled", id), r, false); err != nil {
+	if err := encode(whole.Write, fileOf(a.dir, "pulled", id), r); err != nil {
 		return fmt.Errorf("note who may have image %s: %w", image, err)
 	}
 	a.pulled[id] = r

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 
+	"hansa.dev/hansa/internal/whole"
 	"hansa.dev/hansa/network/internal/nft"
 )
 
@@ -71,7 +72,7 @@ func (f files) save(r *Record) error {
 	if err != nil {
 		return fmt.Errorf("encode record of container %s: %w", r.ContainerID, err)
 	}
-	return writeSynced(f.path(r.ContainerID), append(b, '\n'))
+	return keep(f.path(r.ContainerID), b)
 }
 
 // remove deletes a record; it is no error if there is none.
@@ -113,39 +114,14 @@ func (f files) load() ([]*Record, error) {
 	return out, errors.Join(errs...)
 }
 
-// writeSynced replaces a file: its content and its name are on disk after it
-// returns, or the old content is.
-func writeSynced(path string, b []byte) error {
-	dir := filepath.Dir(path)
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	tmp, err := os.CreateTemp(dir, ".tmp-*")
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = tmp.Write(b)
+// keep replaces a file, which is there after a crash.
+func keep(path string, text []byte) error {
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
 	if err == nil {
-		err = tmp.Sync()
-	}
-	err = errors.Join(err, tmp.Close())
-	if err == nil {
-		err = os.Rename(tmp.Name(), path)
-	}
-	if err == nil {
-		err = syncDir(dir)
+		err = whole.WriteSynced(path, append(text, '\n'))
 	}
 	if err != nil {
-		os.Remove(tmp.Name())
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return nil
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -87,7 +87,7 @@ func enableForwarding(path string, ledger func(kind, name string) error) error {
 	if err := ledger("sysctl", "net.ipv4.ip_forward"); err != nil {
 		return err
 	}
-	if err := writeSynced(path, append(b, '\n')); err != nil {
+	if err := keep(path, b); err != nil {
 		return err
 	}
 	return writeSysctl(ipForward, "1")

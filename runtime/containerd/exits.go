@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"hansa.dev/hansa/internal/whole"
 )
 
 // exit is what a shim writes into the bundle of a container that has ended.
@@ -47,7 +49,7 @@ func (c Config) keepExits() error {
 	for _, file := range found {
 		data, err := os.ReadFile(file)
 		if err == nil {
-			err = replace(filepath.Join(c.exitsDir(), filepath.Base(filepath.Dir(file))), data)
+			err = whole.Write(filepath.Join(c.exitsDir(), filepath.Base(filepath.Dir(file))), data)
 		}
 		errs = append(errs, err)
 	}

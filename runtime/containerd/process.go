@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+
+	"hansa.dev/hansa/internal/whole"
 )
 
 // process is a process that may be no child of ours: known by its pid and the
@@ -143,14 +145,5 @@ func writePID(file string, p process) error {
 	if err != nil {
 		return err
 	}
-	return replace(file, b)
-}
-
-// replace writes a file that others see as it was or as a whole.
-func replace(file string, data []byte) error {
-	tmp := filepath.Join(filepath.Dir(file), "."+filepath.Base(file))
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, file)
+	return whole.Write(file, b)
 }
