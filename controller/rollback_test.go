@@ -9,11 +9,9 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
-	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -200,30 +198,6 @@ func TestRollbackOfReadinessThatNeverComes(t *testing.T) {
 	w := monitored(t, nil)
 	w.setImage("web", "unready:2")
 	w.fates()
-	w.passFates(100 * time.Second)
-	w.tells("False Monitoring Revision 2")
-	w.passFates(40 * time.Second)
-	w.undone("one")
-	w.tells("True ProgressDeadlineExceeded Revision 2")
-	w.rests()
-}
-
-// What waits behind a dependency for longer than its deadline has not failed for
-// that; what then does not become ready in time has (design/dependencies.md).
-func TestWaitingForDependenciesIsNoFailure(t *testing.T) {
-	w := monitored(t, nil)
-	w.run(dependants)
-	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) {
-		d.Spec.Template.Annotations = map[string]string{dependency.DependsOn: "configmap/settings"}
-		d.Spec.Template.Spec.Containers[0].Image = "unready:2"
-	})
-	w.passFates(10 * time.Minute)
-	w.tells("False WaitingForDependencies Revision 2 (web-")
-	if c := w.progressing("web"); c.Reason != "ProgressDeadlineExceeded" {
-		t.Errorf("Progressing %+v", c)
-	}
-	w.rests()
-	create(w, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "settings"}})
 	w.passFates(100 * time.Second)
 	w.tells("False Monitoring Revision 2")
 	w.passFates(40 * time.Second)
@@ -488,7 +462,16 @@ func TestPolicyTakenAway(t *testing.T) {
 func TestRollbackOfPodsThatAreRefused(t *testing.T) {
 	w := monitored(t, nil)
 	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Spec.Template.Spec.PriorityClassName = "missing" })
-	for range 40 {
+	w.tryFor(40 * time.Second)
+	w.fates()
+	w.serves("one", 4)
+	w.tells("True PodsFailed")
+	w.said("no PriorityClass with name missing was found")
+}
+
+// tryFor lets loops try in vain.
+func (w *world) tryFor(d time.Duration) {
+	for range d / time.Second {
 		for _, d := range w.loops {
 			for key, at := range d.later {
 				if !at.After(w.clock.Now()) {
@@ -501,10 +484,6 @@ func TestRollbackOfPodsThatAreRefused(t *testing.T) {
 		}
 		w.clock.Step(time.Second)
 	}
-	w.fates()
-	w.serves("one", 4)
-	w.tells("True PodsFailed")
-	w.said("no PriorityClass with name missing was found")
 }
 
 // Any write of any loop may be the last one of its process.

@@ -49,6 +49,8 @@ const (
 	// Failed is the condition of a pod that runs though a dependency has failed, and
 	// that is restarted once it is back.
 	Failed corev1.PodConditionType = "hansa.dev/DependencyFailed"
+	// Unheld is in the words by which a pod is refused that has to wait and cannot.
+	Unheld = "names its node, so that nothing can hold it back"
 	// DefaultGrace is what a dependency may be lost for without having failed.
 	DefaultGrace = 30 * time.Second
 	// most is how many dependencies one annotation may have.
@@ -110,6 +112,14 @@ func Gates(p *corev1.Pod) []string {
 		}
 	}
 	return names
+}
+
+// Waits says whether a pod waits for what it depends on, or runs without it until it
+// is restarted.
+func Waits(p *corev1.Pod) bool {
+	return len(Gates(p)) > 0 || slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
+		return c.Type == Failed && c.Status == corev1.ConditionTrue
+	})
 }
 
 // Parse reads the value of DependsOn: KIND[.GROUP]/NAME[:CONDITION], divided by

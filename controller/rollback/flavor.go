@@ -13,6 +13,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -132,7 +133,7 @@ func (l *Loop) lookAtDeployment(w api.Object, s *snapshot) (map[*revision]api.Ob
 		}
 		for _, c := range rs.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
-				r.refused = &refusal{ptr.Deref(rs.Spec.Replicas, 1) - int32(len(r.pods)), c.LastTransitionTime.Time, c.Message}
+				r.refused = &refusal{ptr.Deref(rs.Spec.Replicas, 1) - int32(len(r.pods)), c.LastTransitionTime.Time, c.Message, strings.Contains(c.Message, dependency.Unheld)}
 			}
 		}
 		if rs == asked {

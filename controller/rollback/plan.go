@@ -71,6 +71,7 @@ type refusal struct {
 	missing int32 // pods that there should be by now
 	since   time.Time
 	message string
+	waits   bool // for what they depend on
 }
 
 type condition struct {
@@ -237,12 +238,16 @@ func (s snapshot) waits() bool {
 	gated, others := 0, 0
 	for _, p := range s.asked.pods {
 		switch {
-		case !podstate.Active(p) || podstate.Ready(p):
-		case len(dependency.Gates(p)) > 0:
+		case !podstate.Active(p):
+		case dependency.Waits(p):
 			gated++
+		case podstate.Ready(p):
 		default:
 			others++
 		}
+	}
+	if s.asked.refused != nil && s.asked.refused.waits {
+		gated++
 	}
 	return gated > 0 && float64(others) <= s.tolerated()
 }

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/controller"
 	"hansa.dev/hansa/internal/podstate"
 )
@@ -40,7 +41,7 @@ func failures(s snapshot, since, now time.Time) (n int32, why string, after time
 		}
 	}
 	refused := s.asked.refused
-	if refused == nil || refused.missing <= 0 {
+	if refused == nil || refused.missing <= 0 || refused.waits {
 		return n, why, after
 	}
 	if wait := latest(refused.since, since).Add(patience).Sub(now); wait > 0 {
@@ -53,9 +54,10 @@ func failures(s snapshot, since, now time.Time) (n int32, why string, after time
 }
 
 // failing says what is wrong with a pod, or when that would count. A pod that is
-// on its way out, or that somebody disrupted, says nothing about its revision.
+// on its way out, that somebody disrupted, or that lacks what it depends on, says
+// nothing about its revision.
 func failing(p *corev1.Pod, since, now time.Time) (problem string, after time.Duration) {
-	if c := podstate.Condition(p, corev1.DisruptionTarget); p.DeletionTimestamp != nil || c != nil && c.Status == corev1.ConditionTrue {
+	if c := podstate.Condition(p, corev1.DisruptionTarget); p.DeletionTimestamp != nil || c != nil && c.Status == corev1.ConditionTrue || dependency.Waits(p) {
 		return "", 0
 	}
 	if p.Status.Phase == corev1.PodFailed {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/internal/onfailure"
 )
 
@@ -55,6 +56,11 @@ func lost(when time.Duration) func(*corev1.Pod) {
 func gated(p *corev1.Pod) {
 	p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "depends-on.hansa.dev/deployment.db"}}
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending}
+}
+
+// bereft is a pod whose dependency has failed, and that is restarted once it is back.
+func bereft(p *corev1.Pod) {
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: dependency.Failed, Status: corev1.ConditionTrue})
 }
 
 func waits(reason string) func(*corev1.Pod) {
@@ -109,6 +115,7 @@ func TestFailing(t *testing.T) {
 			p.Status.Phase = corev1.PodFailed
 			p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue})
 		}), now, "", 0},
+		{"its dependency failed", aPod("p", waits("CrashLoopBackOff"), bereft), now, "", 0},
 		{"being deleted", aPod("p", waits("CrashLoopBackOff"), func(p *corev1.Pod) { stamp := at(0); p.DeletionTimestamp = &stamp }), now, "", 0},
 	} {
 		got, after := failing(c.pod, epoch, c.now)
@@ -245,6 +252,8 @@ func TestPlanWhilePodsWait(t *testing.T) {
 	late := trial(epoch.Add(-5*time.Minute), aPod("p"), aPod("q"))
 	late.condition = late.says(corev1.ConditionFalse, reasonMonitoring, "Revision 2 (b) is monitored until its pods have stayed ready for 30s")
 	late.condition.since = epoch.Add(-2 * time.Minute)
+	unheld := trial(now.Add(time.Second))
+	unheld.asked.refused = &refusal{missing: 2, since: epoch, waits: true}
 	for _, c := range []struct {
 		name string
 		s    snapshot
@@ -254,6 +263,8 @@ func TestPlanWhilePodsWait(t *testing.T) {
 		{"one waits, the others are not made yet", trial(now.Add(time.Second), aPod("p", gated)), "False/WaitingForDependencies"},
 		{"one waits, another does not get ready", trial(now.Add(time.Second), aPod("p", gated), aPod("q")), "failed=ProgressDeadlineExceeded False/Monitoring"},
 		{"one waits, another fails", trial(time.Time{}, aPod("p", gated), aPod("q", waits("CrashLoopBackOff"))), "failed=PodsFailed False/Monitoring"},
+		{"one lost what it depends on", trial(time.Time{}, aPod("p", lost(30*time.Second), bereft), aPod("q", ready(0))), "False/WaitingForDependencies"},
+		{"they may not be made before what they depend on", unheld, "False/WaitingForDependencies"},
 		{"the deadline passed while they waited", trial(epoch, aPod("p"), aPod("q")), "False/Monitoring after=2m0s"},
 		{"and passes again", late, "failed=ProgressDeadlineExceeded False/Monitoring"},
 	} {

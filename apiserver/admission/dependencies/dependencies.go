@@ -60,7 +60,7 @@ func (p *Plugin) Admit(_ context.Context, a *admission.Attributes) error {
 		return nil
 	}
 	if pod.Spec.NodeName != "" {
-		return refusal.Forbidden(a, "the pod waits for %s and names its node, so that nothing can hold it back; leave out spec.nodeName, or the annotation %s", waits[0], dependency.DependsOn)
+		return refusal.Forbidden(a, "the pod waits for %s and %s; leave out spec.nodeName, or the annotation %s", waits[0], dependency.Unheld, dependency.DependsOn)
 	}
 	for _, d := range waits {
 		gate := corev1.PodSchedulingGate{Name: d.Gate()}
