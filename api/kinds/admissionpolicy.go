@@ -104,68 +104,38 @@ func mutatingAdmissionPolicy() *api.Resource {
 }
 
 func validatingAdmissionPolicyBinding() *api.Resource {
-	gv := admissionregistrationv1.SchemeGroupVersion
-	return stored[admissionregistrationv1.ValidatingAdmissionPolicyBinding, *admissionregistrationv1.ValidatingAdmissionPolicyBinding, admissionregistrationv1.ValidatingAdmissionPolicyBindingList](gv, &api.Resource{
-		Plural:       "validatingadmissionpolicybindings",
-		Singular:     "validatingadmissionpolicybinding",
-		Kind:         "ValidatingAdmissionPolicyBinding",
-		Categories:   []string{"api-extensions"},
-		Prefix:       "validatingadmissionpolicybindings",
-		AnyFinalizer: true,
-		Default:      on(func(b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
-		PrepareCreate: on(func(b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) {
-			b.Generation = 1
-		}),
-		PrepareUpdate: onUpdate(func(b, old *admissionregistrationv1.ValidatingAdmissionPolicyBinding) {
-			defaultMatch(b.Spec.MatchResources)
-			countChange(b, old, b.Spec, old.Spec)
-		}),
+	r := stored[admissionregistrationv1.ValidatingAdmissionPolicyBinding, *admissionregistrationv1.ValidatingAdmissionPolicyBinding, admissionregistrationv1.ValidatingAdmissionPolicyBindingList](admissionregistrationv1.SchemeGroupVersion, &api.Resource{
+		Plural:   "validatingadmissionpolicybindings",
+		Singular: "validatingadmissionpolicybinding",
+		Kind:     "ValidatingAdmissionPolicyBinding",
 		Validate: validates(func(b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
 			return append(validateValidatingBinding(b), isNoStaticName(b.Name)...)
 		}),
 		ValidateUpdate: validatesUpdate(func(b, _ *admissionregistrationv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
 			return validateValidatingBinding(b)
 		}),
-		Warnings: warns(func(b, old *admissionregistrationv1.ValidatingAdmissionPolicyBinding) []string {
-			return onlyOnUpdate(b.Name, old != nil)
-		}),
-		Table: bindingTable(func(obj api.Object) (string, *admissionregistrationv1.ParamRef) {
-			spec := &obj.(*admissionregistrationv1.ValidatingAdmissionPolicyBinding).Spec
-			return spec.PolicyName, spec.ParamRef
-		}),
+	})
+	return policyBinding(r, func(obj api.Object) bindingParts {
+		spec := obj.(*admissionregistrationv1.ValidatingAdmissionPolicyBinding).Spec
+		return bindingParts{spec, spec.MatchResources, spec.PolicyName, spec.ParamRef}
 	})
 }
 
 func mutatingAdmissionPolicyBinding() *api.Resource {
-	gv := admissionregistrationv1.SchemeGroupVersion
-	return stored[admissionregistrationv1.MutatingAdmissionPolicyBinding, *admissionregistrationv1.MutatingAdmissionPolicyBinding, admissionregistrationv1.MutatingAdmissionPolicyBindingList](gv, &api.Resource{
-		Plural:       "mutatingadmissionpolicybindings",
-		Singular:     "mutatingadmissionpolicybinding",
-		Kind:         "MutatingAdmissionPolicyBinding",
-		Categories:   []string{"api-extensions"},
-		Prefix:       "mutatingadmissionpolicybindings",
-		AnyFinalizer: true,
-		Default:      on(func(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) { defaultMatch(b.Spec.MatchResources) }),
-		PrepareCreate: on(func(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) {
-			b.Generation = 1
-		}),
-		PrepareUpdate: onUpdate(func(b, old *admissionregistrationv1.MutatingAdmissionPolicyBinding) {
-			defaultMatch(b.Spec.MatchResources)
-			countChange(b, old, b.Spec, old.Spec)
-		}),
+	r := stored[admissionregistrationv1.MutatingAdmissionPolicyBinding, *admissionregistrationv1.MutatingAdmissionPolicyBinding, admissionregistrationv1.MutatingAdmissionPolicyBindingList](admissionregistrationv1.SchemeGroupVersion, &api.Resource{
+		Plural:   "mutatingadmissionpolicybindings",
+		Singular: "mutatingadmissionpolicybinding",
+		Kind:     "MutatingAdmissionPolicyBinding",
 		Validate: validates(func(b *admissionregistrationv1.MutatingAdmissionPolicyBinding) field.ErrorList {
 			return append(validateMutatingBinding(b), isNoStaticName(b.Name)...)
 		}),
 		ValidateUpdate: validatesUpdate(func(b, _ *admissionregistrationv1.MutatingAdmissionPolicyBinding) field.ErrorList {
 			return validateMutatingBinding(b)
 		}),
-		Warnings: warns(func(b, old *admissionregistrationv1.MutatingAdmissionPolicyBinding) []string {
-			return onlyOnUpdate(b.Name, old != nil)
-		}),
-		Table: bindingTable(func(obj api.Object) (string, *admissionregistrationv1.ParamRef) {
-			spec := &obj.(*admissionregistrationv1.MutatingAdmissionPolicyBinding).Spec
-			return spec.PolicyName, spec.ParamRef
-		}),
+	})
+	return policyBinding(r, func(obj api.Object) bindingParts {
+		spec := obj.(*admissionregistrationv1.MutatingAdmissionPolicyBinding).Spec
+		return bindingParts{spec, spec.MatchResources, spec.PolicyName, spec.ParamRef}
 	})
 }
 
@@ -197,8 +167,25 @@ func paramKindCell(k *admissionregistrationv1.ParamKind) string {
 	return k.APIVersion + "/" + k.Kind
 }
 
-func bindingTable(parts func(api.Object) (policy string, params *admissionregistrationv1.ParamRef)) *api.Table {
-	return &api.Table{
+// bindingParts are what both kinds of bindings have.
+type bindingParts struct {
+	spec   any
+	match  *admissionregistrationv1.MatchResources
+	policy string
+	params *admissionregistrationv1.ParamRef
+}
+
+// policyBinding adds what both kinds of bindings have in common.
+func policyBinding(r *api.Resource, parts func(api.Object) bindingParts) *api.Resource {
+	r.Categories, r.Prefix, r.AnyFinalizer = []string{"api-extensions"}, r.Plural, true
+	r.Default = func(obj api.Object) { defaultMatch(parts(obj).match) }
+	r.PrepareCreate = func(obj api.Object) { obj.SetGeneration(1) }
+	r.PrepareUpdate = func(obj, old api.Object) {
+		defaultMatch(parts(obj).match)
+		countChange(obj, old, parts(obj).spec, parts(old).spec)
+	}
+	r.Warnings = func(obj, old api.Object) []string { return onlyOnUpdate(obj.GetName(), old != nil) }
+	r.Table = &api.Table{
 		Columns: []metav1.TableColumnDefinition{
 			nameColumn(),
 			column("PolicyName", "string", "PolicyName indicates the policy definition which the policy binding binded to"),
@@ -206,10 +193,11 @@ func bindingTable(parts func(api.Object) (policy string, params *admissionregist
 			ageColumn(),
 		},
 		Row: func(obj api.Object, now time.Time) []any {
-			policy, params := parts(obj)
-			return []any{obj.GetName(), policy, paramRefCell(params), age(obj.GetCreationTimestamp(), now)}
+			b := parts(obj)
+			return []any{obj.GetName(), b.policy, paramRefCell(b.params), age(obj.GetCreationTimestamp(), now)}
 		},
 	}
+	return r
 }
 
 func paramRefCell(r *admissionregistrationv1.ParamRef) string {

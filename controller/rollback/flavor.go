@@ -56,31 +56,40 @@ func NewDeployments(c client.Interface, recorder events.Recorder) *Loop {
 		undo:        undoDeployment,
 		suspend:     func(w api.Object) { w.(*appsv1.Deployment).Spec.Paused = true },
 		resume:      func(w api.Object) { w.(*appsv1.Deployment).Spec.Paused = false },
-		conditionOf: func(w api.Object) *condition {
-			for _, c := range w.(*appsv1.Deployment).Status.Conditions {
-				if c.Type == onfailure.ConditionType {
-					return &condition{c.Status, c.Reason, c.Message, c.LastTransitionTime.Time}
-				}
-			}
-			return nil
-		},
-		setCondition: func(w api.Object, c *condition) {
-			st := &w.(*appsv1.Deployment).Status
-			kept := st.Conditions[:0]
-			for _, had := range st.Conditions {
-				if had.Type != onfailure.ConditionType {
-					kept = append(kept, had)
-				}
-			}
-			if st.Conditions = kept; c != nil {
-				at := metav1.NewTime(c.since)
-				st.Conditions = append(kept, appsv1.DeploymentCondition{
-					Type: onfailure.ConditionType, Status: c.status, Reason: c.reason, Message: c.message, LastUpdateTime: at, LastTransitionTime: at,
-				})
-			}
-		},
 	}
+	l.conditionOf, l.setCondition = conditions(
+		func(w api.Object) *[]appsv1.DeploymentCondition { return &w.(*appsv1.Deployment).Status.Conditions },
+		func(c appsv1.DeploymentCondition) (appsv1.DeploymentConditionType, condition) {
+			return c.Type, condition{c.Status, c.Reason, c.Message, c.LastTransitionTime.Time}
+		},
+		func(c condition) appsv1.DeploymentCondition {
+			at := metav1.NewTime(c.since)
+			return appsv1.DeploymentCondition{Type: onfailure.ConditionType, Status: c.status, Reason: c.reason, Message: c.message, LastUpdateTime: at, LastTransitionTime: at}
+		})
 	return l
+}
+
+// conditions finds and writes the condition RolledBack among those of a kind.
+func conditions[T ~string, C any](list func(w api.Object) *[]C, read func(C) (T, condition), made func(condition) C) (of func(api.Object) *condition, set func(api.Object, *condition)) {
+	of = func(w api.Object) *condition {
+		for _, had := range *list(w) {
+			if kind, c := read(had); kind == onfailure.ConditionType {
+				return &c
+			}
+		}
+		return nil
+	}
+	set = func(w api.Object, c *condition) {
+		all := list(w)
+		*all = slices.DeleteFunc(*all, func(had C) bool {
+			kind, _ := read(had)
+			return kind == onfailure.ConditionType
+		})
+		if c != nil {
+			*all = append(*all, made(*c))
+		}
+	}
+	return of, set
 }
 
 func (l *Loop) deploymentsOfPod(old, new api.Object) []api.Key {

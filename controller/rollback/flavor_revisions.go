@@ -3,7 +3,6 @@ package rollback
 import (
 	"cmp"
 	"encoding/json"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -47,23 +46,14 @@ func NewStatefulSets(c client.Interface, recorder events.Recorder) *Loop {
 			return &w.(*appsv1.StatefulSet).Spec.UpdateStrategy
 		},
 		func(s *appsv1.StatefulSetUpdateStrategy) bool { return s.Type == onDelete.Type })
-	l.conditionOf = func(w api.Object) *condition {
-		for _, c := range w.(*appsv1.StatefulSet).Status.Conditions {
-			if c.Type == onfailure.ConditionType {
-				return &condition{c.Status, c.Reason, c.Message, c.LastTransitionTime.Time}
-			}
-		}
-		return nil
-	}
-	l.setCondition = func(w api.Object, c *condition) {
-		st := &w.(*appsv1.StatefulSet).Status
-		kept := slices.DeleteFunc(st.Conditions, func(had appsv1.StatefulSetCondition) bool { return had.Type == onfailure.ConditionType })
-		if st.Conditions = kept; c != nil {
-			st.Conditions = append(kept, appsv1.StatefulSetCondition{
-				Type: onfailure.ConditionType, Status: c.status, Reason: c.reason, Message: c.message, LastTransitionTime: metav1.NewTime(c.since),
-			})
-		}
-	}
+	l.conditionOf, l.setCondition = conditions(
+		func(w api.Object) *[]appsv1.StatefulSetCondition { return &w.(*appsv1.StatefulSet).Status.Conditions },
+		func(c appsv1.StatefulSetCondition) (appsv1.StatefulSetConditionType, condition) {
+			return c.Type, condition{c.Status, c.Reason, c.Message, c.LastTransitionTime.Time}
+		},
+		func(c condition) appsv1.StatefulSetCondition {
+			return appsv1.StatefulSetCondition{Type: onfailure.ConditionType, Status: c.status, Reason: c.reason, Message: c.message, LastTransitionTime: metav1.NewTime(c.since)}
+		})
 	return l
 }
 
@@ -86,23 +76,14 @@ func NewDaemonSets(c client.Interface, recorder events.Recorder) *Loop {
 	l.suspend, l.resume = pause(onDelete,
 		func(w api.Object) *appsv1.DaemonSetUpdateStrategy { return &w.(*appsv1.DaemonSet).Spec.UpdateStrategy },
 		func(s *appsv1.DaemonSetUpdateStrategy) bool { return s.Type == onDelete.Type })
-	l.conditionOf = func(w api.Object) *condition {
-		for _, c := range w.(*appsv1.DaemonSet).Status.Conditions {
-			if c.Type == onfailure.ConditionType {
-				return &condition{c.Status, c.Reason, c.Message, c.LastTransitionTime.Time}
-			}
-		}
-		return nil
-	}
-	l.setCondition = func(w api.Object, c *condition) {
-		st := &w.(*appsv1.DaemonSet).Status
-		kept := slices.DeleteFunc(st.Conditions, func(had appsv1.DaemonSetCondition) bool { return had.Type == onfailure.ConditionType })
-		if st.Conditions = kept; c != nil {
-			st.Conditions = append(kept, appsv1.DaemonSetCondition{
-				Type: onfailure.ConditionType, Status: c.status, Reason: c.reason, Message: c.message, LastTransitionTime: metav1.NewTime(c.since),
-			})
-		}
-	}
+	l.conditionOf, l.setCondition = conditions(
+		func(w api.Object) *[]appsv1.DaemonSetCondition { return &w.(*appsv1.DaemonSet).Status.Conditions },
+		func(c appsv1.DaemonSetCondition) (appsv1.DaemonSetConditionType, condition) {
+			return c.Type, condition{c.Status, c.Reason, c.Message, c.LastTransitionTime.Time}
+		},
+		func(c condition) appsv1.DaemonSetCondition {
+			return appsv1.DaemonSetCondition{Type: onfailure.ConditionType, Status: c.status, Reason: c.reason, Message: c.message, LastTransitionTime: metav1.NewTime(c.since)}
+		})
 	return l
 }
 

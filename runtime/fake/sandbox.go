@@ -42,22 +42,22 @@ func (r *Runtime) RunSandbox(ctx context.Context, config *cri.PodSandboxConfig, 
 
 // StopSandbox kills what runs in the sandbox.
 func (r *Runtime) StopSandbox(_ context.Context, id string) error {
+	return r.endSandbox("StopSandbox", id)
+}
+
+// endSandbox is a call that stops a sandbox, if it is there.
+func (r *Runtime) endSandbox(method, id string) error {
 	r.mu.Lock()
-	if err := r.enter("StopSandbox", "%s", id); err != nil {
-		r.mu.Unlock()
-		return err
+	err := r.enter(method, "%s", id)
+	var wait []<-chan struct{}
+	if s := r.sandboxes[id]; s != nil && err == nil {
+		wait = r.stopSandbox(s)
 	}
-	s := r.sandboxes[id]
-	if s == nil {
-		r.mu.Unlock()
-		return nil
-	}
-	wait := r.stopSandbox(s)
 	r.mu.Unlock()
 	for _, done := range wait {
 		<-done
 	}
-	return nil
+	return err
 }
 
 func (r *Runtime) stopSandbox(s *sandbox) (wait []<-chan struct{}) {
@@ -86,23 +86,14 @@ func (r *Runtime) KillSandbox(id string) {
 
 // RemoveSandbox removes a sandbox and its containers.
 func (r *Runtime) RemoveSandbox(_ context.Context, id string) error {
-	r.mu.Lock()
-	if err := r.enter("RemoveSandbox", "%s", id); err != nil {
-		r.mu.Unlock()
+	if err := r.endSandbox("RemoveSandbox", id); err != nil {
 		return err
-	}
-	s := r.sandboxes[id]
-	if s == nil {
-		r.mu.Unlock()
-		return nil
-	}
-	wait := r.stopSandbox(s)
-	r.mu.Unlock()
-	for _, done := range wait {
-		<-done
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.sandboxes[id] == nil {
+		return nil
+	}
 	for cid, c := range r.containers {
 		if c.sandbox == id {
 			delete(r.containers, cid)

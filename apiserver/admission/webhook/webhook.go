@@ -119,8 +119,16 @@ func (h *hooks) Asks(r *api.Resource) bool {
 	return err == nil && g.plugin != nil && g.rules.nameAny(r)
 }
 
-// settle gives a plugin of the library what it needs.
-func (h *hooks) settle(p *generic.Webhook, f *factory) error {
+// settle gives a plugin of the library what it needs, and answers with the rules of
+// the configurations.
+func (h *hooks) settle(p *generic.Webhook, list []api.Object, rulesOf func(api.Object) rules) (r rules, err error) {
+	f := newFactory()
+	for _, obj := range list {
+		r = append(r, rulesOf(obj)...)
+		if err := f.configurations.Add(obj); err != nil {
+			return nil, err
+		}
+	}
 	lister, newest := upstream.Namespaces(h.Registry, h.View, h.Store)
 	f.namespaces = lister
 	p.SetExternalKubeInformerFactory(f)
@@ -130,7 +138,7 @@ func (h *hooks) settle(p *generic.Webhook, f *factory) error {
 	p.SetUnconditionalAuthorizer(h.Authorizer)
 	p.SetExcludedAdmissionResources(virtual)
 	p.InspectFeatureGates(utilfeature.DefaultFeatureGate)
-	return p.ValidateInitialization()
+	return r, p.ValidateInitialization()
 }
 
 // Mutating is the plugin MutatingAdmissionWebhook.
@@ -145,22 +153,18 @@ var (
 // is a view.
 func NewMutating(c Config) Mutating {
 	h := newHooks(c, "mutatingwebhookconfigurations")
-	h.prepare = func(list []api.Object) (r rules, _ library.Interface, err error) {
+	h.prepare = func(list []api.Object) (rules, library.Interface, error) {
 		p, err := mutating.NewMutatingWebhook(nil)
 		if err != nil {
 			return nil, nil, err
 		}
-		f := newFactory()
-		for _, obj := range list {
-			c := obj.(*registrationv1.MutatingWebhookConfiguration)
-			for i := range c.Webhooks {
-				r = append(r, c.Webhooks[i].Rules...)
+		r, err := h.settle(p.Webhook, list, func(obj api.Object) (r rules) {
+			for _, hook := range obj.(*registrationv1.MutatingWebhookConfiguration).Webhooks {
+				r = append(r, hook.Rules...)
 			}
-			if err := f.configurations.Add(c); err != nil {
-				return nil, nil, err
-			}
-		}
-		return r, p, h.settle(p.Webhook, f)
+			return r
+		})
+		return r, p, err
 	}
 	return Mutating{h}
 }
@@ -186,22 +190,18 @@ var (
 // NewMutating's does.
 func NewValidating(c Config) Validating {
 	h := newHooks(c, "validatingwebhookconfigurations")
-	h.prepare = func(list []api.Object) (r rules, _ library.Interface, err error) {
+	h.prepare = func(list []api.Object) (rules, library.Interface, error) {
 		p, err := validating.NewValidatingAdmissionWebhook(nil)
 		if err != nil {
 			return nil, nil, err
 		}
-		f := newFactory()
-		for _, obj := range list {
-			c := obj.(*registrationv1.ValidatingWebhookConfiguration)
-			for i := range c.Webhooks {
-				r = append(r, c.Webhooks[i].Rules...)
+		r, err := h.settle(p.Webhook, list, func(obj api.Object) (r rules) {
+			for _, hook := range obj.(*registrationv1.ValidatingWebhookConfiguration).Webhooks {
+				r = append(r, hook.Rules...)
 			}
-			if err := f.configurations.Add(c); err != nil {
-				return nil, nil, err
-			}
-		}
-		return r, p, h.settle(p.Webhook, f)
+			return r
+		})
+		return r, p, err
 	}
 	return Validating{h}
 }
