@@ -38,6 +38,8 @@ type Action struct {
 	Grace     time.Duration
 	Reason    string
 	Message   string
+	// Again says of a kill that another run follows whatever this one ends with.
+	Again bool
 }
 
 // String is the form of the text scripts.

@@ -76,7 +76,7 @@ func (s *State) ObserveRun(container string, run Run) {
 		if rank(run.State) < rank(c.Runs[i].State) {
 			return
 		}
-		run.Stale = c.Runs[i].Stale
+		run.Stale, run.Again = c.Runs[i].Stale, c.Runs[i].Again
 		*c.Runs[i] = run
 	} else {
 		c.Runs = append(c.Runs, &run)

@@ -27,6 +27,9 @@ func (s *State) Begin(a Action, now time.Time) {
 		c := s.Containers[a.Container]
 		c.Kill.begin()
 		c.KillBy = now.Add(a.Grace)
+		if run := c.Running(); run != nil && run.ID == a.ID {
+			run.Again = run.Again || a.Again
+		}
 	case PullImage:
 		c := s.Containers[a.Container]
 		if c.Pull.For != a.Attempt {
@@ -35,7 +38,7 @@ func (s *State) Begin(a Action, now time.Time) {
 		c.Pull.begin()
 	case Start:
 		c := s.Containers[a.Container]
-		if newest := c.Newest(); newest != nil && newest.Ended() {
+		if newest := c.Newest(); newest != nil && newest.Ended() && !c.failed().IsZero() {
 			c.Backoff = c.Backoff.raise(newest.Finished, now, cmp.Or(s.MaxRestartDelay, backoffMax))
 		}
 		c.resizeTo = c.Allocated

@@ -110,7 +110,7 @@ func (p *planner) restartAll() bool {
 	for _, c := range p.s.All() {
 		gone = gone && !c.alive()
 		if run := c.Running(); run != nil {
-			p.kill(c, run, 0, "Stopping container "+c.Name)
+			p.kill(c, run, Action{Message: "Stopping container " + c.Name})
 		}
 	}
 	if !gone {
@@ -172,7 +172,9 @@ func (p *planner) mend() {
 		}
 		switch {
 		case reason != "":
-			p.kill(c, run, p.s.graceFor(c), reason)
+			// A probe's verdict is one on a failure, so the policy may be to let it be.
+			again := c.Kind != Init && (c.Unfit == "" || p.s.policy(c) != v1.RestartPolicyNever)
+			p.kill(c, run, Action{Grace: p.s.graceFor(c), Message: reason, Again: again})
 		case c.resizing() && !c.Start.Busy && !c.Resize.Busy && !p.wait(c.Resize.RetryAt):
 			p.do(Action{Verb: Resize, Container: c.Name, ID: run.ID})
 		}
@@ -197,15 +199,16 @@ func (s *State) graceFor(c *Container) time.Duration {
 
 // kill stops a run. A kill in progress is repeated only with an earlier
 // deadline.
-func (p *planner) kill(c *Container, run *Run, grace time.Duration, message string) {
+func (p *planner) kill(c *Container, run *Run, a Action) {
 	if c.Kill.Busy {
-		if !p.now.Add(grace).Before(c.KillBy) {
+		if !p.now.Add(a.Grace).Before(c.KillBy) {
 			return
 		}
 	} else if p.wait(c.Kill.RetryAt) {
 		return
 	}
-	p.do(Action{Verb: Kill, Container: c.Name, ID: run.ID, Grace: grace, Message: message})
+	a.Verb, a.Container, a.ID = Kill, c.Name, run.ID
+	p.do(a)
 }
 
 // start brings a container up that is wanted.
@@ -217,7 +220,7 @@ func (p *planner) start(c *Container, ready bool) {
 	}
 	again := c.Kind == Init && newest != nil && newest.ExitCode == 0 // the pod begins anew
 	if newest != nil && newest.Ended() && !again {
-		until := c.Backoff.until(newest.Finished, p.now)
+		until := c.Backoff.until(c.failed(), p.now)
 		if p.wait(until) {
 			if c.Failure != nil {
 				p.wait(c.Failure.At.Add(settle)) // it is shown until then
@@ -404,7 +407,7 @@ func (p *planner) killAll(containers ...*Container) bool {
 			gone = false
 		}
 		if run := c.Running(); run != nil {
-			p.kill(c, run, p.remaining(), "Stopping container "+c.Name)
+			p.kill(c, run, Action{Grace: p.remaining(), Message: "Stopping container " + c.Name})
 		}
 	}
 	return gone

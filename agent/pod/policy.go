@@ -65,9 +65,25 @@ func (b Backoff) raise(finished, now time.Time, most time.Duration) Backoff {
 	return Backoff{Delay: min(2*b.Delay, most), At: now}
 }
 
+// failed is the end that the back-off counts from: of the newest run, or, when that
+// was killed for another to follow, of the one before; zero for none.
+func (c *Container) failed() time.Time {
+	switch newest := c.Newest(); {
+	case !newest.Again:
+		return newest.Finished
+	case len(c.Runs) > 1:
+		return c.Runs[1].Finished
+	case c.Previous != nil:
+		return c.Previous.FinishedAt.Time
+	}
+	return time.Time{}
+}
+
 // again says whether a container is started again after its newest run, which
 // has ended.
-func (s *State) again(c *Container, r *Run) bool { return r.Stale || s.restarts(c, r.ExitCode) }
+func (s *State) again(c *Container, r *Run) bool {
+	return r.Stale || r.Again || s.restarts(c, r.ExitCode)
+}
 
 // restarts says whether a container is started again after a run that ended
 // with code. The first of its own rules that matches decides, then its own

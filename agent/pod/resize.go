@@ -151,6 +151,13 @@ func (c *Container) resizing() bool {
 	return c.Running() != nil && !sameResources(c.Applied, c.Allocated)
 }
 
+// renewing says that a run was killed to be followed by one with what is granted,
+// and that this one is not there yet.
+func (c *Container) renewing() bool {
+	r := c.Newest()
+	return r != nil && r.Ended() && r.Again && !sameResources(c.Applied, c.Allocated)
+}
+
 // restartsToResize says whether the change between what is applied and what is
 // granted needs a new run, by the container's resize policy.
 func (c *Container) restartsToResize() bool {
@@ -187,10 +194,19 @@ func (s *State) resizeConditions() []v1.PodCondition {
 // Resizing says that what runs has other resources than granted.
 func (s *State) Resizing() bool { return s.resize() != nil }
 
+// ResizeError is why what runs has not been given what is granted; empty when nothing
+// has failed.
+func (s *State) ResizeError() string {
+	if o := s.resize(); o != nil && o.Err != nil {
+		return o.Err.Error()
+	}
+	return ""
+}
+
 // resize is the step that gives what runs what is granted; nil when it has that.
 func (s *State) resize() *Op {
 	for _, c := range s.list(Init, Sidecar, Regular) {
-		if c.resizing() {
+		if c.resizing() || s.Stop == nil && c.renewing() {
 			return &c.Resize
 		}
 	}

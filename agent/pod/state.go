@@ -271,6 +271,8 @@ type Run struct {
 	// Stale says that all containers have been restarted since it ended, so
 	// that it counts for nothing.
 	Stale bool
+	// Again says that it was killed for another run to follow, whatever it ends with.
+	Again bool
 }
 
 // Ended says that the run is over, or cannot come to anything more.

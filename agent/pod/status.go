@@ -153,6 +153,9 @@ func (s *State) showsEnd(c *Container, newest *Run, now time.Time) bool {
 	if !s.goesOn() || !s.again(c, newest) {
 		return true
 	}
+	if newest.Again && !s.restarts(c, newest.ExitCode) {
+		return false // an end that nothing may follow, as the API sees it
+	}
 	return c.Failure == nil && (c.Start.Busy || now.Before(newest.Finished.Add(settle)))
 }
 
@@ -163,11 +166,11 @@ func (s *State) waiting(c *Container, now time.Time) *v1.ContainerStateWaiting {
 		if Fetched(c.Pull.Reason) && f.image && !now.Before(f.At.Add(settle)) {
 			return &v1.ContainerStateWaiting{Reason: ImagePullBackOff, Message: c.backoffMessage() + ": " + f.Reason + ": " + f.Message}
 		}
-		if newest == nil || f.image || now.Before(f.At.Add(settle)) || !c.Backoff.until(newest.Finished, now).After(now) {
+		if newest == nil || f.image || now.Before(f.At.Add(settle)) || !c.Backoff.until(c.failed(), now).After(now) {
 			return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 		}
 	}
-	if newest != nil && newest.Ended() && c.Backoff.until(newest.Finished, now).After(now) {
+	if newest != nil && newest.Ended() && c.Backoff.until(c.failed(), now).After(now) {
 		return &v1.ContainerStateWaiting{
 			Reason: "CrashLoopBackOff",
 			Message: "back-off " + c.Backoff.Delay.String() + " restarting failed container=" + c.Name +
