@@ -1,7 +1,9 @@
 package work
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -46,16 +48,66 @@ func (w *Worker) resize(now time.Time) {
 	case !asks:
 	case granted:
 		w.pending.Store(false)
-		w.podEvent(s.Pod, v1.EventTypeNormal, "ResizeStarted", fmt.Sprintf("Pod resize started: generation %d", s.Pod.Generation))
 		s.Grant()
+		w.resizing = s.Pod.Generation
+		w.resizeEvent(v1.EventTypeNormal, "ResizeStarted", "started", s.Pod.Generation, "")
 		w.regroup = true
 		w.resize(now) // tells what it holds now
 	case why != nil:
 		if old := s.Pending; old == nil || old.Reason != why.Reason || old.Message != why.Message {
-			w.podEvent(s.Pod, v1.EventTypeWarning, "Resize"+why.Reason, why.Message)
+			w.resizeEvent(v1.EventTypeWarning, "Resize"+why.Reason, why.Reason, s.Pod.Generation, why.Message)
 		}
 		s.Defer(why.Reason, why.Message, now)
 	}
+}
+
+// tellResize has events say how the resize that was granted goes. It is called at each
+// turn and says nothing twice.
+func (w *Worker) tellResize() {
+	s := w.state
+	wrong := s.ResizeError()
+	switch {
+	case s.Resizing():
+		w.resizing = cmp.Or(w.resizing, s.Pod.Generation) // granted by a former agent
+		if wrong != "" && wrong != w.resizeError {
+			w.resizeEvent(v1.EventTypeWarning, "ResizeError", "error", w.resizing, wrong)
+		}
+	case w.resizing != 0:
+		if s.Stop == nil && !pod.Terminal(s.Pod) {
+			w.resizeEvent(v1.EventTypeNormal, "ResizeCompleted", "completed", w.resizing, "")
+		}
+		w.resizing = 0
+	}
+	w.resizeError = wrong
+}
+
+// resizeEvent tells in the kubelet's form how far a resize is, and of which resources.
+func (w *Worker) resizeEvent(kind, reason, how string, generation int64, wrong string) {
+	p := w.state.Granted()
+	if generation == w.state.Pod.Generation {
+		p = w.state.Pod
+	}
+	type sized struct {
+		Name      string                  `json:"name"`
+		Resources v1.ResourceRequirements `json:"resources"`
+	}
+	said := struct {
+		InitContainers []sized `json:"initContainers,omitempty"`
+		Containers     []sized `json:"containers,omitempty"`
+		Generation     int64   `json:"generation"`
+		Error          string  `json:"error,omitempty"`
+	}{Generation: generation, Error: wrong}
+	for _, c := range p.Spec.InitContainers {
+		said.InitContainers = append(said.InitContainers, sized{c.Name, c.Resources})
+	}
+	for _, c := range p.Spec.Containers {
+		said.Containers = append(said.Containers, sized{c.Name, c.Resources})
+	}
+	message := "Pod resize " + how
+	if b, err := json.Marshal(said); err == nil { // quantities can be written
+		message += ": " + string(b)
+	}
+	w.podEvent(p, kind, reason, message)
 }
 
 // setGroup gives the pod's group what is granted, before a container is started
@@ -94,7 +146,6 @@ func (w *Worker) resizeContainer(a pod.Action) step {
 			return nil, err
 		}
 		n.PodsChanged()
-		w.podEvent(p, v1.EventTypeNormal, "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", p.Generation))
 		return func() { w.regroup = false }, nil
 	}
 }
@@ -137,7 +188,6 @@ func (w *Worker) resizePod() step {
 			return nil, err
 		}
 		n.PodsChanged()
-		w.podEvent(p, v1.EventTypeNormal, "ResizeCompleted", fmt.Sprintf("Pod resize completed: generation %d", p.Generation))
 		return func() { w.regroup = false }, nil
 	}
 }

@@ -44,6 +44,10 @@ type Worker struct {
 	// settled says that the node was told last that the pod holds what it has been
 	// granted and wants nothing else.
 	settled bool
+	// resizing is the generation whose resize is in progress, 0 for none, as the pod's
+	// events tell it; resizeError is what they say has failed.
+	resizing    int64
+	resizeError string
 	// regroup says that the pod's group does not have what was granted yet.
 	regroup bool
 	// hooks is cancelled when the pod has to end: no postStart hook and no pull
@@ -208,6 +212,7 @@ func (w *Worker) Run(ctx context.Context) {
 			f(now)
 		}
 		w.resize(now)
+		w.tellResize()
 		before := w.state.Stop
 		actions, wake := w.state.Plan(now)
 		if stop := w.state.Stop; stop != before {
