@@ -146,6 +146,8 @@ type Agent struct {
 	// pressure is what the machine is short of.
 	pressure pressure
 	images   gc.Memory
+	// pulled wakes whoever looks at images.
+	pulled chan struct{}
 	// meter is for rates; registry has what the agent counts.
 	meter    *meter
 	registry *prometheus.Registry
@@ -193,7 +195,7 @@ func New(c Config) (*Agent, error) {
 			services: r.Must("", "services"), accounts: r.Must("", "serviceaccounts"), nodes: r.Must("", "nodes"), classes: r.Must("node.k8s.io", "runtimeclasses"),
 			trustBundles: r.Must(certificatesv1.GroupName, "clustertrustbundles"), certificates: r.Must(certificatesv1.GroupName, "podcertificaterequests"),
 		},
-		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), knows: make(chan struct{}),
+		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), pulled: make(chan struct{}, 1), knows: make(chan struct{}),
 		workers: map[types.UID]*entry{}, claims: claims{of: map[types.UID]*admit.Claim{}}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: prometheus.NewRegistry(),
 	}
 	a.registry.MustRegister(&kubeletMetrics{a}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -214,7 +216,7 @@ func New(c Config) (*Agent, error) {
 	})
 	images, err := image.New(image.Config{
 		Runtime: c.Runtime, Clock: c.Clock, Dir: filepath.Join(c.DataDir, "agent", "images"), Settings: pulls(set), Log: c.Log,
-		Providers: image.ProviderFiles{Config: set.ProviderConfig, Dir: set.ProviderDir, Environ: c.Environ}, Accounts: accounts{a.objects, a.volumes}, Metrics: a.registry,
+		Providers: image.ProviderFiles{Config: set.ProviderConfig, Dir: set.ProviderDir, Environ: c.Environ}, Accounts: accounts{a.objects, a.volumes}, Metrics: a.registry, Pulled: a.imagePulled,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)

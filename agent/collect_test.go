@@ -81,3 +81,28 @@ func TestImageCollection(t *testing.T) {
 	r.clock.set(time.Minute)
 	has(image, "imported")
 }
+
+// A pull fills the disk, so images are looked at after each, and what was pulled for
+// a pod stays.
+func TestImagesAreCollectedAfterAPull(t *testing.T) {
+	r := configured(t, map[string]any{"imageGCHighThresholdPercent": 1, "imageGCLowThresholdPercent": 0})
+	r.settings.ImageMinimumGCAge.Duration = 0
+	r.runtime.AddImage("unused", nil)
+	r.start()
+	r.pod("web", func(p *v1.Pod) { p.Spec.Containers[0].Image = "example.com/new:1" })
+	r.wait("web", "Ready", isReady)
+	r.eventually("the one that nobody uses to go", func() bool {
+		list, err := r.runtime.ListImages(t.Context())
+		return err == nil && len(list) == 1 && list[0].RepoTags[0] == "example.com/new:1"
+	})
+}
+
+// As often as an age asks for, but not all the time.
+func TestImageInterval(t *testing.T) {
+	for age, want := range map[string]time.Duration{"0s": 5 * time.Minute, "24h": 5 * time.Minute, "3m": 3 * time.Minute, "2s": 10 * time.Second} {
+		r := configured(t, map[string]any{"imageMinimumGCAge": "1s", "imageMaximumGCAge": age})
+		if got := r.make().ImageInterval(); got != want {
+			t.Errorf("imageMaximumGCAge %s: every %s, want %s", age, got, want)
+		}
+	}
+}

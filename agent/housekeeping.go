@@ -28,7 +28,7 @@ func (a *Agent) keepHouse(ctx context.Context) error {
 	defer tick.Stop()
 	rotation := a.Clock.NewTicker(a.Settings.ContainerLogMonitorInterval.Duration)
 	defer rotation.Stop()
-	images := a.Clock.NewTicker(imageInterval)
+	images := a.Clock.NewTicker(a.imageInterval())
 	defer images.Stop()
 	containers := a.Clock.NewTicker(containerInterval)
 	defer containers.Stop()
@@ -44,6 +44,8 @@ func (a *Agent) keepHouse(ctx context.Context) error {
 		case <-rotation.C():
 			a.rotateLogs(ctx)
 		case <-images.C():
+			a.collectImages(ctx)
+		case <-a.pulled:
 			a.collectImages(ctx)
 		case <-containers.C():
 			a.collectContainers()

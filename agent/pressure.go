@@ -166,8 +166,23 @@ func (a *Agent) imagePolicy() gc.Policy {
 	}
 }
 
-// imageInterval is how often images are looked at.
-const imageInterval = 5 * time.Minute
+// imageInterval is how often images are looked at, beside each time that one was
+// pulled: as often as the kubelet does it, or as an age asks for that is shorter.
+func (a *Agent) imageInterval() time.Duration {
+	interval := 5 * time.Minute
+	if most := a.Settings.ImageMaximumGCAge.Duration; most > 0 {
+		interval = min(interval, max(most, keepInterval))
+	}
+	return interval
+}
+
+// imagePulled has images looked at soon: the disk is fuller than it was.
+func (a *Agent) imagePulled() {
+	select {
+	case a.pulled <- struct{}{}:
+	default:
+	}
+}
 
 // collectImages removes images that were not used for too long, and, when the
 // disk is filled above the high threshold, the unused ones down to the low one.
@@ -199,18 +214,29 @@ func (a *Agent) collectImages(ctx context.Context) {
 	}
 }
 
-// usedImages are the names and IDs of images that containers, or volumes of pods that
-// are not over, have.
+// usedImages are the names and IDs of images that containers have, and the names of
+// those that pods which are not over have or wait for: what was pulled for one is not
+// taken away before its container is made.
 func usedImages(containers []*cri.Container, pods []*v1.Pod) map[string]bool {
 	used := map[string]bool{}
 	for _, c := range containers {
 		used[c.GetImage().GetImage()], used[c.ImageRef], used[c.ImageId] = true, true, true
 	}
+	use := func(name string) { used[name], used[image.FullName(name)] = true, true }
 	for _, p := range pods {
+		if pod.Terminal(p) {
+			continue
+		}
 		for i := range p.Spec.Volumes {
-			if v := p.Spec.Volumes[i].Image; v != nil && !pod.Terminal(p) {
-				used[v.Reference], used[image.FullName(v.Reference)] = true, true
+			if v := p.Spec.Volumes[i].Image; v != nil {
+				use(v.Reference)
 			}
+		}
+		for c := range pod.Containers(&p.Spec) {
+			use(c.Image)
+		}
+		for i := range p.Spec.EphemeralContainers {
+			use(p.Spec.EphemeralContainers[i].Image)
 		}
 	}
 	return used

@@ -55,7 +55,10 @@ type Config struct {
 	// Accounts are needed by providers that want tokens.
 	Accounts Accounts
 	Metrics  prometheus.Registerer
-	Log      *slog.Logger
+	// Pulled, when not nil, is called after each pull that brought an image. It does
+	// not block.
+	Pulled func()
+	Log    *slog.Logger
 }
 
 // Settings are what whoever runs the node chooses; they are of the
@@ -247,6 +250,9 @@ func (p *Puller) join(ctx context.Context, r Request, creds []credential) *fligh
 		start := p.Clock.Now()
 		f.err = p.try(context.WithoutCancel(ctx), r, creds)
 		f.took = p.Clock.Since(start)
+		if f.err == nil && p.Pulled != nil {
+			p.Pulled()
+		}
 		if p.slots != nil {
 			<-p.slots
 		}
