@@ -1,7 +1,9 @@
 package agent_test
 
 import (
+	"context"
 	"strings"
+	"sync"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -14,6 +16,7 @@ import (
 	"hansa.dev/hansa/agent/work"
 	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/client"
+	"hansa.dev/hansa/runtime"
 	"hansa.dev/hansa/runtime/fake"
 )
 
@@ -142,5 +145,43 @@ func TestLookWithoutAPI(t *testing.T) {
 	after := r.wait("web", "Ready", isReady)
 	if b, a := before.Status.ContainerStatuses[0], after.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || a.RestartCount != 0 {
 		t.Errorf("%s\ncalls:\n%s", describe(after), strings.Join(r.runtime.Calls(), "\n"))
+	}
+}
+
+// The agent ends while a container is being started: the start is not cut off, and
+// the next agent finds the container running.
+func TestStopWaitsForStarts(t *testing.T) {
+	r := newIdleRig(t)
+	begun, finish := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	r.starting = func(ctx context.Context) error {
+		begin()
+		<-finish
+		return ctx.Err()
+	}
+	r.start()
+	r.pod("web", func(p *v1.Pod) { p.Spec.RestartPolicy = v1.RestartPolicyNever })
+	<-begun
+	r.cancel()
+	close(finish)
+	r.stop()
+	r.start()
+	r.wait("web", "Ready", isReady)
+	if n := strings.Count(strings.Join(r.runtime.Calls(), "\n"), "CreateContainer"); n != 1 {
+		t.Errorf("%d containers were made", n)
+	}
+}
+
+// The runtime ends while it starts a container, and says when it is back that it
+// could not: the pod has not failed, another container is made.
+func TestStartIsCutOff(t *testing.T) {
+	r := newIdleRig(t)
+	r.runtime.Fail("StartContainer", &runtime.Error{Doing: "start container", Said: "error reading from server: EOF", Kind: runtime.ErrUnavailable})
+	r.start()
+	r.pod("web", func(p *v1.Pod) { p.Spec.RestartPolicy = v1.RestartPolicyNever })
+	p := r.wait("web", "Ready", isReady)
+	list, err := r.runtime.Containers(t.Context(), nil)
+	if err != nil || len(list) != 1 || p.Status.ContainerStatuses[0].RestartCount != 0 {
+		t.Errorf("containers %v, %v: %s", list, err, describe(p))
 	}
 }

@@ -59,17 +59,29 @@ type rig struct {
 	clock    *settable
 	keep     time.Duration // logs of pods that are gone
 	measured atomic.Int32  // how often the runtime was asked what a container uses
+	cancel   func()        // asks the agent to stop
+	// starting, when not nil, is called before a container is started, and may fail.
+	starting func(ctx context.Context) error
 }
 
 // measured is a runtime that counts questions for what a container uses.
 type measured struct {
 	*fake.Runtime
-	count *atomic.Int32
+	rig *rig
 }
 
 func (m measured) ContainerStats(ctx context.Context, id string) (*cri.ContainerStats, error) {
-	m.count.Add(1)
+	m.rig.measured.Add(1)
 	return m.Runtime.ContainerStats(ctx, id)
+}
+
+func (m measured) StartContainer(ctx context.Context, id string) error {
+	if m.rig.starting != nil {
+		if err := m.rig.starting(ctx); err != nil {
+			m.Fail("StartContainer", err)
+		}
+	}
+	return m.Runtime.StartContainer(ctx, id)
 }
 
 func newRig(t *testing.T) *rig {
@@ -130,7 +142,7 @@ func (r *rig) make() *agent.Agent {
 	a, err := agent.New(agent.Config{
 		NodeName: "n1", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, DataDir: r.dir,
 		Settings: r.settings, Bus: r.bus,
-		Client: door, Runtime: measured{r.runtime, &r.measured}, Clock: r.clock, OnClockJump: r.clock.watch,
+		Client: door, Runtime: measured{r.runtime, r}, Clock: r.clock, OnClockJump: r.clock.watch,
 		Groups: cgroup.New(r.layout, r.base, func(kind, name string) error { recorded.Store(name, kind); return nil }),
 		Ledger: func(kind, name string) error { recorded.Store(name, kind); return nil },
 		DNS:    work.DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local"},
@@ -159,6 +171,7 @@ func (r *rig) start() {
 			r.t.Error(err)
 		}
 	}()
+	r.cancel = cancel
 	r.stop = func() {
 		r.stop = nil
 		r.api.Close()

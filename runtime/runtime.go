@@ -23,11 +23,15 @@ import (
 // image that the runtime does not know.
 var ErrNotFound = errors.New("not found")
 
+// ErrUnavailable is what errors.Is finds in the error of a call during which the
+// runtime, or what it needed for it, was away.
+var ErrUnavailable = errors.New("unavailable")
+
 // Error is a refusal of the runtime.
 type Error struct {
 	Doing string // what it was asked to do, and to what
 	Said  string
-	// Kind is ErrNotFound, an error of the context, or nil.
+	// Kind is ErrNotFound, ErrUnavailable, an error of the context, or nil.
 	Kind error
 }
 
@@ -60,6 +64,11 @@ func Said(err error) string {
 		return e.Said
 	}
 	return err.Error()
+}
+
+// CutOff says that a call ended without the runtime's saying what became of it.
+func CutOff(err error) bool {
+	return errors.Is(err, ErrUnavailable) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // Runtime runs sandboxes and containers. All methods may be called from any

@@ -69,6 +69,9 @@ func (s *State) ObserveRun(container string, run Run) {
 		return
 	}
 	c.Attempts = max(c.Attempts, run.Attempt+1)
+	if !c.isRun(run) {
+		return
+	}
 	if run.keep(c.Previous) {
 		c.Previous = nil // it is there after all
 	}
@@ -76,7 +79,7 @@ func (s *State) ObserveRun(container string, run Run) {
 		if rank(run.State) < rank(c.Runs[i].State) {
 			return
 		}
-		run.Stale, run.Again = c.Runs[i].Stale, c.Runs[i].Again
+		run.Stale, run.Again, run.Told = c.Runs[i].Stale, c.Runs[i].Again, run.Told || c.Runs[i].Told
 		*c.Runs[i] = run
 	} else {
 		c.Runs = append(c.Runs, &run)
@@ -89,11 +92,15 @@ func (s *State) ObserveRun(container string, run Run) {
 		if c.Runs[0].ID == run.ID {
 			c.Up, c.Started, c.Ready, c.Unfit = false, false, false, ""
 			c.Kill, c.Resize, c.Applied = Op{}, Op{}, c.resizeTo
+			c.anew = false
 		}
 	}
 	if newest := c.Runs[0]; newest.ID == run.ID {
 		if newest.Running() {
 			c.Failure = nil
+			if !c.Up && !c.Start.Busy {
+				c.up() // whoever started it is gone
+			}
 		}
 		if newest.Ended() {
 			c.Ready, c.Started, c.Unfit = false, false, ""
@@ -116,18 +123,26 @@ func rank(state cri.ContainerState) int {
 }
 
 // ForgetRun notes that the runtime has a run no more. The newest one leaves its
-// last state behind.
+// last state behind, if it came to run; how one ended that was not over is unknown.
 func (s *State) ForgetRun(id string) {
 	for _, c := range s.Containers {
-		delete(c.removals, id)
+		c.forgetCut(id)
 		i := slices.IndexFunc(c.Runs, func(r *Run) bool { return r.ID == id })
 		if i < 0 {
 			continue
 		}
-		if i == 0 {
-			c.Previous = terminated(c.Runs[0])
-		}
+		r := c.Runs[i]
 		c.Runs = slices.Delete(c.Runs, i, i+1)
+		switch {
+		case i > 0:
+		case r.Unborn() && !r.Told:
+			c.redo(r)
+		default:
+			if !r.Ended() {
+				r.State = cri.ContainerState_CONTAINER_UNKNOWN
+			}
+			c.Previous = terminated(r)
+		}
 		return
 	}
 }
@@ -144,13 +159,14 @@ func (s *State) Adopt() {
 			}
 		}
 	}
+	s.setAside()
 	s.adoptResources()
 	for _, c := range s.Containers {
 		newest := c.Newest()
 		if newest == nil {
 			continue
 		}
-		c.Backoff = Backoff{Delay: newest.Backoff, At: newest.Created}
+		c.Backoff = c.lastBackoff()
 		if newest.Running() {
 			c.Up = true
 			c.Started = c.Started || c.Spec.StartupProbe == nil
@@ -190,7 +206,7 @@ func (r *Run) keep(told *v1.ContainerStateTerminated) bool {
 	if told == nil || !r.Ended() || TrimScheme(told.ContainerID) != r.ID {
 		return false
 	}
-	r.State = cri.ContainerState_CONTAINER_EXITED
+	r.State, r.Told = cri.ContainerState_CONTAINER_EXITED, true
 	r.ExitCode, r.Reason, r.Message = told.ExitCode, told.Reason, told.Message
 	return true
 }

@@ -164,7 +164,8 @@ func (s *State) endStart(c *Container, err error, now time.Time) {
 		return
 	}
 	c.Failure = failure(err, "RunContainerError", now)
-	if r := c.Newest(); r != nil && r.Ended() {
+	if r := c.Newest(); r != nil && r.Ended() && !c.Failure.Cut {
+		r.Told = true
 		c.Start.RetryAt = time.Time{} // the crash back-off applies instead
 	}
 }
@@ -173,7 +174,7 @@ func failure(err error, reason string, now time.Time) *Failure {
 	f := &Failure{Reason: reason, Message: err.Error()}
 	var as *Failure
 	if errors.As(err, &as) {
-		f.Reason, f.Message, f.Of = as.Reason, as.Message, as.Of
+		f.Reason, f.Message, f.Of, f.Cut = as.Reason, as.Message, as.Of, as.Cut
 	}
 	f.At = now
 	return f

@@ -14,6 +14,7 @@ import (
 // may be carried out at the same time.
 func (s *State) Plan(now time.Time) (actions []Action, wake time.Time) {
 	p := &planner{s: s, now: now}
+	s.setAside()
 	s.expire(p)
 	switch {
 	case s.Stop != nil:
@@ -235,12 +236,12 @@ func (p *planner) start(c *Container, ready bool) {
 	if p.wait(c.Start.RetryAt) {
 		return
 	}
-	attempt := c.Attempts
+	attempt := c.next()
 	if c.Pull.For != attempt || !c.Pull.Done {
 		p.pull(c, attempt)
 		return
 	}
-	if ready {
+	if ready && len(c.Cut) == 0 {
 		p.do(Action{Verb: Start, Container: c.Name, Attempt: attempt})
 	}
 }
@@ -452,12 +453,10 @@ func (p *planner) collect() {
 				inUse[r.Sandbox] = true
 				continue
 			}
-			o := c.removals[r.ID]
-			if o == nil {
-				o = &Op{}
-				c.removals[r.ID] = o
-			}
-			p.step(o, Action{Verb: RemoveContainer, Container: c.Name, ID: r.ID})
+			p.remove(c, r)
+		}
+		for _, r := range c.Cut {
+			p.remove(c, r)
 		}
 	}
 	for _, id := range sortedKeys(s.Garbage) {
@@ -466,6 +465,15 @@ func (p *planner) collect() {
 			p.step(&g.Remove, Action{Verb: RemoveSandbox, ID: id})
 		}
 	}
+}
+
+func (p *planner) remove(c *Container, r *Run) {
+	o := c.removals[r.ID]
+	if o == nil {
+		o = &Op{}
+		c.removals[r.ID] = o
+	}
+	p.step(o, Action{Verb: RemoveContainer, Container: c.Name, ID: r.ID})
 }
 
 // unwanted says whether a run of a container may go once it is old enough. When

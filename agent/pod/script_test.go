@@ -42,7 +42,7 @@ func runScript(t *testing.T, file string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &script{now: time.Date(2026, 1, 2, 15, 4, 0, 0, time.UTC)}
+	s := &script{now: time.Date(2026, 1, 2, 15, 4, 0, 0, time.UTC), fails: map[string]error{}}
 	s.start = s.now
 	var out bytes.Buffer
 	lines := bufio.NewScanner(bytes.NewReader(data))
@@ -110,13 +110,12 @@ func (x *script) run(t *testing.T, input []string) string {
 		return x.plan(t, false)
 	case "do": // carries out what was begun, all or the given verb
 		return x.perform(t, strings.Join(args, " "))
-	case "fail": // VERB [CONTAINER] REASON[@IMAGE]: the next attempt fails
-		if x.fails == nil {
-			x.fails = map[string]error{}
-		}
+	case "fail": // VERB [CONTAINER] REASON[@IMAGE]: the next attempt fails; Away: as the runtime is away
 		n := len(args) - 1
 		reason, of, _ := strings.Cut(args[n], "@")
-		x.fails[strings.Join(args[:n], " ")] = &pod.Failure{Reason: reason, Message: "no luck", Of: of}
+		x.fails[strings.Join(args[:n], " ")] = &pod.Failure{Reason: reason, Message: "no luck", Of: of, Cut: reason == "Away"}
+	case "left": // CONTAINER created|failed|running: of a start that is cut off
+		x.left(args[0], args[1])
 	case "exit": // CONTAINER CODE [REASON]
 		reason := ""
 		if len(args) > 2 {
@@ -165,8 +164,8 @@ func (x *script) run(t *testing.T, input []string) string {
 		x.s.Terminate(pod.Stop{Since: x.now, Grace: 0, Reason: "Evicted", Message: "the node was low on resource", Fail: true})
 	case "refuse":
 		x.s.Refused = &pod.Refusal{Reason: "OutOfcpu", Message: "Node didn't have enough resource: cpu"}
-	case "restart-agent": // a new state, from the status and what the runtime has
-		x.restart()
+	case "restart-agent": // [untold] a new state, from the status, or the one told last, and what the runtime has
+		x.restart(len(args) == 0)
 	case "condition": // TYPE STATUS, written by somebody else
 		p := x.pod.DeepCopy()
 		p.Status.Conditions = append(p.Status.Conditions, v1.PodCondition{Type: v1.PodConditionType(args[0]), Status: v1.ConditionStatus(args[1])})
@@ -294,7 +293,11 @@ func (x *script) perform(t *testing.T, prefix string) string {
 		} else {
 			fmt.Fprintf(&out, "  %s failed\n", key)
 			var f *pod.Failure
-			if errors.As(err, &f) && a.Verb == pod.Start {
+			switch {
+			case !errors.As(err, &f) || a.Verb != pod.Start:
+			case f.Cut:
+				x.left(a.Container, "created")
+			default:
 				x.failed(a, f.Reason)
 			}
 		}
@@ -321,6 +324,28 @@ func (x *script) failed(a pod.Action, reason string) {
 	x.s.ObserveRun(a.Container, run)
 }
 
+// left is what the runtime has of a container whose start was cut off: of the one
+// that is under way, or else of the one before.
+func (x *script) left(container, state string) {
+	var run pod.Run
+	for _, r := range x.s.Containers[container].Cut {
+		run = *r
+	}
+	for _, a := range x.begun {
+		if a.Verb == pod.Start && a.Container == container {
+			x.runs++
+			run = pod.Run{ID: fmt.Sprintf("%s-%d", container, x.runs), Sandbox: x.s.Sandbox.ID, Attempt: a.Attempt, Created: x.now}
+		}
+	}
+	switch state {
+	case "running":
+		run.State, run.Started = cri.ContainerState_CONTAINER_RUNNING, x.now
+	case "failed":
+		run.State, run.ExitCode, run.Reason, run.Finished = cri.ContainerState_CONTAINER_EXITED, 128, "StartError", x.now
+	}
+	x.s.ObserveRun(container, run)
+}
+
 // effect is what a step does to the world.
 func (x *script) effect(t *testing.T, a pod.Action) {
 	t.Helper()
@@ -334,7 +359,9 @@ func (x *script) effect(t *testing.T, a pod.Action) {
 	case pod.RemoveSandbox:
 		x.s.ForgetSandbox(a.ID)
 	case pod.RemoveContainer:
-		x.s.ForgetRun(a.ID)
+		if r := x.s.Containers[a.Container].Running(); r == nil || r.ID != a.ID { // the worker looks first
+			x.s.ForgetRun(a.ID)
+		}
 	case pod.Start:
 		x.runs++
 		c := x.s.Containers[a.Container]
@@ -359,9 +386,9 @@ func (x *script) exit(t *testing.T, container string, code int, reason string) {
 }
 
 // restart hands over to a new agent.
-func (x *script) restart() {
+func (x *script) restart(told bool) {
 	p := x.pod.DeepCopy()
-	if !x.lost {
+	if told && !x.lost {
 		p.Status = *x.s.Status(x.now)
 	}
 	x.lost = false
@@ -372,8 +399,10 @@ func (x *script) restart() {
 		x.s.ObserveSandbox(pod.SandboxInfo{ID: sb.ID, Attempt: sb.Attempt, Ready: sb.Ready, IPs: sb.IPs, Created: sb.CreatedAt})
 	}
 	for name, c := range old.Containers {
-		for _, r := range c.Runs {
-			x.s.ObserveRun(name, *r)
+		for _, r := range slices.Concat(c.Runs, c.Cut) {
+			known := *r
+			known.Told = false // the runtime does not know that
+			x.s.ObserveRun(name, known)
 		}
 	}
 	x.s.Adopt()

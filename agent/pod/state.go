@@ -189,6 +189,8 @@ type Container struct {
 
 	// Runs are the attempts that the runtime knows, newest first.
 	Runs []*Run
+	// Cut are the runs that were set aside, to be removed: their start was cut off.
+	Cut []*Run
 	// Attempts is how many runs there have been, those removed included.
 	Attempts int
 	// Previous is the newest ended run that the runtime knows no more, from
@@ -221,7 +223,8 @@ type Container struct {
 	Kill   Op
 	KillBy time.Time // deadline that the kill in progress honours
 
-	removals map[string]*Op // of old runs, by their ID
+	anew     bool           // the last attempt came to nothing, and is made once more
+	removals map[string]*Op // of runs, by their ID
 	told     string         // the back-off that was last reported
 }
 
@@ -242,6 +245,9 @@ type Failure struct {
 	// Of is the image of a volume that is missing; empty when it is the
 	// container's own.
 	Of string
+
+	// Cut says that the runtime did not say so: it was away, or is asked no more.
+	Cut bool
 
 	image bool // the image is missing, rather than the container failing
 }
@@ -273,6 +279,8 @@ type Run struct {
 	Stale bool
 	// Again says that it was killed for another run to follow, whatever it ends with.
 	Again bool
+	// Told says that it was told how it ended: to whoever started it, or by a status.
+	Told bool
 }
 
 // Ended says that the run is over, or cannot come to anything more.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,7 +49,7 @@ func (w *Worker) remove() step {
 	}
 	var runs []string
 	for _, c := range w.state.Containers {
-		for _, r := range c.Runs {
+		for _, r := range slices.Concat(c.Runs, c.Cut) {
 			runs = append(runs, r.ID)
 		}
 	}

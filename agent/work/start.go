@@ -2,7 +2,9 @@ package work
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -27,25 +29,33 @@ func (w *Worker) start(container string, attempt int) step {
 	regroup := w.regroup
 	w.regroup = false
 	return func(ctx context.Context) (func(), error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err // the agent stops, and begins nothing more
+		}
 		if regroup {
 			if err := w.setGroup(j.pod); err != nil {
 				return func() { w.regroup = true }, err
 			}
 		}
-		id, err := w.create(ctx, j)
+		lasting, done := w.outlast(ctx)
+		defer done()
+		id, err := w.create(lasting, j)
 		if err != nil {
 			return nil, err
 		}
-		startErr := w.node.Runtime.StartContainer(ctx, id)
-		st, err := w.node.Runtime.ContainerStatus(ctx, id)
-		if err == nil {
-			w.post(func(time.Time) { w.observeRun(j.sandbox, st) })
+		startErr := w.node.Runtime.StartContainer(lasting, id)
+		st, err := w.node.Runtime.ContainerStatus(lasting, id)
+		known := func() {
+			if err == nil {
+				w.observeRun(j.sandbox, st)
+			}
 		}
 		if startErr != nil {
 			said := runtime.Said(startErr)
 			j.report(v1.EventTypeWarning, "Failed", "Error: "+said)
-			return nil, &pod.Failure{Reason: "RunContainerError", Message: said}
+			return known, &pod.Failure{Reason: "RunContainerError", Message: said, Cut: runtime.CutOff(startErr)}
 		}
+		w.post(func(time.Time) { known() })
 		j.report(v1.EventTypeNormal, "Started", "Container started")
 		if err != nil {
 			return nil, fmt.Errorf("look at container %s: %w", id, err)
@@ -55,6 +65,23 @@ func (w *Worker) start(container string, attempt int) step {
 		}
 		return nil, nil
 	}
+}
+
+// startsLast is how long a start may take after the agent was asked to stop.
+const startsLast = 5 * time.Second
+
+// outlast is a context that ends a while after ctx, or once done is called: what
+// the runtime has begun is not to be cut off by the agent's end.
+func (w *Worker) outlast(ctx context.Context) (lasting context.Context, done func()) {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		select {
+		case <-lasting.Done():
+		case <-w.node.Clock.After(startsLast):
+			cancel()
+		}
+	})
+	return lasting, func() { stop(); cancel() }
 }
 
 // create makes the configuration and the container.
@@ -100,13 +127,27 @@ func (w *Worker) postStart(ctx, hooks context.Context, j *job, id string) (func(
 
 func (w *Worker) removeContainer(container, id string) step {
 	var attempt = -1
-	p := w.state.Pod
-	for _, r := range w.state.Containers[container].Runs {
+	var sandbox string
+	p, c := w.state.Pod, w.state.Containers[container]
+	for _, r := range slices.Concat(c.Runs, c.Cut) {
 		if r.ID == id {
-			attempt = r.Attempt
+			attempt, sandbox = r.Attempt, r.Sandbox
 		}
 	}
+	cut := slices.ContainsFunc(c.Cut, func(r *pod.Run) bool { return r.ID == id })
 	return func(ctx context.Context) (func(), error) {
+		if cut {
+			// It may have come to run after all.
+			st, err := w.node.Runtime.ContainerStatus(ctx, id)
+			if err != nil && !errors.Is(err, runtime.ErrNotFound) {
+				return nil, fmt.Errorf("look at container %s: %w", id, err)
+			}
+			if err == nil {
+				if r := w.runOf(sandbox, st); !r.Unborn() {
+					return func() { w.state.ObserveRun(container, r) }, nil
+				}
+			}
+		}
 		if err := w.node.Runtime.RemoveContainer(ctx, id); err != nil {
 			return nil, fmt.Errorf("remove container %s: %w", id, err)
 		}

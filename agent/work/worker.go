@@ -48,6 +48,8 @@ type Worker struct {
 	// events tell it; resizeError is what they say has failed.
 	resizing    int64
 	resizeError string
+	// starts are the starts under way, which end by themselves.
+	starts sync.WaitGroup
 	// regroup says that the pod's group does not have what was granted yet.
 	regroup bool
 	// hooks is cancelled when the pod has to end: no postStart hook and no pull
@@ -199,8 +201,9 @@ func (w *Worker) take() []func(time.Time) {
 }
 
 // Run works until nothing of the pod is left or the context ends; what runs is
-// then left running.
+// then left running, and what is being started is waited for.
 func (w *Worker) Run(ctx context.Context) {
+	defer w.starts.Wait()
 	w.hooks, w.endHooks = context.WithCancel(ctx)
 	defer w.endHooks()
 	defer w.stopProbes()
@@ -268,7 +271,7 @@ func (w *Worker) begin(ctx context.Context, a pod.Action, now time.Time) {
 		return
 	}
 	step := w.step(ctx, a)
-	go func() {
+	run := func() {
 		note, err := step(ctx)
 		w.post(func(now time.Time) {
 			if note != nil {
@@ -278,7 +281,12 @@ func (w *Worker) begin(ctx context.Context, a pod.Action, now time.Time) {
 				w.state.End(a, err, now)
 			}
 		})
-	}()
+	}
+	if a.Verb == pod.Start {
+		w.starts.Go(run)
+		return
+	}
+	go run()
 }
 
 // step is one action's work. note, if any, runs on the worker's goroutine

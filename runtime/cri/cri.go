@@ -70,6 +70,7 @@ func (c *Client) Close() error { return c.conn.Close() }
 
 var kinds = map[codes.Code]error{
 	codes.NotFound:         runtime.ErrNotFound,
+	codes.Unavailable:      runtime.ErrUnavailable,
 	codes.DeadlineExceeded: context.DeadlineExceeded,
 	codes.Canceled:         context.Canceled,
 }
