@@ -406,8 +406,8 @@ func jobDeleted(s *space) {
 	})
 }
 
-// However often Hansa dies, each pod of a Job is made once, succeeds and is counted
-// once. None fails or is restarted for being started just then.
+// However often Hansa dies or is stopped, each pod of a Job is made once, succeeds
+// and is counted once. None fails or is restarted for being started just then.
 func TestJobCountsOnce(t *testing.T) {
 	if !alone(t) {
 		return
@@ -416,9 +416,9 @@ func TestJobCountsOnce(t *testing.T) {
 	s := newSpace(t, c)
 	const pods = 30
 	s.job("work", fmt.Sprintf("{completions: %d, parallelism: 6, backoffLimit: 0}", pods), "sleep 0.5")
-	for kills := range int32(4) {
-		s.jobUntil("work", "some more have succeeded", func(j *batchv1.Job) bool { return j.Status.Succeeded > 5*kills })
-		if err := errors.Join(c.stop(syscall.SIGKILL), c.up()); err != nil {
+	for i, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGKILL, syscall.SIGTERM} {
+		s.jobUntil("work", "some more have succeeded", func(j *batchv1.Job) bool { return int(j.Status.Succeeded) > 5*i })
+		if err := errors.Join(c.stop(sig), c.up()); err != nil {
 			t.Fatal(err)
 		}
 	}
