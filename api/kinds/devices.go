@@ -18,6 +18,8 @@ import (
 	"k8s.io/apiserver/pkg/cel"
 	"k8s.io/apiserver/pkg/cel/environment"
 	dracel "k8s.io/dynamic-resource-allocation/cel"
+
+	"hansa.dev/hansa/internal/gonames"
 )
 
 // What is common to the kinds of resource.k8s.io. Kubernetes checks them twice:
@@ -73,7 +75,11 @@ func declaredSet[T any](list []T, most int, path *field.Path, same func(a, b *T)
 	if errs := atMost(list, most, path); len(errs) > 0 {
 		return errs
 	}
-	return validate.ValSliceUnique(context.Background(), operation.Operation{}, path, list, nil, same)
+	errs := validate.ValSliceUnique(context.Background(), operation.Operation{}, path, list, nil, same)
+	for _, e := range errs {
+		e.BadValue = gonames.Keep(e.BadValue)
+	}
+	return errs
 }
 
 func declaredDriver(name string, path *field.Path) field.ErrorList {

@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"hansa.dev/hansa/api/pod"
+	"hansa.dev/hansa/internal/gonames"
 )
 
 // TestInvalidMessages holds every word of every refusal to a golden file for each
@@ -34,7 +35,7 @@ func TestInvalidMessages(t *testing.T) {
 					}
 					fmt.Fprintf(&text, "# %s\n", c.Name)
 					var words []string
-					for _, e := range c.causes(t) {
+					for _, e := range gonames.Show(c.causes(t)) {
 						words = append(words, strings.ReplaceAll(e.Error(), "\n", `\n`))
 					}
 					slices.Sort(words) // of maps they come in any order

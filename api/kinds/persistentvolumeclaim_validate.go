@@ -7,12 +7,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
-	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api/pod"
+	"hansa.dev/hansa/internal/gonames"
 )
 
 // validateClaimUpdate lets a claim be bound, once, and a bound one be resized
@@ -42,7 +42,7 @@ func validateClaimUpdate(c, old *corev1.PersistentVolumeClaim) field.ErrorList {
 	}
 	if !equality.Semantic.DeepEqual(spec, was) {
 		errs = append(errs, field.Forbidden(path,
-			fmt.Sprintf("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n%v", diff.Diff(*was, *spec))))
+			fmt.Sprintf("spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n%v", gonames.Diff(*was, *spec))))
 	}
 	errs = append(errs, validateShrinking(c, old, path.Child("resources", "requests", "storage"))...)
 	errs = append(errs, unchanged(c.Spec.VolumeMode, old.Spec.VolumeMode, field.NewPath("volumeMode"))...)
@@ -146,7 +146,7 @@ func validateClaimHealth(list []corev1.VolumeHealthCondition, path *field.Path) 
 	for i, c := range list {
 		at := path.Index(i)
 		if slices.ContainsFunc(list[:i], func(o corev1.VolumeHealthCondition) bool { return o.Status == c.Status && o.Reason == c.Reason }) {
-			errs = append(errs, field.Duplicate(at, c))
+			errs = append(errs, field.Duplicate(at, gonames.Keep(c)))
 		}
 		errs = append(errs, oneOf(c.Status, at.Child("status"),
 			corev1.VolumeHealthDataLoss, corev1.VolumeHealthDegraded, corev1.VolumeHealthInaccessible)...)

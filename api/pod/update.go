@@ -8,9 +8,10 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/util/diff"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/internal/gonames"
 )
 
 // updatable is what the refusal of any other change lists.
@@ -55,7 +56,7 @@ func ValidateUpdate(p, old *corev1.Pod) field.ErrorList {
 		c.gatedChanges(at, rest, &old.Spec)
 	}
 	if !apiequality.Semantic.DeepEqual(*rest, old.Spec) {
-		c.forbidden(at, fmt.Sprintf("pod updates may not change fields other than %s\n%v", updatable, diff.Diff(old.Spec, *rest)))
+		c.forbidden(at, fmt.Sprintf("pod updates may not change fields other than %s\n%v", updatable, gonames.Diff(old.Spec, *rest)))
 	}
 	return c.errs
 }
@@ -218,7 +219,7 @@ func ValidateEphemeralContainersUpdate(p, old *corev1.Pod) field.ErrorList {
 		case now == nil:
 			c.forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be removed\n", was.Name))
 		case !apiequality.Semantic.DeepEqual(was, *now):
-			c.forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be changed\n%v", was.Name, diff.Diff(was, *now)))
+			c.forbidden(at, fmt.Sprintf("existing ephemeral containers %q may not be changed\n%v", was.Name, gonames.Diff(was, *now)))
 		}
 	}
 	return c.errs

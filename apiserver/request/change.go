@@ -14,6 +14,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/internal/gonames"
 	"hansa.dev/hansa/store"
 )
 
@@ -197,7 +198,7 @@ func (c *change) update(ctx context.Context, obj, cur, stored api.Object) (store
 	}
 	keepSystemFields(obj, cur)
 	if errs := c.validate(ctx, obj, cur); len(errs) > 0 {
-		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
+		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), gonames.Show(errs))
 	}
 	c.warnings = append(c.warnings, h.warnings(info, obj, cur)...)
 	if row.Canonicalize != nil {

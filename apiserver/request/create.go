@@ -16,6 +16,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/request/codec"
+	"hansa.dev/hansa/internal/gonames"
 	"hansa.dev/hansa/store"
 )
 
@@ -253,7 +254,7 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 		errs = rule.Validate(ctx, info, obj, nil, errs)
 	}
 	if len(errs) > 0 {
-		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), errs)
+		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), gonames.Show(errs))
 	}
 	if rule.Warnings != nil {
 		warnings = append(warnings, rule.Warnings(obj, nil)...)

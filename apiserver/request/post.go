@@ -13,6 +13,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/internal/gonames"
 	"hansa.dev/hansa/store"
 )
 
@@ -72,7 +73,7 @@ func (h *Handler) hook(ctx context.Context, info *Info, hook Hook, body runtime.
 	if row := info.row(); info.Subresource == "" {
 		if row.Validate != nil {
 			if errs := row.Validate(body.(api.Object)); len(errs) > 0 {
-				return nil, apierrors.NewInvalid(info.kind(), "", errs)
+				return nil, apierrors.NewInvalid(info.kind(), "", gonames.Show(errs))
 			}
 		}
 		return hook(ctx, info, nil, body, dryRun)

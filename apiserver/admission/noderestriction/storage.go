@@ -5,9 +5,9 @@ import (
 	resourcev1 "k8s.io/api/resource/v1"
 	storagev1 "k8s.io/api/storage/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
-	"k8s.io/apimachinery/pkg/util/diff"
 
 	"hansa.dev/hansa/apiserver/admission"
+	"hansa.dev/hansa/internal/gonames"
 )
 
 // claim allows the status of a claim: what has become of its growth.
@@ -33,7 +33,7 @@ func (r *request) claim() error {
 		c.Status.AllocatedResources, c.Status.AllocatedResourceStatuses = nil, nil
 	}
 	if !equality.Semantic.DeepEqual(was, is) {
-		return r.forbidden("node %q is not allowed to update fields other than status.quantity and status.conditions: %v", r.node, diff.Diff(was, is))
+		return r.forbidden("node %q is not allowed to update fields other than status.quantity and status.conditions: %v", r.node, gonames.Diff(was, is))
 	}
 	return nil
 }
