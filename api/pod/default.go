@@ -16,8 +16,6 @@ func Default(p *corev1.Pod) {
 	spec := &p.Spec
 	defaultRequestsFromLimits(spec.InitContainers)
 	defaultRequestsFromLimits(spec.Containers)
-	defaultPodHugePageLimits(spec)
-	defaultPodRequests(spec)
 	// Of pods only: templates keep what they say.
 	if grace := spec.TerminationGracePeriodSeconds; grace != nil && *grace < 0 {
 		spec.TerminationGracePeriodSeconds = ptr(int64(1))

@@ -5,6 +5,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
 // roundUp brings quantities to the finest unit that the API keeps, a thousandth.
@@ -34,50 +35,80 @@ func defaultRequestsFromLimits(containers []corev1.Container) {
 	}
 }
 
-// defaultPodHugePageLimits: a pod that states resources as a whole limits its
-// huge pages to what its containers together may use. Nothing is added for a
-// page size that the pod requests explicitly.
-func defaultPodHugePageLimits(spec *corev1.PodSpec) {
+// defaultPodResources completes what a pod states of its resources as a whole by
+// what its containers use together; a pod that states nothing is left alone. The
+// limits of huge pages come first, since they become requests, and the other
+// limits last, since they cover the requests.
+func defaultPodResources(spec *corev1.PodSpec) {
 	r := spec.Resources
 	if r == nil || len(r.Limits)+len(r.Requests) == 0 {
 		return
 	}
-	for name, q := range effectiveResources(spec, limitsOf) {
-		_, requested := r.Requests[name]
-		_, limited := r.Limits[name]
-		if !isHugePage(name) || requested || limited {
-			continue
+	limits := effectiveResources(spec, limitsOf)
+	defaultPodHugePageLimits(r, limits)
+	defaultPodRequests(r, effectiveResources(spec, requestsOf))
+	defaultPodLimits(r, limits, spec)
+}
+
+// defaultPodHugePageLimits adds nothing for a page size that the pod requests
+// explicitly.
+func defaultPodHugePageLimits(r *corev1.ResourceRequirements, together corev1.ResourceList) {
+	for name, q := range together {
+		if _, requested := r.Requests[name]; isHugePage(name) && !requested {
+			setIfAbsent(&r.Limits, name, q)
 		}
-		if r.Limits == nil {
-			r.Limits = corev1.ResourceList{}
-		}
-		r.Limits[name] = q.DeepCopy()
 	}
 }
 
-// defaultPodRequests: a pod that has limits as a whole requests what its
-// containers request together, or else its limit.
-func defaultPodRequests(spec *corev1.PodSpec) {
-	r := spec.Resources
-	if r == nil || len(r.Limits) == 0 {
-		return
-	}
-	requests := corev1.ResourceList{}
-	for name, q := range effectiveResources(spec, requestsOf) {
+// defaultPodRequests: a pod requests what its containers request together, or
+// else its limit.
+func defaultPodRequests(r *corev1.ResourceRequirements, together corev1.ResourceList) {
+	for name, q := range together {
 		if isPodLevelResource(name) && overcommitAllowed(name) {
-			requests[name] = q.DeepCopy()
+			setIfAbsent(&r.Requests, name, q)
 		}
 	}
 	for name, limit := range r.Limits {
-		if _, ok := requests[name]; !ok && isPodLevelResource(name) {
-			requests[name] = limit.DeepCopy()
+		if isPodLevelResource(name) {
+			setIfAbsent(&r.Requests, name, limit)
 		}
 	}
-	for name, q := range r.Requests {
-		requests[name] = q
+}
+
+// defaultPodLimits: a pod is limited in what it requests and each of its
+// containers is limited in, to what they may use together; never below its
+// request.
+func defaultPodLimits(r *corev1.ResourceRequirements, together corev1.ResourceList, spec *corev1.PodSpec) {
+	for name, request := range r.Requests {
+		limit, ok := together[name]
+		if !ok || !isPodLevelResource(name) || !allLimit(spec, name) {
+			continue
+		}
+		if request.Cmp(limit) > 0 {
+			limit = request
+		}
+		setIfAbsent(&r.Limits, name, limit)
 	}
-	if len(requests) > 0 {
-		r.Requests = requests
+}
+
+// allLimit says whether every container has a limit of the resource. Ephemeral
+// ones have none.
+func allLimit(spec *corev1.PodSpec, name corev1.ResourceName) bool {
+	all := true
+	eachContainer(spec, nil, func(c *corev1.Container, _ *field.Path) {
+		if _, ok := c.Resources.Limits[name]; !ok {
+			all = false
+		}
+	})
+	return all
+}
+
+func setIfAbsent(list *corev1.ResourceList, name corev1.ResourceName, q resource.Quantity) {
+	if *list == nil {
+		*list = corev1.ResourceList{}
+	}
+	if _, ok := (*list)[name]; !ok {
+		(*list)[name] = q.DeepCopy()
 	}
 }
 

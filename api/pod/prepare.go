@@ -17,6 +17,7 @@ import (
 // The time of the first condition is the pod's creation timestamp.
 func PrepareCreate(p *corev1.Pod) {
 	Default(p)
+	defaultPodResources(&p.Spec)
 	p.Generation = 1
 	p.Status = corev1.PodStatus{Phase: corev1.PodPending, QOSClass: QOS(p)}
 	dropDisabled(&p.Spec, nil)
@@ -48,8 +49,17 @@ func PrepareTemplate(t, old *corev1.PodTemplateSpec) {
 func PrepareUpdate(p, old *corev1.Pod) {
 	Default(p)
 	p.Status = *old.Status.DeepCopy()
+	keepPodResources(p, old)
 	dropDisabled(&p.Spec, &old.Spec)
 	countChange(p, old)
+}
+
+// keepPodResources: a writer that does not know of resources of the pod as a
+// whole does not take them away.
+func keepPodResources(p, old *corev1.Pod) {
+	if p.Spec.Resources == nil {
+		p.Spec.Resources = old.Spec.Resources.DeepCopy()
+	}
 }
 
 // countChange raises the generation if the spec is not what it was.
@@ -104,9 +114,11 @@ func PrepareEphemeralContainersUpdate(p, old *corev1.Pod) {
 
 // PrepareResize keeps everything but resources and resize policies as it was. A
 // pod whose containers were added, removed, renamed or reordered is left as it
-// is, for ValidateResize to refuse.
+// is, for ValidateResize to refuse. What the pod states as a whole is completed
+// again.
 func PrepareResize(p, old *corev1.Pod) {
 	Default(p)
+	keepPodResources(p, old)
 	spec := p.Spec
 	if !sameContainers(spec.Containers, old.Spec.Containers) || !sameContainers(spec.InitContainers, old.Spec.InitContainers) {
 		return
@@ -115,6 +127,7 @@ func PrepareResize(p, old *corev1.Pod) {
 	p.Spec.Resources = spec.Resources
 	takeResources(p.Spec.Containers, spec.Containers)
 	takeResources(p.Spec.InitContainers, spec.InitContainers)
+	defaultPodResources(&p.Spec)
 	dropDisabled(&p.Spec, &old.Spec)
 	countChange(p, old)
 }

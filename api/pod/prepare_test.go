@@ -163,6 +163,67 @@ func TestPrepareCreateCountsDefaultedRequests(t *testing.T) {
 	}
 }
 
+// Resources of the pod as a whole are completed when all containers are known,
+// also those that admission adds.
+func TestPrepareCreateCountsContainersOfAdmission(t *testing.T) {
+	p := &corev1.Pod{Spec: corev1.PodSpec{
+		Resources:  &corev1.ResourceRequirements{Limits: resources("cpu", "4")},
+		Containers: []corev1.Container{{Name: "c", Image: "i", Resources: corev1.ResourceRequirements{Requests: resources("cpu", "1")}}},
+	}}
+	Default(p)
+	p.Spec.InitContainers = []corev1.Container{{Name: "s", Image: "i", RestartPolicy: ptr(corev1.ContainerRestartPolicyAlways),
+		Resources: corev1.ResourceRequirements{Requests: resources("cpu", "2")}}}
+	Default(p)
+	PrepareCreate(p)
+	if d := cmp.Diff(resources("cpu", "3"), p.Spec.Resources.Requests); d != "" {
+		t.Errorf("requests (-want +got):\n%s", d)
+	}
+}
+
+// Who does not know of resources of a pod as a whole does not take them away,
+// and a resize completes what is added to them.
+func TestPodLevelResourcesOutlastUpdates(t *testing.T) {
+	whole := &corev1.ResourceRequirements{Requests: resources("cpu", "2"), Limits: resources("cpu", "4")}
+	old := stored(t, func(p *corev1.Pod) {
+		p.Spec.Resources = whole.DeepCopy()
+		p.Spec.Containers[0].Resources.Limits = resources("cpu", "1", "memory", "1Gi")
+	})
+	old.Spec.Resources = whole.DeepCopy() // as an earlier version left it
+	for name, c := range map[string]struct {
+		subresource string
+		change      func(*corev1.Pod)
+		want        *corev1.ResourceRequirements
+	}{
+		"dropped":             {"", func(p *corev1.Pod) { p.Spec.Resources = nil }, whole},
+		"dropped in a resize": {"resize", func(p *corev1.Pod) { p.Spec.Resources = nil }, &corev1.ResourceRequirements{Requests: resources("cpu", "2", "memory", "1Gi"), Limits: resources("cpu", "4", "memory", "1Gi")}},
+		"resized": {"resize", func(p *corev1.Pod) { p.Spec.Resources.Requests = resources("cpu", "3") },
+			&corev1.ResourceRequirements{Requests: resources("cpu", "3", "memory", "1Gi"), Limits: resources("cpu", "4", "memory", "1Gi")}},
+		"more memory than the containers' limits": {"resize", func(p *corev1.Pod) { p.Spec.Resources.Requests = resources("cpu", "2", "memory", "2Gi") },
+			&corev1.ResourceRequirements{Requests: resources("cpu", "2", "memory", "2Gi"), Limits: resources("cpu", "4", "memory", "2Gi")}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before, p := old.DeepCopy(), old.DeepCopy()
+			c.change(p)
+			if errs := applyUpdate(t, c.subresource, p, old); len(errs) > 0 {
+				t.Errorf("refused: %v", errs.ToAggregate())
+			}
+			checkUnchanged(t, before, old)
+			if d := cmp.Diff(c.want, p.Spec.Resources); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
+
+// resources is a list of names and quantities.
+func resources(pairs ...string) corev1.ResourceList {
+	list := corev1.ResourceList{}
+	for i := 0; i < len(pairs); i += 2 {
+		list[corev1.ResourceName(pairs[i])] = resource.MustParse(pairs[i+1])
+	}
+	return list
+}
+
 func TestPrepareStatusUpdateKeepsTheRest(t *testing.T) {
 	old := stored(t, nil)
 	old.DeletionTimestamp = &metav1.Time{Time: time.Unix(2e9, 0)}
