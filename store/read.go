@@ -71,6 +71,26 @@ func (s *Store) Get(ctx context.Context, ref api.Ref, resourceVersion string) (a
 	return e.obj, nil
 }
 
+// Reread gives an object as it would be read back if it were stored: an encoding
+// tells no list that is empty from one that is not there. The object belongs to
+// the store then; the version of what is given back is that of the object.
+func (s *Store) Reread(r *api.Resource, obj api.Object) (api.Object, error) {
+	if _, ok := obj.(selfStored); ok {
+		return obj, nil
+	}
+	version, c := obj.GetResourceVersion(), s.table(r).codec
+	value, err := c.encode(obj, 0)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", api.RefTo(r, obj), err)
+	}
+	read, _, _, err := c.decode(value)
+	if err != nil {
+		return nil, fmt.Errorf("decode %s: %w", api.RefTo(r, obj), err)
+	}
+	read.SetResourceVersion(version)
+	return read, nil
+}
+
 // Raw reads a raw key (below /registry/), newest state. An absent key has
 // modification revision 0.
 func (s *Store) Raw(ctx context.Context, key string) (value []byte, modRevision int64, err error) {

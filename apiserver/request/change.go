@@ -94,7 +94,7 @@ func (c *change) write(ctx context.Context, attempt func(cur api.Object) (store.
 	if outcome.Unchanged {
 		return cur, nil
 	}
-	return outcome.Object, nil
+	return h.Store.Reread(c.info.row(), outcome.Object)
 }
 
 func uidMismatch(info *Info, want, have types.UID) error {

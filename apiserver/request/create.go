@@ -178,12 +178,7 @@ func (c *creation) attempt(ctx context.Context, obj api.Object) (stored api.Obje
 	h.fillSystemFields(obj)
 	switch {
 	case c.dryRun:
-		cur, err := h.Store.Get(ctx, api.RefTo(row, obj), "")
-		if err != nil && !apierrors.IsNotFound(err) {
-			return nil, err
-		}
-		outcome, err := c.outcomeOf(ctx, obj)(cur)
-		return outcome.Object, err
+		return c.try(ctx, obj)
 	case h.Allocators[row.GroupResource()] != nil:
 		// What is allocated may be taken by another write meanwhile; then all
 		// starts over.
@@ -196,6 +191,22 @@ func (c *creation) attempt(ctx context.Context, obj api.Object) (stored api.Obje
 	stored, err = h.Store.Create(ctx, row, obj, h.writeOptions(row))
 	recognize(stored, obj)
 	return c.stored(ctx, ref, stored, err)
+}
+
+// try is an attempt that stores nothing.
+func (c *creation) try(ctx context.Context, obj api.Object) (api.Object, error) {
+	row := c.info.row()
+	cur, err := c.h.Store.Get(ctx, api.RefTo(row, obj), "")
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	if _, err := c.finish(ctx, obj); err != nil {
+		return nil, err
+	}
+	if cur != nil {
+		return nil, c.exists(cur)
+	}
+	return c.h.Store.Reread(row, obj)
 }
 
 // stored is the store's answer, with a better word where the name is taken.
