@@ -10,6 +10,7 @@ import (
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	certificatesv1beta1 "k8s.io/api/certificates/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -22,7 +23,7 @@ import (
 
 func certificateSigningRequest() *api.Resource {
 	gv := certificatesv1.SchemeGroupVersion
-	spec := certificatesv1.CertificateSigningRequestSpec{}.SwaggerDoc()
+	spec := certificatesv1beta1.CertificateSigningRequestSpec{}.SwaggerDoc()
 	part := func(allowed csrPart) func(obj, old api.Object) field.ErrorList {
 		return validatesUpdate(func(r, old *certificatesv1.CertificateSigningRequest) field.ErrorList {
 			return validateCSRUpdate(r, old, allowed)
@@ -55,7 +56,7 @@ func certificateSigningRequest() *api.Resource {
 				column("SignerName", "string", spec["signerName"]),
 				column("Requestor", "string", spec["request"]),
 				column("RequestedDuration", "string", spec["expirationSeconds"]),
-				column("Condition", "string", certificatesv1.CertificateSigningRequestStatus{}.SwaggerDoc()["conditions"]),
+				column("Condition", "string", certificatesv1beta1.CertificateSigningRequestStatus{}.SwaggerDoc()["conditions"]),
 			},
 			Row: cells(csrCells),
 		},

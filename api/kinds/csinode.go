@@ -171,7 +171,6 @@ func validateHealthCondition(c *storagev1.StorageHealthCondition, path *field.Pa
 }
 
 func csiStorageCapacity() *api.Resource {
-	doc := storagev1.CSIStorageCapacity{}.SwaggerDoc()
 	return stored[storagev1.CSIStorageCapacity, *storagev1.CSIStorageCapacity, storagev1.CSIStorageCapacityList](storagev1.SchemeGroupVersion, &api.Resource{
 		Plural:     "csistoragecapacities",
 		Singular:   "csistoragecapacity",
@@ -184,18 +183,14 @@ func csiStorageCapacity() *api.Resource {
 		}),
 		ValidateUpdate: validatesUpdate(validateStorageCapacityUpdate),
 		Warnings:       warns(warnStorageCapacity),
+		// Kubernetes has other columns for it as well, and does not use them.
 		Table: &api.Table{
 			Columns: []metav1.TableColumnDefinition{
 				nameColumn(),
-				column("StorageClassName", "string", doc["storageClassName"]),
-				column("Capacity", "string", doc["capacity"]),
+				column("Created At", "date", metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]),
 			},
 			Row: cells(func(c *storagev1.CSIStorageCapacity, _ time.Time) []any {
-				capacity := unsetField
-				if c.Capacity != nil {
-					capacity = c.Capacity.String()
-				}
-				return []any{c.Name, c.StorageClassName, capacity}
+				return []any{c.Name, c.CreationTimestamp.UTC().Format(time.RFC3339)}
 			}),
 		},
 	})

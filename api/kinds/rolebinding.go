@@ -4,6 +4,7 @@ import (
 	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+	rbacv1beta1 "k8s.io/api/rbac/v1beta1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"hansa.dev/hansa/api"
@@ -28,7 +29,7 @@ func roleBinding() *api.Resource {
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{
-			Columns: bindingColumns("roleBinding", rbacv1.RoleBinding{}.SwaggerDoc()["roleRef"]),
+			Columns: bindingColumns("roleBinding", rbacv1beta1.RoleBinding{}.SwaggerDoc()["roleRef"]),
 			Row: cells(func(b *rbacv1.RoleBinding, now time.Time) []any {
 				return bindingCells(b.Name, age(b.CreationTimestamp, now), &b.RoleRef, b.Subjects)
 			}),
@@ -54,7 +55,7 @@ func clusterRoleBinding() *api.Resource {
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{
-			Columns: bindingColumns("clusterRoleBinding", rbacv1.ClusterRoleBinding{}.SwaggerDoc()["roleRef"]),
+			Columns: bindingColumns("clusterRoleBinding", rbacv1beta1.ClusterRoleBinding{}.SwaggerDoc()["roleRef"]),
 			Row: cells(func(b *rbacv1.ClusterRoleBinding, now time.Time) []any {
 				return bindingCells(b.Name, age(b.CreationTimestamp, now), &b.RoleRef, b.Subjects)
 			}),

@@ -29,11 +29,10 @@ func serviceAccount() *api.Resource {
 		Table: &api.Table{
 			Columns: []metav1.TableColumnDefinition{
 				nameColumn(),
-				column("Secrets", "string", corev1.ServiceAccount{}.SwaggerDoc()["secrets"]),
 				ageColumn(),
 			},
 			Row: cells(func(sa *corev1.ServiceAccount, now time.Time) []any {
-				return []any{sa.Name, int64(len(sa.Secrets)), age(sa.CreationTimestamp, now)}
+				return []any{sa.Name, age(sa.CreationTimestamp, now)}
 			}),
 		},
 		Subresources: map[string]*api.Subresource{
