@@ -166,6 +166,12 @@ type Resource struct {
 	// metadata.name and metadata.namespace. FieldLabels lists their names.
 	Fields      func(Object) fields.Set
 	FieldLabels []string
+	// NoNamespaceLabel is for namespaced kinds that metadata.namespace does not
+	// select.
+	NoNamespaceLabel bool
+	// FieldRefusal says that a label is unknown, with a %-verb for it. Empty: in
+	// the words of most kinds.
+	FieldRefusal string
 
 	// Indexes are the secondary indexes that the memory copy keeps.
 	Indexes []Index

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -107,6 +109,33 @@ func TestFieldSelectors(t *testing.T) {
 	admin.do(t, call{path: at("leases", ns) + "?" + selector("field", "spec.holderIdentity=x")}).
 		refused(t, 400, metav1.StatusReasonBadRequest, `"spec.holderIdentity" is not a known field selector: only "metadata.name", "metadata.namespace"`)
 	admin.do(t, call{path: at("secrets", ns) + "?" + selector("field", "metadata.name>x")}).refused(t, 400, metav1.StatusReasonBadRequest, "invalid selector")
+}
+
+// Every kind is selected by the labels of the table, and by no others, which it
+// refuses in its words.
+func TestFieldLabels(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "api", "kinds", "testdata", "fieldlabels.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for row := range strings.SplitSeq(strings.TrimSuffix(string(data), "\n"), "\n"+"\n") {
+		kind, refusal, _ := strings.Cut(row, "\n\t")
+		kind, labels, _ := strings.Cut(kind, ":")
+		groupVersion, resource, _ := strings.Cut(kind, " ")
+		known := strings.Fields(labels)
+		t.Run(kind, func(t *testing.T) {
+			path := under(groupVersion, resource, "") + "?limit=1&"
+			for _, label := range known {
+				admin.want(t, http.StatusOK, call{path: path + selector("field", label+"=none")}, nil)
+			}
+			admin.do(t, call{path: path + selector("field", "none=none")}).refused(t, 400, metav1.StatusReasonBadRequest, refusal)
+			for _, label := range []string{"metadata.namespace", "name", "status.replicas"} {
+				if !slices.Contains(known, label) {
+					admin.do(t, call{path: path + selector("field", label+"=none")}).refused(t, 400, metav1.StatusReasonBadRequest, "")
+				}
+			}
+		})
+	}
 }
 
 // Selectors that name nothing, and those that are none: what

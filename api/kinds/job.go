@@ -67,7 +67,8 @@ func job() *api.Resource {
 			),
 			Row: cells(jobCells),
 		},
-		FieldLabels: []string{"status.successful"},
+		FieldLabels:  []string{"status.successful"},
+		FieldRefusal: "field label %q not supported for Job",
 		Fields: selects(func(j *batchv1.Job) fields.Set {
 			return fields.Set{"status.successful": strconv.Itoa(int(j.Status.Succeeded))}
 		}),

@@ -43,10 +43,9 @@ func namespace() *api.Resource {
 				return []any{ns.Name, string(ns.Status.Phase), age(ns.CreationTimestamp, now)}
 			}),
 		},
-		// "name" is an old alias of metadata.name that upstream still serves.
-		FieldLabels: []string{"name", "status.phase"},
+		FieldLabels: []string{"status.phase"},
 		Fields: selects(func(ns *corev1.Namespace) fields.Set {
-			return fields.Set{"name": ns.Name, "status.phase": string(ns.Status.Phase)}
+			return fields.Set{"status.phase": string(ns.Status.Phase)}
 		}),
 		Subresources: map[string]*api.Subresource{
 			"status": {

@@ -48,7 +48,8 @@ func podCertificateRequest() *api.Resource {
 			},
 			Row: cells(podCertificateCells),
 		},
-		FieldLabels: []string{"spec.nodeName", "spec.podName", "spec.signerName"},
+		FieldLabels:      []string{"spec.nodeName", "spec.podName", "spec.signerName"},
+		NoNamespaceLabel: true,
 		Fields: selects(func(r *certificatesv1.PodCertificateRequest) fields.Set {
 			return fields.Set{"spec.nodeName": string(r.Spec.NodeName), "spec.podName": r.Spec.PodName, "spec.signerName": r.Spec.SignerName}
 		}),

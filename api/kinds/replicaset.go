@@ -1,12 +1,10 @@
 package kinds
 
 import (
-	"strconv"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
 
@@ -76,11 +74,7 @@ func replicaSet() *api.Resource {
 					age(rs.CreationTimestamp, now), names, images, metav1.FormatLabelSelector(rs.Spec.Selector)}
 			}),
 		},
-		Indexes:     []api.Index{orphanIndex()},
-		FieldLabels: []string{"status.replicas"},
-		Fields: selects(func(rs *appsv1.ReplicaSet) fields.Set {
-			return fields.Set{"status.replicas": strconv.Itoa(int(rs.Status.Replicas))}
-		}),
+		Indexes: []api.Index{orphanIndex()},
 		Subresources: map[string]*api.Subresource{
 			"status": {
 				Verbs:          updateVerbs,

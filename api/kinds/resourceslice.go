@@ -68,7 +68,8 @@ func resourceSlice() *api.Resource {
 				return []any{s.Name, ptr.Deref(s.Spec.NodeName, ""), s.Spec.Driver, s.Spec.Pool.Name, age(s.CreationTimestamp, now)}
 			}),
 		},
-		FieldLabels: []string{resourcev1.ResourceSliceSelectorDriver, resourcev1.ResourceSliceSelectorNodeName, resourcev1.ResourceSliceSelectorPoolName},
+		FieldRefusal: "field label not supported for " + resourcev1.SchemeGroupVersion.WithKind("ResourceSlice").String() + ": %s",
+		FieldLabels:  []string{resourcev1.ResourceSliceSelectorDriver, resourcev1.ResourceSliceSelectorNodeName, resourcev1.ResourceSliceSelectorPoolName},
 		Fields: selects(func(s *resourcev1.ResourceSlice) fields.Set {
 			return fields.Set{
 				resourcev1.ResourceSliceSelectorDriver:   s.Spec.Driver,

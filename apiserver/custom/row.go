@@ -73,6 +73,7 @@ func (v *version) row() *api.Resource {
 		Warnings:       warnings,
 		Table:          v.table(),
 		Subresources:   map[string]*api.Subresource{},
+		FieldRefusal:   api.LabelNotSupported,
 	}
 	if v.Served {
 		r.Versions = []api.Version{{

@@ -2,7 +2,6 @@ package request
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -175,22 +174,22 @@ func narrow(q *store.Query, served *api.Served, selector fields.Selector) (rest 
 	indexed := slices.ContainsFunc(row.Indexes, func(i api.Index) bool { return i.Name == api.IndexNode })
 	var left []fields.Selector
 	for _, r := range selector.Requirements() {
+		label, err := served.FieldLabel(r.Field)
+		if err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
 		exact := r.Operator == selection.Equals || r.Operator == selection.DoubleEquals
 		switch {
 		case r.Value == "": // names nothing
-		case r.Field == "metadata.name" && exact && (q.Name == "" || q.Name == r.Value):
+		case label == "metadata.name" && exact && (q.Name == "" || q.Name == r.Value):
 			q.Name = r.Value
 			continue
-		case r.Field == "metadata.namespace" && exact && row.Namespaced && (q.Namespace == "" || q.Namespace == r.Value):
+		case label == "metadata.namespace" && exact && row.Namespaced && (q.Namespace == "" || q.Namespace == r.Value):
 			q.Namespace = r.Value
 			continue
-		case r.Field == nodeField && exact && indexed && q.Index == "":
+		case label == nodeField && exact && indexed && q.Index == "":
 			q.Index, q.Value = api.IndexNode, r.Value
 			continue
-		}
-		label, err := fieldLabel(served, r.Field)
-		if err != nil {
-			return nil, err
 		}
 		term := fields.OneTermEqualSelector(label, r.Value)
 		if !exact {
@@ -202,25 +201,6 @@ func narrow(q *store.Query, served *api.Served, selector fields.Selector) (rest 
 		return nil, nil
 	}
 	return fields.AndSelectors(left...), nil
-}
-
-// fieldLabel is the row's name of a label that the client may select by.
-func fieldLabel(served *api.Served, label string) (string, error) {
-	// Kinds outside of namespaces that name their labels do not name this one.
-	if label == "metadata.name" || label == "metadata.namespace" && (served.Namespaced || len(served.FieldLabels) == 0) {
-		return label, nil
-	}
-	if names := served.Version.FieldLabels; names != nil {
-		if own, ok := names[label]; ok {
-			return own, nil
-		}
-	} else if slices.Contains(served.FieldLabels, label) {
-		return label, nil
-	}
-	if len(served.FieldLabels) == 0 {
-		return "", apierrors.NewBadRequest(fmt.Sprintf("%q is not a known field selector: only %q, %q", label, "metadata.name", "metadata.namespace"))
-	}
-	return "", apierrors.NewBadRequest(fmt.Sprintf("field label not supported: %s", label))
 }
 
 // match is the part of the selectors that is asked of each object, nil when
