@@ -224,3 +224,31 @@ func TestDeletedNamespaceTakesEverythingAlong(t *testing.T) {
 		admin.do(t, deleteCall("namespaces", "", forever, "")).refused(t, 403, metav1.StatusReasonForbidden, "this namespace may not be deleted")
 	}
 }
+
+// DeleteOptions, ignoreStoreReadErrorWithClusterBreakingPotential: nothing that
+// can be read is deleted by it.
+func TestUnsafeDeletion(t *testing.T) {
+	ns := namespace(t)
+	const option = `{ignoreStoreReadErrorWithClusterBreakingPotential: true}`
+	create(t, "secrets", ns, "metadata: {name: a}")
+	create(t, "pods", ns, podOf("p"))
+	for resource, name := range map[string]string{"secrets": "a", "pods": "p"} {
+		before := get(t, resource, ns, name)
+		for _, path := range []string{at(resource, ns, name), at(resource, ns, name) + "?dryRun=All"} {
+			admin.do(t, call{method: "DELETE", path: path, body: option}).refused(t, 409, metav1.StatusReasonConflict,
+				"Key: /registry/"+resource+"/"+ns+"/"+name+", ResourceVersion: 0, AdditionalErrorMsg: unsafe deletion is not allowed because the object is decodable from storage")
+		}
+		admin.do(t, call{method: "DELETE", path: at(resource, ns, name) + "?ignoreStoreReadErrorWithClusterBreakingPotential=true"}).refused(t, 409, metav1.StatusReasonConflict, "unsafe deletion is not allowed")
+		admin.do(t, call{method: "DELETE", path: at(resource, ns), body: option}).refused(t, 422, metav1.StatusReasonInvalid, "is not allowed with DELETECOLLECTION, try again after removing the option")
+		if after := get(t, resource, ns, name); after.GetResourceVersion() != before.GetResourceVersion() {
+			t.Errorf("%s %s was written to: %v", resource, name, after.Object)
+		}
+	}
+	admin.do(t, deleteCall("secrets", ns, "none", option)).refused(t, 404, metav1.StatusReasonNotFound, `secrets "none" not found`)
+	admin.do(t, deleteCall("secrets", ns, "a", `{ignoreStoreReadErrorWithClusterBreakingPotential: true, propagationPolicy: Orphan}`)).
+		refused(t, 422, metav1.StatusReasonInvalid, "cannot be set together with .propagationPolicy")
+	grant(t, ns, "roles", ns, `[{apiGroups: [""], resources: [secrets], verbs: [delete]}]`)
+	ordinary := impersonating(t, ns)
+	ordinary.do(t, deleteCall("secrets", ns, "a", option)).refused(t, 403, metav1.StatusReasonForbidden, `secrets "a" is forbidden: not permitted to do "unsafe-delete-ignore-read-errors", reason: `)
+	get(t, "secrets", ns, "a")
+}

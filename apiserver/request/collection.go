@@ -6,6 +6,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/store"
@@ -24,6 +26,10 @@ func (h *Handler) DeleteCollection(ctx context.Context, info *Info, opts *metav1
 	info.noteOptions(opts)
 	if errs := validation.ValidateDeleteOptions(opts); len(errs) > 0 {
 		return store.List{}, invalidOptions("DeleteOptions", errs)
+	}
+	if ptr.Deref(opts.IgnoreStoreReadErrorWithClusterBreakingPotential, false) {
+		return store.List{}, invalidOptions("DeleteOptions", field.ErrorList{field.Invalid(field.NewPath("ignoreStoreReadErrorWithClusterBreakingPotential"),
+			true, "is not allowed with DELETECOLLECTION, try again after removing the option")})
 	}
 	if err := validateListOptions(list); err != nil {
 		return store.List{}, err

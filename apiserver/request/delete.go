@@ -3,6 +3,7 @@ package request
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"time"
 
@@ -12,6 +13,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+	"k8s.io/apiserver/pkg/storage"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
@@ -43,8 +47,32 @@ func (h *Handler) Delete(ctx context.Context, info *Info, opts *metav1.DeleteOpt
 	if err := checkPathName(info.Name); err != nil {
 		return nil, false, err
 	}
+	if ptr.Deref(opts.IgnoreStoreReadErrorWithClusterBreakingPotential, false) {
+		return nil, false, h.unsafeDelete(ctx, info)
+	}
 	d := &deletion{h: h, info: info, opts: opts}
 	return d.run(ctx)
+}
+
+// unsafeDelete refuses to delete what could not be read: nothing is served that
+// cannot be (see store), so whatever there is can be deleted otherwise.
+func (h *Handler) unsafeDelete(ctx context.Context, info *Info) error {
+	a := info.attributes("unsafe-delete-ignore-read-errors")
+	info.Audit.UnsafeDeletion()
+	decision, reason, err := h.Authorizer.Authorize(ctx, a)
+	switch {
+	case decision == authorizer.DecisionAllow:
+	case err != nil:
+		return apierrors.NewForbidden(info.resource(), info.Name, fmt.Errorf("error while checking permission for %q, %w", a.Verb, err))
+	default:
+		return apierrors.NewForbidden(info.resource(), info.Name, fmt.Errorf("not permitted to do %q, reason: %s", a.Verb, reason))
+	}
+	ref := info.ref()
+	if _, err := h.Store.Get(ctx, ref, ""); err != nil {
+		return err
+	}
+	return apierrors.NewConflict(info.resource(), info.Name, storage.NewInvalidObjError(path.Join("/registry", ref.Resource.Prefix, ref.Namespace, ref.Name),
+		"unsafe deletion is not allowed because the object is decodable from storage"))
 }
 
 // deletion is one delete on its way.

@@ -248,6 +248,14 @@ func (r *Record) Decided(decision authorizer.Decision, reason string, err error)
 	}
 }
 
+// UnsafeDeletion notes that the client wants an object deleted even if it cannot
+// be read.
+func (r *Record) UnsafeDeletion() {
+	if r != nil {
+		library.AddAuditAnnotation(r.ctx, "apiserver.k8s.io/unsafe-delete-ignore-read-error", "")
+	}
+}
+
 // Deprecated notes that the version asked for will go.
 func (r *Record) Deprecated() {
 	if r != nil {
