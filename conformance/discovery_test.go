@@ -1,7 +1,10 @@
 package conformance
 
 import (
+	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -112,6 +115,74 @@ func TestAggregatedDiscoveryAgreesWithLegacy(t *testing.T) {
 	if count != len(legacy) {
 		t.Errorf("%d resources are aggregated, %d in legacy discovery", count, len(legacy))
 	}
+}
+
+// What is said of the kinds is what Kubernetes says of them (api/discovery of its
+// source).
+func TestDiscoveryIsThatOfKubernetes(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("testdata", "discovery.golden"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Definitions are stored as v1 and not as v1beta1, by whose hash they are known
+	// there.
+	want := strings.Replace(string(data), "hash=jfWCUB31mvA=", "hash=M5uH+AlWATY=", 1)
+	var got strings.Builder
+	var all metav1.APIGroupList
+	admin.want(t, http.StatusOK, call{path: "/apis", accept: "application/json"}, &all)
+	for _, g := range all.Groups {
+		if !notOfKubernetes(g.Name) {
+			var versions []string
+			for _, v := range g.Versions {
+				versions = append(versions, v.GroupVersion)
+			}
+			fmt.Fprintf(&got, "%s: %s preferred=%s\n", g.Name, strings.Join(versions, " "), g.PreferredVersion.GroupVersion)
+		}
+	}
+	kinds := slices.Clone(resources(t))
+	slices.SortStableFunc(kinds, func(a, b servedResource) int { return strings.Compare(a.groupVersion, b.groupVersion) })
+	for _, r := range kinds {
+		if group, _, _ := strings.Cut(r.groupVersion, "/"); !notOfKubernetes(group) {
+			fmt.Fprintln(&got, r.describe())
+		}
+	}
+	if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(got.String(), "\n")); diff != "" {
+		t.Errorf("discovery (-Kubernetes +ours):\n%s", diff)
+	}
+}
+
+// notOfKubernetes says of a group that kube-apiserver does not serve it: metrics,
+// and custom resources.
+func notOfKubernetes(group string) bool {
+	return group == "metrics.k8s.io" || strings.HasSuffix(group, ".dev") || strings.HasSuffix(group, "example.com")
+}
+
+// describe is the entry as the golden file has it.
+func (r servedResource) describe() string {
+	words := []string{r.groupVersion, r.Name + ":", r.Kind}
+	if r.Version != "" {
+		words[2] = strings.TrimPrefix(r.Group+"/"+r.Version, "/") + " " + r.Kind
+	}
+	if r.SingularName != "" {
+		words = append(words, r.SingularName)
+	}
+	scope := "cluster"
+	if r.Namespaced {
+		scope = "namespaced"
+	}
+	words = append(words, scope)
+	for _, list := range []struct {
+		name  string
+		items []string
+	}{{"short", r.ShortNames}, {"categories", r.Categories}, {"verbs", r.Verbs}} {
+		if len(list.items) > 0 {
+			words = append(words, list.name+"="+strings.Join(list.items, ","))
+		}
+	}
+	if r.StorageVersionHash != "" {
+		words = append(words, "hash="+r.StorageVersionHash)
+	}
+	return strings.Join(words, " ")
 }
 
 // Discovery, aggregated and plain, is cached by its ETag.

@@ -1,7 +1,9 @@
 package http
 
 import (
+	"crypto/sha256"
 	"crypto/sha512"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -178,6 +180,7 @@ func legacyResources(gv schema.GroupVersion, list []*api.Served) *metav1.APIReso
 		out.APIResources = append(out.APIResources, metav1.APIResource{
 			Name: s.Plural, SingularName: s.Singular, Namespaced: s.Namespaced, Kind: s.Kind,
 			Verbs: verbsOf(s.Resource), ShortNames: s.ShortNames, Categories: s.Categories,
+			StorageVersionHash: storageVersionHash(s.Resource),
 		})
 		for _, name := range subresourceNames(s.Resource) {
 			sub := s.Subresources[name]
@@ -190,6 +193,16 @@ func legacyResources(gv schema.GroupVersion, list []*api.Served) *metav1.APIReso
 		}
 	}
 	return out
+}
+
+// storageVersionHash tells a client that a resource is stored in another version
+// than before. It is empty for what is not stored.
+func storageVersionHash(r *api.Resource) string {
+	if r.Prefix == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(r.Storage.Group + "/" + r.Storage.Version + "/" + r.Kind))
+	return base64.StdEncoding.EncodeToString(sum[:8])
 }
 
 func verbsOf(r *api.Resource) []string {
@@ -347,7 +360,11 @@ func (s *Server) serveDiscovery(w http.ResponseWriter, r *http.Request, path str
 	if unchanged(w, r, doc.etag) {
 		return
 	}
-	s.writeValue(w, r, http.StatusOK, doc.obj, metav1.Unversioned.WithKind(doc.kind), out)
+	gvk := metav1.Unversioned.WithKind(doc.kind)
+	if doc.kind == "APIVersions" {
+		gvk.Version = "" // it is older than versions
+	}
+	s.writeValue(w, r, http.StatusOK, doc.obj, gvk, out)
 }
 
 func (s *Server) sendAggregated(w http.ResponseWriter, r *http.Request, doc aggregatedDoc, body []byte, version string) {
