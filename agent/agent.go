@@ -43,6 +43,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/internal/zpages"
 	"hansa.dev/hansa/runtime"
 )
 
@@ -99,6 +100,8 @@ type Config struct {
 	SelfConfined bool
 	// Looked, when not nil, is called after each look at a runtime that was away.
 	Looked func()
+	// Pages are what the node API tells of the agent itself; nil for nothing.
+	Pages *zpages.Component
 	// Authorize wraps the node API.
 	Authorize func(http.Handler) http.Handler
 	Log       *slog.Logger
@@ -287,7 +290,7 @@ func (a *Agent) Handler() http.Handler {
 	h := server.New(server.Config{
 		Node: nodeView{a}, Runtime: a.Runtime, Clock: a.Clock, Authorize: a.Authorize, Log: a.Log,
 		Metrics: promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}), Probes: promhttp.HandlerFor(a.probes, promhttp.HandlerOpts{}),
-		Settings: a.Settings,
+		Settings: a.Settings, Pages: a.Pages,
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {

@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	flagz "k8s.io/apiserver/pkg/server/flagz/api/v1beta1"
+	statusz "k8s.io/apiserver/pkg/server/statusz/api/v1beta1"
 )
 
 // "Kubernetes API health endpoints": one word, or every check by name.
@@ -31,6 +33,12 @@ func TestHealth(t *testing.T) {
 		}
 		if a := admin.do(t, call{path: root + "/etcd"}); a.code != http.StatusOK || string(a.body) != "ok" {
 			t.Errorf("%s/etcd: %d %s", root, a.code, a.body)
+		}
+	}
+	counted := string(admin.want(t, http.StatusOK, call{path: "/metrics/slis"}, nil).body)
+	for _, root := range []string{"healthz", "livez", "readyz"} {
+		if !strings.Contains(counted, `kubernetes_healthcheck{name="etcd",type="`+root+`"} 1`) || !strings.Contains(counted, `kubernetes_healthchecks_total{name="etcd",status="success",type="`+root+`"} `) {
+			t.Errorf("%s is not counted:\n%s", root, counted)
 		}
 	}
 }
@@ -66,7 +74,7 @@ func TestMetrics(t *testing.T) {
 func TestIndexAndVersion(t *testing.T) {
 	var index struct{ Paths []string }
 	admin.want(t, http.StatusOK, call{path: "/"}, &index)
-	for _, path := range []string{"/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/livez/etcd", "/readyz/ping", "/metrics", "/openapi/v2", "/openapi/v3", "/version"} {
+	for _, path := range []string{"/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1", "/healthz", "/livez/etcd", "/readyz/ping", "/metrics", "/metrics/slis", "/openapi/v2", "/openapi/v3", "/version", "/statusz", "/flagz"} {
 		if !slices.Contains(index.Paths, path) {
 			t.Errorf("the index has no %s", path)
 		}
@@ -75,6 +83,41 @@ func TestIndexAndVersion(t *testing.T) {
 		if a := admin.do(t, call{path: path}); a.code != http.StatusOK {
 			t.Errorf("%s is in the index and gives %d", path, a.code)
 		}
+	}
+}
+
+// "z-pages": what the server tells of itself, as text and as objects, to who may
+// monitor it.
+func TestZPages(t *testing.T) {
+	for path, patterns := range map[string][]string{
+		"/statusz": {`^\napiserver statusz\nWarning: .*\n\nStarted: .* \d{4}\nUp: `, `\nGo version: go1\.\d+`, `\nBinary version: 1\.37\nEmulation version: 1\.37\n`, `\nPaths: /flagz /healthz /livez /metrics /readyz /statusz /version\n$`},
+		"/flagz":   {`^\napiserver flagz\nWarning: .*\n`, `\nlisten=.*:6443\n`, `\nlog-level=`},
+	} {
+		a := admin.want(t, http.StatusOK, call{path: path, accept: "*/*"}, nil)
+		if got := a.header.Get("Content-Type"); got != "text/plain; charset=utf-8" {
+			t.Errorf("%s is %s", path, got)
+		}
+		for _, pattern := range patterns {
+			if !regexp.MustCompile(pattern).Match(a.body) {
+				t.Errorf("%s does not match %s:\n%s", path, pattern, a.body)
+			}
+		}
+		admin.do(t, call{path: path, accept: "application/json"}).refused(t, 406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, text/plain")
+		ordinary := impersonating(t, "ordinary", "system:authenticated")
+		ordinary.do(t, call{path: path}).refused(t, 403, metav1.StatusReasonForbidden, `cannot get path "`+path+`"`)
+		monitor := impersonating(t, "monitor", "system:monitoring")
+		monitor.want(t, http.StatusOK, call{path: path}, nil)
+	}
+	var status statusz.Statusz
+	admin.want(t, http.StatusOK, call{path: "/statusz", accept: "application/json;v=v1beta1;g=config.k8s.io;as=Statusz"}, &status)
+	if status.Kind != "Statusz" || status.APIVersion != "config.k8s.io/v1beta1" || status.Name != "apiserver" || status.BinaryVersion != "1.37" || !slices.Contains(status.Paths, "/healthz") ||
+		time.Since(status.StartTime.Time) < time.Duration(status.UptimeSeconds)*time.Second {
+		t.Errorf("status is %+v", status)
+	}
+	var flags flagz.Flagz
+	admin.want(t, http.StatusOK, call{path: "/flagz", accept: "application/yaml;v=v1beta1;g=config.k8s.io;as=Flagz"}, &flags)
+	if flags.Kind != "Flagz" || flags.Name != "apiserver" || flags.Flags["data-dir"] == "" {
+		t.Errorf("flags are %+v", flags)
 	}
 }
 

@@ -44,6 +44,7 @@ type Config struct {
 	Node             *settings.Settings // nil: the defaults
 	GoneLogs         logs.Limits        // of pods that are gone
 	LogLevel         slog.Level
+	Flags            map[string]string // of the command line with their values, to be shown; none is secret
 	Auth             Auth
 	AdmissionPlugins []string           // names of those that are on, in order
 	AdmissionFiles   map[string][]byte  // configurations of plugins by their names

@@ -158,6 +158,9 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, k keys, list
 	if err != nil {
 		return nil, err
 	}
+	pages := c.pages("apiserver", version.Minor())
+	pages.Paths = func() []string { return p.server.Listed() }
+	paths["/flagz"], paths["/statusz"] = pages.Parameters(), pages.Status()
 	limiter, err := startLimiter(l, c, p)
 	if err != nil {
 		return nil, err

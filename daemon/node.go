@@ -63,6 +63,7 @@ func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority,
 		DNS: nodeDNS(c, host), Settings: c.Node, ImageDir: c.instance().path("containerd"),
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,
+		Pages:     c.pages("kubelet", strings.TrimPrefix(version.Kubernetes, "v")),
 		Authorize: authorizeNode(c.NodeName, z), GoneLogs: c.GoneLogs, Log: log,
 		Bus: cmp.Or(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), shutdown.DefaultBus), Environ: os.Environ(),
 	})
@@ -186,7 +187,7 @@ func nodeVerb(method string) string {
 // "Fine-grained authorization").
 func nodeSubresources(path string) []string {
 	within := func(prefix string) bool { return path == prefix || strings.HasPrefix(path, prefix+"/") }
-	for prefix, sub := range map[string]string{"/stats": "stats", "/metrics": "metrics", "/logs": "log", "/checkpoint": "checkpoint"} {
+	for prefix, sub := range map[string]string{"/stats": "stats", "/metrics": "metrics", "/logs": "log", "/checkpoint": "checkpoint", "/statusz": "statusz", "/flagz": "configz"} {
 		if within(prefix) {
 			return []string{sub}
 		}

@@ -33,6 +33,12 @@ var nodeAPIRows = []row{
 	{"node API: /configz", func(s *space) {
 		s.nodePaths("configz", true, map[string]string{"/configz": `"kubeletconfig":\{"kind":"KubeletConfiguration"`})
 	}},
+	{"node API: /flagz", func(s *space) {
+		s.nodePaths("configz", false, map[string]string{"/flagz": `(?s)^\nkubelet flagz\nWarning: .*\nservice-cidr=10\.43\.0\.0/16\n`})
+	}},
+	{"node API: /statusz", func(s *space) {
+		s.nodePaths("statusz", false, map[string]string{"/statusz": `(?s)^\nkubelet statusz\nWarning: .*\nEmulation version: 1\.37\nPaths: /configz /flagz /healthz /metrics /pods /stats\n$`})
+	}},
 	{"node API: /healthz and its checks", func(s *space) {
 		s.nodePaths("healthz", true, map[string]string{
 			"/healthz": `^ok$`, "/healthz/ping": `^ok$`, "/healthz/syncloop": `^ok$`, "/healthz?verbose": `(?m)^\[\+\]syncloop ok$`,
@@ -44,6 +50,9 @@ var nodeAPIRows = []row{
 	}},
 	{"node API: /metrics", func(s *space) {
 		s.nodePaths("metrics", false, map[string]string{"/metrics": `(?m)^kubelet_node_name\{node="` + nodeName + `"\} 1$`})
+	}},
+	{"node API: /metrics/slis", func(s *space) {
+		s.nodePaths("metrics", false, map[string]string{"/metrics/slis": `(?m)^process_start_time_seconds `})
 	}},
 	{"node API: /metrics/resource", func(s *space) {
 		s.measuredPod()

@@ -25,6 +25,7 @@ import (
 	"hansa.dev/hansa/agent/logs"
 	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/internal/health"
+	"hansa.dev/hansa/internal/zpages"
 	hansaruntime "hansa.dev/hansa/runtime"
 )
 
@@ -72,6 +73,8 @@ type Config struct {
 	// Settings are shown at /configz and say what is served; nil for the
 	// defaults.
 	Settings *settings.Settings
+	// Pages are /statusz and /flagz, but for their paths; nil for none.
+	Pages *zpages.Component
 	// Authorize wraps all paths.
 	Authorize func(http.Handler) http.Handler
 	Log       *slog.Logger
@@ -101,8 +104,10 @@ func New(c Config) http.Handler {
 		panic(err) // the types are constants of their package
 	}
 	s := &Server{Config: c, codec: serializer.NewCodecFactory(scheme).LegacyCodec(v1.SchemeGroupVersion)}
+	seen := health.NewResults()
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { health.Serve(w, r, "healthz", s.checks(), s.Log) })
+	mux.Handle("GET /metrics/slis", seen.Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { health.Serve(w, r, "healthz", s.checks(), seen, s.Log) })
 	for _, c := range s.checks() {
 		mux.HandleFunc("GET /healthz/"+c.Name, func(w http.ResponseWriter, r *http.Request) { health.ServeOne(w, r, c) })
 	}
@@ -136,6 +141,8 @@ func New(c Config) http.Handler {
 	mux.HandleFunc("GET /metrics/resource", s.resourceMetrics)
 	mux.HandleFunc("GET /metrics/cadvisor", s.cadvisorMetrics)
 
+	s.tell(mux)
+
 	outer := http.NewServeMux()
 	outer.Handle("/", c.Authorize(mux))
 	if !*c.Settings.EnableDebuggingHandlers {
@@ -144,6 +151,18 @@ func New(c Config) http.Handler {
 		}
 	}
 	return outer
+}
+
+// tell serves the pages about the agent itself, which the kubelet counts among
+// those for debugging.
+func (s *Server) tell(mux *http.ServeMux) {
+	if s.Pages == nil || !*s.Settings.EnableDebuggingHandlers {
+		return
+	}
+	pages := *s.Pages
+	pages.Paths = func() []string { return []string{"/configz", "/flagz", "/healthz", "/metrics", "/pods", "/stats"} }
+	mux.Handle("GET /flagz", pages.Parameters())
+	mux.Handle("GET /statusz", pages.Status())
 }
 
 // checks are what health is made of. The second has the kubelet's name for the

@@ -36,6 +36,7 @@ import (
 	agentnode "hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/server"
 	"hansa.dev/hansa/agent/settings"
+	"hansa.dev/hansa/internal/zpages"
 	"hansa.dev/hansa/runtime"
 	"hansa.dev/hansa/runtime/fake"
 )
@@ -126,6 +127,11 @@ type rig struct {
 	server  *httptest.Server
 }
 
+// pages are what the agent tells of itself.
+func pages() *zpages.Component {
+	return &zpages.Component{Name: "kubelet", Clock: clocktesting.NewFakePassiveClock(now), Started: now, Version: "1.37.2", Emulates: "1.37", Flags: map[string]string{"max-pods": "7"}}
+}
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, runtime: fake.New(clocktesting.NewFakeClock(now))}
@@ -147,6 +153,7 @@ func newRig(t *testing.T) *rig {
 	r.node = &node{sandbox: sb, run: server.Run{ID: id, Running: true, Ended: ended, LogFile: filepath.Join(t.TempDir(), "0.log")}}
 	r.server = httptest.NewServer(server.New(server.Config{
 		Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakeClock(now),
+		Pages:  pages(),
 		Probes: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "probes") }),
 		Authorize: func(h http.Handler) http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -464,13 +471,18 @@ func TestConfigz(t *testing.T) {
 	if code != http.StatusOK || !strings.Contains(body, `"kubeletconfig":{"kind":"KubeletConfiguration","apiVersion":"kubelet.config.k8s.io/v1beta1"`) || !strings.Contains(body, `"maxPods":110`) {
 		t.Errorf("%d %s", code, body)
 	}
+	for path, want := range map[string]string{"/flagz": "\nkubelet flagz\n", "/statusz": "\nPaths: /configz /flagz /healthz /metrics /pods /stats\n"} {
+		if code, body := r.get(path); code != http.StatusOK || !strings.Contains(body, want) {
+			t.Errorf("%s: %d %s", path, code, body)
+		}
+	}
 	set, err := settings.Parse(map[string]any{"enableDebuggingHandlers": false}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := server.New(server.Config{Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakeClock(now), Settings: set,
+	h := server.New(server.Config{Node: r.node, Runtime: r.runtime, Clock: clocktesting.NewFakeClock(now), Settings: set, Pages: pages(),
 		Authorize: func(h http.Handler) http.Handler { return h }, Log: slog.Default()})
-	for path, want := range map[string]int{"/configz": 405, "/exec/ns/p/c": 405, "/containerLogs/ns/p/c": 405, "/healthz": 200, "/pods": 200} {
+	for path, want := range map[string]int{"/configz": 405, "/flagz": 404, "/statusz": 404, "/exec/ns/p/c": 405, "/containerLogs/ns/p/c": 405, "/healthz": 200, "/pods": 200} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		if w.Code != want {

@@ -94,6 +94,8 @@ func (s *Server) pathHandler(path string) http.HandlerFunc {
 		return s.version
 	case "/metrics":
 		return s.metrics.handler().ServeHTTP
+	case "/metrics/slis":
+		return s.seen.Handler().ServeHTTP
 	case "/openapi/v2":
 		if s.OpenAPI != nil {
 			return s.openAPIv2
@@ -127,6 +129,11 @@ func (s *Server) version(w http.ResponseWriter, _ *http.Request) { writeJSON(w, 
 
 // index lists the paths that there are.
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
+	writeJSON(w, map[string][]string{"paths": s.Listed()})
+}
+
+// Listed are the paths of the index, sorted.
+func (s *Server) Listed() []string {
 	paths := s.discovered().paths()
 	for _, root := range []string{"/healthz", "/livez", "/readyz"} {
 		paths = append(paths, root)
@@ -134,7 +141,7 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 			paths = append(paths, root+"/"+c.Name)
 		}
 	}
-	paths = append(paths, "/metrics", "/version")
+	paths = append(paths, "/metrics", "/metrics/slis", "/version")
 	if s.OpenAPI != nil {
 		paths = append(paths, "/openapi/v2", "/openapi/v3")
 	}
@@ -142,7 +149,7 @@ func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 		paths = append(paths, path)
 	}
 	sort.Strings(paths)
-	writeJSON(w, map[string][]string{"paths": paths})
+	return paths
 }
 
 func (s *Server) checks(root string) []health.Check {
@@ -167,7 +174,7 @@ func (s *Server) checks(root string) []health.Check {
 func (s *Server) health(w http.ResponseWriter, r *http.Request, root, name string) {
 	checks := s.checks(root)
 	if name == "" {
-		health.Serve(w, r, root, checks, s.Logger)
+		health.Serve(w, r, root, checks, s.seen, s.Logger)
 		return
 	}
 	for _, c := range checks {

@@ -23,6 +23,7 @@ import (
 	"hansa.dev/hansa/apiserver/aggregation"
 	"hansa.dev/hansa/apiserver/fairness"
 	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/internal/health"
 )
 
 // Config is what a Server is made of. Requests, Authenticator and Version must
@@ -86,6 +87,7 @@ type Server struct {
 	discovery   atomic.Pointer[discovery]
 	discovering sync.Mutex // held by whoever builds another
 	metrics     *metrics
+	seen        *health.Results
 	stopping    atomic.Bool
 	underWay    atomic.Int64 // requests
 	// ending is closed when long-running requests have to go.
@@ -106,7 +108,7 @@ func New(c Config) (*Server, error) {
 	if c.Metrics == nil {
 		c.Metrics = prometheus.NewRegistry()
 	}
-	s := &Server{Config: c, Handler: c.Requests, ending: make(chan struct{})}
+	s := &Server{Config: c, Handler: c.Requests, seen: health.NewResults(), ending: make(chan struct{})}
 	s.metrics = newMetrics(c.Metrics)
 	return s, nil
 }

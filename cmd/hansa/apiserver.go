@@ -66,6 +66,7 @@ but those that are parts of kube-apiserver, no scheduler and no node.
 			if err != nil {
 				return err
 			}
+			c.Flags = values(cmd.Flags())
 			return daemon.APIServer(cmd.Context(), c, s.given, os.Stderr)
 		},
 	}

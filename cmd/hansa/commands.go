@@ -30,6 +30,7 @@ It stays in the foreground. Ctrl-C stops Hansa but not the containers: the next
 			if err != nil {
 				return err
 			}
+			c.Flags = values(cmd.Flags())
 			return daemon.Up(cmd.Context(), c, cmd.OutOrStdout(), os.Stderr)
 		},
 	}

@@ -175,6 +175,13 @@ func (s *settings) load(cmd *cobra.Command) error {
 	return failed
 }
 
+// values are the flags of a command with what they are set to, by whatever.
+func values(f *pflag.FlagSet) map[string]string {
+	all := map[string]string{}
+	f.VisitAll(func(f *pflag.Flag) { all[f.Name] = f.Value.String() })
+	return all
+}
+
 // readFile reads the configuration file; that the default one is missing is no
 // error. A key that is no flag of any command is refused.
 func (s *settings) readFile(cmd *cobra.Command) (map[string]string, error) {

@@ -26,7 +26,8 @@ var Ping = Check{Name: "ping", Check: func(*http.Request) error { return nil }}
 
 // Serve answers for all checks of a root ("healthz"), but those that the query
 // excludes; with ?verbose for each by name. Why one fails is logged, not shown.
-func Serve(w http.ResponseWriter, r *http.Request, root string, checks []Check, log *slog.Logger) {
+// What they say is counted in seen, which may be nil.
+func Serve(w http.ResponseWriter, r *http.Request, root string, checks []Check, seen *Results, log *slog.Logger) {
 	plain(w)
 	q := r.URL.Query()
 	exclude := map[string]bool{}
@@ -41,7 +42,9 @@ func Serve(w http.ResponseWriter, r *http.Request, root string, checks []Check, 
 			fmt.Fprintf(&report, "[+]%s excluded: ok\n", c.Name)
 			continue
 		}
-		if err := c.Check(r); err != nil {
+		err := c.Check(r)
+		seen.note(root, c.Name, err)
+		if err != nil {
 			failed++
 			log.Warn("health check failed", "check", c.Name, "error", err)
 			fmt.Fprintf(&report, "[-]%s failed: reason withheld\n", c.Name)

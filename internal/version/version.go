@@ -30,6 +30,9 @@ var (
 	buildDate    = "1970-01-01T00:00:00Z"
 )
 
+// Minor is the version of Kubernetes without its patch, MAJOR.MINOR.
+func Minor() string { return major + "." + minor }
+
 // GitCommit is the commit this binary was built from, or "unknown".
 func GitCommit() string { return gitCommit }
 
