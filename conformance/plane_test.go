@@ -29,6 +29,7 @@ import (
 // names that `hansa envtest` has laid out.
 type plane struct {
 	etcdURL string
+	etcd    *process
 	url     string
 	certs   string // --cert-dir
 	clients *pki.CA
@@ -119,15 +120,15 @@ func freePort(t *testing.T) string {
 }
 
 // startEtcd starts etcd with the flags that envtest gives it.
-func startEtcd(t *testing.T, flags ...string) (url string) {
+func startEtcd(t *testing.T, flags ...string) (url string, p *process) {
 	t.Helper()
 	url = "http://127.0.0.1:" + freePort(t)
-	begun(t, asset(t, "etcd", append([]string{
+	p = begun(t, asset(t, "etcd", append([]string{
 		"--listen-client-urls=" + url, "--advertise-client-urls=" + url,
 		"--listen-peer-urls=http://127.0.0.1:" + freePort(t), "--data-dir=" + t.TempDir(), "--unsafe-no-fsync=true",
 	}, flags...)...))
 	eventually(t, "etcd is healthy", func() bool { return healthy(url+"/health", http.DefaultClient) })
-	return url
+	return url, p
 }
 
 func healthy(url string, c *http.Client) bool {
@@ -172,7 +173,8 @@ func (p *plane) prepare(t *testing.T) {
 // those given, which win.
 func startPlane(t *testing.T, flags ...string) *plane {
 	t.Helper()
-	p := &plane{etcdURL: startEtcd(t)}
+	p := &plane{}
+	p.etcdURL, p.etcd = startEtcd(t)
 	p.prepare(t)
 	p.start(t, flags...)
 	return p

@@ -43,6 +43,37 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// Checks tell by name what fails, and why only to who asks for one; without that one
+// all is well.
+func TestHealthWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	p := startPlane(t)
+	root := p.as(t, "admin", "system:masters")
+	p.etcd.end(t)
+	lacks := func(path string, a answer) {
+		t.Helper()
+		root, _, _ := strings.Cut(path[1:], "?")
+		for _, line := range []string{"[+]ping ok\n", "[-]etcd failed: reason withheld\n", root + " check failed\n"} {
+			if a.code != http.StatusInternalServerError || !strings.Contains(string(a.body), line) {
+				t.Errorf("%s: %d, lacks %q: %s", path, a.code, line, a.body)
+			}
+		}
+	}
+	for _, path := range []string{"/readyz?verbose", "/readyz", "/livez", "/healthz"} { // each waits for etcd for a while
+		var a answer
+		eventually(t, path+" fails", func() bool {
+			a = root.do(t, call{path: path})
+			return a.code != http.StatusOK
+		})
+		lacks(path, a)
+	}
+	root.want(t, http.StatusOK, call{path: "/readyz?exclude=etcd"}, nil)
+	root.want(t, http.StatusOK, call{path: "/readyz/ping"}, nil)
+	if a := root.want(t, http.StatusInternalServerError, call{path: "/readyz/etcd"}, nil); !strings.HasPrefix(string(a.body), "internal server error: ") {
+		t.Errorf("/readyz/etcd: %s", a.body)
+	}
+}
+
 // Metrics are in Prometheus' text format, with Kubernetes' names where it has
 // them, for those who may read them.
 func TestMetrics(t *testing.T) {

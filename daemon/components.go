@@ -15,10 +15,10 @@ import (
 
 // components answers for the ComponentStatuses of Kubernetes: its three other
 // parts, which here are parts of the same process.
-func components(l *lifecycle, etcd func() error) request.Computed {
-	return func(_ context.Context, key api.Key) ([]api.Object, error) {
+func components(l *lifecycle, etcd func(context.Context) error) request.Computed {
+	return func(ctx context.Context, key api.Key) ([]api.Object, error) {
 		var list []api.Object
-		for name, err := range map[string]error{"controller-manager": l.running(loopPart), "etcd-0": etcd(), "scheduler": l.running("scheduler")} {
+		for name, err := range map[string]error{"controller-manager": l.running(loopPart), "etcd-0": etcd(ctx), "scheduler": l.running("scheduler")} {
 			if key.Name == "" || key.Name == name {
 				list = append(list, componentStatus(name, err))
 			}

@@ -271,13 +271,22 @@ func (s *Store) fail(err error) {
 	s.end()
 }
 
-// Ready says why the store cannot serve, or nil.
-func (s *Store) Ready() error {
+// readyWithin is how long the database may take to say that it is there.
+const readyWithin = 2 * time.Second
+
+// Ready says why the store cannot serve, or nil. It asks the database, whose watch
+// may be silent although it is out of reach.
+func (s *Store) Ready(ctx context.Context) error {
 	if err := s.reached.err(); err != nil {
 		return err
 	}
 	if s.lost.Load() {
 		return apierrors.NewServiceUnavailable("the database is out of reach, and what is shown may be old")
+	}
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	if _, err := s.engine.CurrentRevision(ctx); err != nil {
+		return fmt.Errorf("ask the database for its revision: %w", err)
 	}
 	return nil
 }

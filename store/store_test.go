@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -257,7 +258,7 @@ func TestUnreadableValue(t *testing.T) {
 	if !apierrors.IsInternalError(err) || !strings.Contains(err.Error(), "/registry/configmaps/default/bad") {
 		t.Errorf("get: %v, want an internal error that names the key", err)
 	}
-	if err := s.Ready(); err == nil {
+	if err := s.Ready(t.Context()); err == nil {
 		t.Error("the store says that it is ready")
 	}
 	if err := s.Close(); err != nil {
@@ -265,6 +266,40 @@ func TestUnreadableValue(t *testing.T) {
 	}
 	if _, err := store.Open(t.Context(), e, registry, store.Options{}); err == nil || !strings.Contains(err.Error(), "/registry/configmaps/default/bad") {
 		t.Errorf("open: %v, want an error that names the key", err)
+	}
+}
+
+// unreachable is an engine that has stopped to answer.
+type unreachable struct {
+	store.Engine
+	away atomic.Bool
+}
+
+func (u *unreachable) CurrentRevision(ctx context.Context) (int64, error) {
+	if u.away.Load() {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	return u.Engine.CurrentRevision(ctx)
+}
+
+// A store whose database does not answer is not ready, though its watch says
+// nothing of it.
+func TestUnreachableDatabase(t *testing.T) {
+	e := &unreachable{Engine: memory.New(memory.Options{})}
+	s := open(t, e, store.Options{})
+	if err := s.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	e.away.Store(true)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.Ready(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("ready: %v", err)
+	}
+	e.away.Store(false)
+	if err := s.Ready(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -153,7 +153,7 @@ func (s *Server) Listed() []string {
 }
 
 func (s *Server) checks(root string) []health.Check {
-	list := []health.Check{health.Ping, {Name: "etcd", Check: func(*http.Request) error { return s.Store.Ready() }}}
+	list := []health.Check{health.Ping, {Name: "etcd", Check: func(r *http.Request) error { return s.Store.Ready(r.Context()) }}}
 	for _, c := range s.Checks {
 		if root == "readyz" || !c.ReadyOnly {
 			list = append(list, c.Check)

@@ -276,7 +276,7 @@ func TestUnreadableLater(t *testing.T) {
 	if _, err := s.Get(t.Context(), ref, ""); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("get: %v", err)
 	}
-	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), key) {
+	if err := s.Ready(t.Context()); err == nil || !strings.Contains(err.Error(), key) {
 		t.Errorf("ready: %v", err)
 	}
 	_ = s.Close()

@@ -129,7 +129,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	close(over)
 	writers.Wait()
-	if err := s.Ready(); err != nil {
+	if err := s.Ready(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if err := s.Close(); err != nil {
