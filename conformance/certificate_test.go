@@ -23,6 +23,11 @@ import (
 // requested makes a request of a signer, for a new key.
 func requested(t *testing.T, name, signer, usages string, template *x509.CertificateRequest) (answer, *ecdsa.PrivateKey) {
 	t.Helper()
+	return admin.requested(t, name, signer, usages, template)
+}
+
+func (p *peer) requested(t *testing.T, name, signer, usages string, template *x509.CertificateRequest) (answer, *ecdsa.PrivateKey) {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -33,7 +38,7 @@ func requested(t *testing.T, name, signer, usages string, template *x509.Certifi
 	}
 	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})
 	dropped(t, admin, "certificatesigningrequests", name)
-	return admin.do(t, call{method: "POST", path: at("certificatesigningrequests", ""), body: `{apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {name: ` + name + `},
+	return p.do(t, call{method: "POST", path: at("certificatesigningrequests", ""), body: `{apiVersion: certificates.k8s.io/v1, kind: CertificateSigningRequest, metadata: {name: ` + name + `},
 spec: {request: ` + base64.StdEncoding.EncodeToString(text) + `, signerName: ` + signer + `, expirationSeconds: 86400, usages: [` + usages + `]}}`}), key
 }
 
@@ -63,21 +68,26 @@ func approved(t *testing.T, name string) []byte {
 	return signed.Status.Certificate
 }
 
+// withCertificate is the client that has a certificate for a key.
+func withCertificate(t *testing.T, cert []byte, key *ecdsa.PrivateKey) *peer {
+	t.Helper()
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return as(t, func(c *rest.Config) {
+		c.CertData = cert
+		c.KeyData = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
+	})
+}
+
 // Documentation: "Issue a Certificate for a Kubernetes API Client Using A
 // CertificateSigningRequest", with kubectl as it is written there.
 func TestCertificateIsIssued(t *testing.T) {
 	name := namespaceName(t)
 	a, key := requested(t, name, "kubernetes.io/kube-apiserver-client", "client auth", &x509.CertificateRequest{Subject: pkix.Name{CommonName: name, Organization: []string{"devs"}}})
 	a.status2xx(t)
-	cert := approved(t, name)
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	issued := as(t, func(c *rest.Config) {
-		c.CertData = cert
-		c.KeyData = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
-	})
+	issued := withCertificate(t, approved(t, name), key)
 	if _, who := issued.whoami(t); who.Username != name || !slices.Contains(who.Groups, "devs") {
 		t.Errorf("the certificate is of %+v", who)
 	}

@@ -335,7 +335,7 @@ func TestStopAndStart(t *testing.T) {
 		t.Errorf("the API's service is at %s", ip)
 	}
 	p.want(t, http.StatusCreated, call{method: "POST", path: at("configmaps", "default"), body: "metadata: {name: kept}"}, nil)
-	mended := breakRoles(t, p)
+	rolesMended, bindingsMended := breakRoles(t, p), breakBindings(t, p)
 	w := p.watch(t, call{path: at("configmaps", "default") + "?fieldSelector=metadata.name%3Dkept"})
 	w.expect(t, "ADDED kept")
 	if err := c.signal(syscall.SIGINT); err != nil {
@@ -358,7 +358,8 @@ func TestStopAndStart(t *testing.T) {
 	if again := p.want(t, http.StatusOK, call{path: at("nodes", "", "from-flag")}, nil).object(t); again.GetUID() != node.GetUID() {
 		t.Error("the second start made another node")
 	}
-	mended()
+	rolesMended()
+	bindingsMended()
 	if r := c.run(t, "down"); r.code != 0 || r.out != "" || r.err != "" {
 		t.Errorf("down is %+v", r)
 	}
