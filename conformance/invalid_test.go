@@ -19,8 +19,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// tabled is one case of the tables in api/pod/testdata and api/kinds/testdata;
-// their README.md says what the keys mean.
+// tabled is one case of the tables in api/pod/testdata, api/kinds/testdata, whose
+// README.md says what the keys mean, and testdata/invalid: what only a whole server
+// refuses, where want has the words as well.
 type tabled struct {
 	Name        string         `json:"name"`
 	InProcess   bool           `json:"inProcess"`
@@ -39,7 +40,10 @@ type tabled struct {
 // tables reads all cases of the files that match.
 func tables(t *testing.T, pattern string) []tabled {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join("..", "api", pattern))
+	if !strings.HasPrefix(pattern, "testdata/") {
+		pattern = filepath.Join("..", "api", pattern)
+	}
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no tables at %s: %v", pattern, err)
 	}
@@ -50,7 +54,7 @@ func tables(t *testing.T, pattern string) []tabled {
 			t.Fatal(err)
 		}
 		for _, doc := range bytes.Split(data, []byte("\n---\n")) {
-			c := tabled{file: strings.TrimSuffix(filepath.Base(file), ".yaml"), pod: strings.HasPrefix(pattern, "pod/")}
+			c := tabled{file: strings.TrimSuffix(filepath.Base(file), ".yaml"), pod: strings.HasPrefix(pattern, "../api/pod/")}
 			if err := yaml.UnmarshalStrict(doc, &c); err != nil {
 				t.Fatalf("%s: %v\n%s", file, err, doc)
 			}
@@ -260,10 +264,27 @@ func (c *tabled) send(t *testing.T, ns string) answer {
 	return a
 }
 
-// words are the causes of a case as "FIELD: MESSAGE", by the golden file of its
-// table.
-func (c *tabled) words(t *testing.T) []string {
+// cause is one of a refusal.
+type cause struct{ Reason, Field, Detail, Message string }
+
+func (c *tabled) causes(t *testing.T) (want []cause) {
 	t.Helper()
+	decode(t, encode(t, c.Want), &want)
+	return want
+}
+
+// words are the causes of a case as "FIELD: MESSAGE", by the table itself or by the
+// golden file of it.
+func (c *tabled) words(t *testing.T) (words []string) {
+	t.Helper()
+	for _, w := range c.causes(t) {
+		if w.Message != "" {
+			words = append(words, w.Field+": "+w.Message)
+		}
+	}
+	if words != nil {
+		return words
+	}
 	data, err := os.ReadFile(filepath.Join("..", "api", "kinds", "testdata", "messages", c.file+".golden"))
 	if err != nil {
 		t.Fatal(err)
@@ -295,10 +316,8 @@ func (c *tabled) checkCauses(t *testing.T, a answer) {
 	if a.code != http.StatusUnprocessableEntity || int(s.Code) != a.code || s.Reason != metav1.StatusReasonInvalid || s.Status != metav1.StatusFailure || s.Details == nil {
 		t.Fatalf("answer is %d: %+v", a.code, s)
 	}
-	var want []struct{ Reason, Field, Detail string }
-	decode(t, encode(t, c.Want), &want)
 	var expected []string
-	for _, w := range want {
+	for _, w := range c.causes(t) {
 		expected = append(expected, w.Reason+" "+w.Field)
 	}
 	got := causesOf(s)
@@ -340,14 +359,20 @@ func (c *tabled) checkCauses(t *testing.T, a answer) {
 func TestInvalidObjects(t *testing.T) {
 	create(t, "namespaces", "", "metadata: {name: other}")
 	create(t, "pods", "default", podOf("p")) // to be bound
-	all := slices.Concat(tables(t, "pod/testdata/invalid/*.yaml"), tables(t, "pod/testdata/invalid-updates/*.yaml"), tables(t, "kinds/testdata/invalid/*.yaml"))
+	all := slices.Concat(tables(t, "pod/testdata/invalid/*.yaml"), tables(t, "pod/testdata/invalid-updates/*.yaml"), tables(t, "kinds/testdata/invalid/*.yaml"), tables(t, "testdata/invalid/*.yaml"))
 	changes := regexp.MustCompile("immutable|may not (be )?(change|update|modif)|can(not| not) be changed|(updates? to|changes to) |after creation|Forbidden")
 	sent, pods, fixed := 0, 0, 0
+	ofKind := map[string]int{}
 	for i, c := range all {
 		if c.InProcess {
 			continue
 		}
 		sent++
+		if kind, ok := c.Old["kind"].(string); ok { // an update may be a patch alone
+			ofKind[kind]++
+		} else {
+			ofKind[c.Object["kind"].(string)]++
+		}
 		if c.pod {
 			pods++
 		}
@@ -361,6 +386,15 @@ func TestInvalidObjects(t *testing.T) {
 	admin.want(t, http.StatusOK, deleteCall("pods", "default", "p", ""), nil)
 	if sent < 1200 || pods < 200 || fixed < 100 {
 		t.Errorf("%d invalid objects, %d of them pods, %d changes of what stays; at least 1200, 200 and 100 are due", sent, pods, fixed)
+	}
+	for _, r := range resources(t) {
+		least := 5
+		if r.Kind == "CustomResourceDefinition" {
+			least = 15
+		}
+		if n := ofKind[r.Kind]; slices.Contains(r.Verbs, "create") && slices.Contains(r.Verbs, "list") && n < least {
+			t.Errorf("%d invalid objects of kind %s, at least %d are due", n, r.Kind, least)
+		}
 	}
 }
 
