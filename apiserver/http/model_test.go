@@ -28,6 +28,7 @@ func TestModel(t *testing.T) {
 		URL:       c.URL,
 		Client:    &http.Client{Transport: withToken{c.Client().Transport}},
 		Namespace: "default",
+		Node:      "node",
 		Steps:     30,
 		Batch: func(ctx context.Context, writes []modeltest.Write) []modeltest.Result {
 			all := make([]client.Write, len(writes))

@@ -7,7 +7,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
-	"sigs.k8s.io/yaml"
 )
 
 // Kind is a kind of objects, as far as the model knows it.
@@ -100,11 +99,14 @@ func deployments(run string) *Kind {
 	}
 }
 
-// Pods have a node from the start, so that they are deleted gracefully.
-func pods(run string) *Kind {
+// Pods have a node from the start, so that they are deleted gracefully, and say
+// all that admission would say for them.
+func pods(run, node string) *Kind {
 	return &Kind{
 		version: "v1", name: "Pod", plural: "pods",
-		base: `{spec: {nodeName: node, containers: [{name: c}]}}`,
+		base: `{spec: {nodeName: ` + node + `, serviceAccountName: default, automountServiceAccountToken: false, priority: 0, preemptionPolicy: PreemptLowerPriority,
+tolerations: [{key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 300}, {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 300}],
+containers: [{name: c}]}}`,
 		leaves: common(run,
 			leaf{path: path("spec containers name=c image"), values: []any{"i:1", "i:2"}, always: true},
 			leaf{path: path("status message"), values: []any{"m", "n"}},
@@ -132,8 +134,8 @@ func ingresses(run string) *Kind {
 
 // object is the base with what every object of the kind says of itself.
 func (k *Kind) object(name, namespace string) map[string]any {
-	obj := map[string]any{}
-	if err := yaml.Unmarshal([]byte(k.base), &obj); err != nil {
+	obj, err := decode(runtime.ContentTypeYAML, []byte(k.base))
+	if err != nil {
 		panic(err) // a constant
 	}
 	obj["apiVersion"], obj["kind"] = k.version, k.name

@@ -25,7 +25,9 @@ type Server struct {
 	Client *http.Client
 	// Namespace is there, and is where all happens.
 	Namespace string
-	// Loops says that others write as well: to pods, and to deployments.
+	// Node is where pods are: it is there, and nobody runs them.
+	Node string
+	// Loops says that others write as well: to deployments.
 	Loops bool
 	// Batch does writes in the process of the server, as the field manager
 	// "batch". Nil: there is no such door.
@@ -67,9 +69,9 @@ func Test(t *testing.T, s Server) {
 			label:   fmt.Sprint("run-", runs.Add(1)),
 			objects: map[string]*object{},
 		}
-		all := []func(string) *Kind{configMaps, ingresses}
+		all := []func(string) *Kind{configMaps, ingresses, func(run string) *Kind { return pods(run, s.Node) }}
 		if !s.Loops {
-			all = append(all, pods, deployments)
+			all = append(all, deployments)
 		}
 		r.kind = rapid.SampledFrom(all).Draw(rt, "kind")(r.label)
 		r.names = []string{r.label + "-a", r.label + "-b", r.label + "-c"}
