@@ -30,7 +30,7 @@ const (
 	floodNode      = "bench-node"
 )
 
-// flood measures how long a node's lease and the administrator's gets take while
+// flood measures how long a node's lease and what the administrator does take while
 // 200 connections of one service account ask as fast as they are answered: of
 // all sorts, then of each sort that is heavy in its own way. What is refused is
 // tried again at once, which no client of Kubernetes does.
@@ -58,41 +58,77 @@ func (l *load) flood(ctx context.Context) error {
 // floodOf is a flood of one sort. The flooders are a process of their own, as
 // its scheduler must not hold up those who are measured.
 func (l *load) floodOf(ctx context.Context, sort, token string, node *rig.Client) error {
-	admin := l.clients[0]
 	ctx, cancel := context.WithTimeout(ctx, warm()+*phase)
 	defer cancel()
-	errs := make(chan error, 2)
 	var all sync.WaitGroup
 	began := time.Now()
 	stop, err := startFlooders(l.cluster.Dir, sort, token)
 	if err != nil {
 		return err
 	}
-	heartbeats, gets := &series{from: began.Add(warm())}, &series{from: began.Add(warm())}
-	all.Go(func() { errs <- heartbeats.keep(ctx, func() error { return renew(ctx, node) }) })
-	all.Go(func() {
-		errs <- gets.keep(ctx, func() error {
-			_, err := admin.Discard(ctx, http.MethodGet, "/api/v1/namespaces/"+floodNamespace, "", nil)
-			return err
-		})
-	})
+	others := l.others(node)
+	for i := range others {
+		o := &others[i]
+		o.from = began.Add(warm())
+		all.Go(func() { o.err = o.keep(ctx) })
+	}
 	profile := make(chan error, 1)
 	go func() { profile <- l.Profile(ctx, l.cluster, "flood_"+sort, "cpu", *phase*3/4) }()
 	all.Wait()
 	took := time.Since(began)
 	answered, refused, err := stop()
-	if err := errors.Join(err, <-errs, <-errs, <-profile); err != nil {
+	err = errors.Join(err, <-profile)
+	for _, o := range others {
+		err = errors.Join(err, o.err)
+	}
+	if err != nil {
 		return err
 	}
-	name := "flood_" + sort
-	if sort == floodSorts[0] {
-		name = "flood"
-	}
+	name := floodName(sort)
 	l.Figure(name, float64(answered)/took.Seconds(), "1/s")
 	l.Figure(name+"_refused", 100*float64(refused)/float64(max(answered+refused, 1)), "%")
-	l.Figure(name+"_heartbeat_p99", heartbeats.p99(), "ms")
-	l.Figure(name+"_admin_p99", gets.p99(), "ms")
+	for _, o := range others {
+		l.Figure(name+"_"+o.name+"_p99", o.p99(), "ms")
+	}
 	return nil
+}
+
+// floodName begins the names of the figures of a sort.
+func floodName(sort string) string {
+	if sort == floodSorts[0] {
+		return "flood"
+	}
+	return "flood_" + sort
+}
+
+// others are those who are measured, each on a connection of its own: the node, and
+// the administrator who gets, lists, watches and writes.
+func (l *load) others(node *rig.Client) []series {
+	const namespaces = "/api/v1/namespaces"
+	asks := func(admin int, method, path, contentType, body string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := l.clients[admin].Discard(ctx, method, path, contentType, []byte(body))
+			return err
+		}
+	}
+	return []series{
+		{name: "heartbeat", do: func(ctx context.Context) error { return renew(ctx, node) }},
+		{name: "admin", do: asks(0, http.MethodGet, namespaces+"/"+floodNamespace, "", "")},
+		{name: "admin_list", do: asks(1, http.MethodGet, namespaces, "", "")},
+		{name: "admin_watch", do: func(ctx context.Context) error { return firstOf(ctx, l.clients[2], namespaces) }},
+		{name: "admin_write", do: asks(3, http.MethodPost, namespaces+"/default/configmaps", rig.JSON, `{"metadata":{"generateName":"flood-"}}`)},
+	}
+}
+
+// firstOf begins a watch and reads what comes first.
+func firstOf(ctx context.Context, c *rig.Client, path string) error {
+	answer, err := c.Open(ctx, http.MethodGet, path+"?watch=true&resourceVersion=0", "", nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Close()
+	_, err = answer.Read(make([]byte, 1<<10))
+	return err
 }
 
 // floodAccount makes a service account that may edit its namespace and the one
@@ -149,14 +185,17 @@ func renew(ctx context.Context, node *rig.Client) error {
 	return err
 }
 
-// series is how long something took each time.
+// series is how long something takes each time.
 type series struct {
+	name string
+	do   func(context.Context) error
 	from time.Time // what began before does not count
 	took []time.Duration
+	err  error
 }
 
-// keep does something again and again until the context ends.
-func (s *series) keep(ctx context.Context, do func() error) error {
+// keep does it again and again until the context ends.
+func (s *series) keep(ctx context.Context) error {
 	tick := time.NewTicker(heartbeatEvery)
 	defer tick.Stop()
 	for {
@@ -166,11 +205,11 @@ func (s *series) keep(ctx context.Context, do func() error) error {
 		case <-tick.C:
 		}
 		start := time.Now()
-		if err := do(); err != nil {
+		if err := s.do(ctx); err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("while flooded: %w", err)
+			return fmt.Errorf("%s, while flooded: %w", s.name, err)
 		}
 		if start.After(s.from) {
 			s.took = append(s.took, time.Since(start))

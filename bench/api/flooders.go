@@ -126,14 +126,7 @@ func (f *flooding) ask(ctx context.Context, c *rig.Client, who, i int) error {
 	case "creates":
 		return create(fmt.Sprintf("only-%d-%d", who, i))
 	case "watches":
-		// The client goes when it has seen the first.
-		answer, err := c.Open(ctx, http.MethodGet, listed+"?watch=true&resourceVersion=0", "", nil)
-		if err != nil {
-			return err
-		}
-		defer answer.Close()
-		_, err = answer.Read(make([]byte, 1<<10))
-		return err
+		return firstOf(ctx, c, listed) // the client goes when it has seen the first
 	}
 	name := fmt.Sprintf("cm-%d-%d", who, i/3)
 	switch i % 3 {

@@ -16,6 +16,7 @@
 //	…_refused                 how many of a hundred of them are refused
 //	…_heartbeat_p99           how long a node's lease takes meanwhile
 //	…_admin_p99               how long the administrator's gets take
+//	…_admin_list_p99 …        the same of lists, watches (to the first event) and writes
 //	memory_private_N          private memory after a run with N = -objects objects on a fresh server
 //	memory_private_N_database the part of it that is etcd's file mapped
 //	memory_pss_loaded         memory of all processes of Hansa after the phases up to here
@@ -47,8 +48,8 @@
 //	start100k                 from the start of the process, with as many pods in etcd, to the first list
 //	start100k_ready           the same to the ready line
 //
-// It fails, once all is measured, when a heartbeat or the administrator's get takes
-// 100 ms within the flood (p99), or when lists100k adds 512 MiB.
+// It fails, once all is measured, when a heartbeat or what the administrator asks
+// takes 100 ms within a flood (p99), or when lists100k adds 512 MiB.
 package main
 
 import (
