@@ -8,8 +8,14 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// watchBatch is how many changes a watcher looks at in one go.
-const watchBatch = 256
+// watchBatch is how many changes a watcher looks at in one go. Of the objects that
+// there are when it begins it looks at fewer: whoever passes them on is at work for
+// as long as a batch takes, and many watches that begin at once are before everybody
+// else who is due.
+const (
+	watchBatch   = 256
+	initialBatch = 32
+)
 
 // Watcher delivers the changes of a query. Next and Poll belong to one goroutine;
 // Stop, Done and Progress may be called from any. Whoever starts one must stop it.
@@ -158,12 +164,12 @@ func (w *Watcher) Done() <-chan struct{} { return w.life.Done() }
 func (w *Watcher) readInitial() {
 	in := w.initial
 	for e := range w.sel.scan(in.snap.of(w.sel.table), in.from) {
-		if len(w.batch) == watchBatch {
+		if len(w.batch) == initialBatch {
 			in.from = e.key
 			return
 		}
 		if w.sel.matches(e) {
-			w.batch = append(w.batch, Event{Type: watch.Added, Object: e.obj, enc: &encodings{}})
+			w.batch = append(w.batch, Event{Type: watch.Added, Object: e.obj})
 		}
 	}
 	if in.bookmark && len(w.batch) > 0 {
@@ -174,7 +180,7 @@ func (w *Watcher) readInitial() {
 	w.initial = nil
 	if in.bookmark {
 		w.passed.Store(w.cursor)
-		w.batch = append(w.batch, Event{Type: watch.Bookmark, enc: &encodings{}})
+		w.batch = append(w.batch, Event{Type: watch.Bookmark})
 	}
 }
 
@@ -246,8 +252,12 @@ func (w *Watcher) Stop() {
 }
 
 // Encoded gives what encode gives, computed once for all watchers that see
-// this event with this key. It is kept only as long as the event is recent.
+// this event with this key. It is kept only as long as the event is recent, and
+// not at all of those that a watch begins with, which are each watcher's own.
 // The bytes are shared and must not be written to.
 func (e *Event) Encoded(key string, encode func() ([]byte, error)) ([]byte, error) {
+	if e.enc == nil {
+		return encode()
+	}
 	return e.enc.get(encodingKey{e.Type, key}, encode)
 }
