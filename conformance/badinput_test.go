@@ -178,7 +178,7 @@ var badInput = []struct {
 		400, metav1.StatusReasonBadRequest, "", nil,
 	},
 	{
-		"a negative grace period", call{method: "DELETE", path: "NS/configmaps/have?dryRun=Some"},
+		"a dry run of some stages", call{method: "DELETE", path: "NS/configmaps/have?dryRun=Some"},
 		422, metav1.StatusReasonInvalid, `dryRun: Unsupported value: ["Some"]`, []string{"FieldValueNotSupported dryRun"},
 	},
 	{

@@ -76,6 +76,8 @@ func TestGracefulDeletionOfPods(t *testing.T) {
 	if p := get(t, "pods", ns, "a"); p.GetGeneration() != 2 {
 		t.Errorf("generation of a pod that was deleted once is %d", p.GetGeneration())
 	}
+	// "Negative values will be treated as the value 1s on the delete path."
+	check("negative", `{gracePeriodSeconds: -1}`, 1)
 	admin.want(t, http.StatusOK, deleteCall("pods", ns, "a", `{gracePeriodSeconds: 0}`), nil)
 	if !gone(t, "pods", ns, "a") {
 		t.Error("there after a deletion without grace")

@@ -26,6 +26,7 @@ var volumeRows = []row{
 	{"hostPath volumes", hostPathVolume},
 	{"mounts that propagate", propagation},
 	{"projected volumes", projectedVolume},
+	{"issuer discovery from a pod, by its token and authority", issuerDiscovery},
 	{"projected volumes: cluster trust bundles, live", trustBundleVolume},
 	{"downward volumes", downwardVolume},
 	{"parts of volumes", subPath},
