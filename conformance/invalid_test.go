@@ -384,8 +384,8 @@ func TestInvalidObjects(t *testing.T) {
 		})
 	}
 	admin.want(t, http.StatusOK, deleteCall("pods", "default", "p", ""), nil)
-	if sent < 1200 || pods < 200 || fixed < 100 {
-		t.Errorf("%d invalid objects, %d of them pods, %d changes of what stays; at least 1200, 200 and 100 are due", sent, pods, fixed)
+	if sent < 1350 || pods < 200 || fixed < 100 {
+		t.Errorf("%d invalid objects, %d of them pods, %d changes of what stays; at least 1350, 200 and 100 are due", sent, pods, fixed)
 	}
 	for _, r := range resources(t) {
 		least := 5
