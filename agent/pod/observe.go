@@ -189,6 +189,9 @@ func (c *Container) adopt(cs *v1.ContainerStatus) {
 	switch same := newest != nil && TrimScheme(cs.ContainerID) == newest.ID; {
 	case same && newest.Running():
 		c.Started, c.Ready = cs.Started != nil && *cs.Started, cs.Ready
+	case same && newest.Unborn() && cs.State.Running != nil:
+		// A disk that lost its last writes shows it as it was before.
+		newest.State, newest.Started, newest.Told = cri.ContainerState_CONTAINER_UNKNOWN, cs.State.Running.StartedAt.Time, true
 	case same:
 	case cs.State.Terminated != nil:
 		c.Previous = cs.State.Terminated
