@@ -80,25 +80,29 @@ func (a *Agent) keepStatic(ctx context.Context) {
 		return
 	}
 	var changed <-chan struct{}
-	if s.reader.Path != "" {
-		if w, err := dirwatch.New(dirwatch.Files|unix.IN_DELETE|unix.IN_MOVED_FROM, watched(s.reader.Path)); err == nil {
-			defer w.Close()
-			changed = w.Changed
+	watch := func() bool { return s.reader.Path == "" }
+	if w, err := dirwatch.New(staticChanges); err == nil {
+		defer w.Close()
+		changed = w.Changed
+		if s.reader.Path != "" {
+			watch = func() bool { return w.Add(watched(s.reader.Path)) == nil }
 		}
 	}
 	fetch := a.Clock.NewTicker(set.HTTPCheckFrequency.Duration)
 	defer fetch.Stop()
 	read := a.Clock.NewTicker(set.FileCheckFrequency.Duration)
 	defer read.Stop()
-	url, path := fetch.C(), read.C()
+	url := fetch.C()
 	if s.reader.URL == "" {
 		url = nil
 	}
-	if s.reader.Path == "" || changed != nil {
-		path = nil
-	}
 	for {
-		// At first, too: what changed between the start and the watch was not seen.
+		// The path may be another directory than it was. The watch is first, and the
+		// pods are read at first, too: what changed in between would not be seen.
+		path := read.C()
+		if watch() {
+			path = nil
+		}
 		a.readStatic()
 		a.post(a.syncStatic)
 		select {
@@ -112,7 +116,12 @@ func (a *Agent) keepStatic(ctx context.Context) {
 	}
 }
 
-// watched is the directory in which changes of a path are seen.
+// staticChanges are what is told of the directory of static pods: changes in it, and
+// that it goes itself.
+const staticChanges = dirwatch.Files | unix.IN_DELETE | unix.IN_MOVED_FROM | unix.IN_DELETE_SELF | unix.IN_MOVE_SELF
+
+// watched is the directory in which changes of a path are seen: that of a path
+// which is not there will tell when it is.
 func watched(path string) string {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return path

@@ -2,11 +2,15 @@ package agent_test
 
 import (
 	"context"
+	"fmt"
 	"iter"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
@@ -106,6 +110,65 @@ func TestStaticPodsAreCounted(t *testing.T) {
 			t.Errorf("no %s in %s", want, text)
 		}
 	}
+}
+
+// staticPodPath may come after the agent, go, and come again: it is looked for every
+// fileCheckFrequency where not even its parent is there, and watched from then on.
+func TestStaticPodPathComesAndGoes(t *testing.T) {
+	for _, c := range []struct{ parent, frequency string }{{"", "1h"}, {"far/away", "10ms"}} {
+		parent := filepath.Join(t.TempDir(), c.parent)
+		dir := filepath.Join(parent, "manifests")
+		r := configured(t, map[string]any{"staticPodPath": dir, "fileCheckFrequency": c.frequency})
+		r.start()
+		r.pod("other", nil)
+		r.wait("other", "a pod of the API", isReady)
+		for _, command := range []string{"one", "two", "two"} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			manifest(t, dir, "web", command)
+			r.wait("web-n1", "the pod of a directory that came", func(p *v1.Pod) bool { return isReady(p) && p.Spec.Containers[0].Args[0] == command })
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			r.wait("web-n1", "its end with the directory", func(p *v1.Pod) bool { return p == nil })
+		}
+	}
+}
+
+// staticPodURL is asked every httpCheckFrequency, with staticPodURLHeader; while it
+// does not answer its pods run on.
+func TestStaticPodURL(t *testing.T) {
+	const list = `{"apiVersion": "v1", "kind": "PodList", "items": [{"metadata": {"name": "web"}, "spec": {"terminationGracePeriodSeconds": 1, "containers": [{"name": "app", "image": "` + image + `", "imagePullPolicy": "IfNotPresent", "args": ["%s"]}]}}]}`
+	var answer atomic.Pointer[string]
+	var asked atomic.Int32
+	say := func(text string) { answer.Store(&text) }
+	say(fmt.Sprintf(list, "one"))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked.Add(1)
+		if text := *answer.Load(); text != "" && slices.Equal(r.Header.Values("X-Node"), []string{"n1", "again"}) {
+			fmt.Fprint(w, text)
+			return
+		}
+		http.Error(w, "no", http.StatusForbidden)
+	}))
+	defer server.Close()
+	r := configured(t, map[string]any{"staticPodURL": server.URL, "staticPodURLHeader": map[string]any{"X-Node": []any{"n1", "again"}}, "httpCheckFrequency": "10ms"})
+	r.start()
+	p := r.wait("web-n1", "a mirror that is ready", isReady)
+	if p.Annotations["kubernetes.io/config.source"] != "http" {
+		t.Errorf("%+v", p.ObjectMeta)
+	}
+	say("")
+	before := asked.Load()
+	r.eventually("refusals", func() bool { return asked.Load() > before+3 })
+	if now := r.get("web-n1"); now == nil || now.UID != p.UID {
+		t.Errorf("while nobody answers: %s", describe(now))
+	}
+	say(fmt.Sprintf(list, "two"))
+	r.wait("web-n1", "the changed pod", func(p *v1.Pod) bool { return isReady(p) && p.Spec.Containers[0].Args[0] == "two" })
+	say(`{"apiVersion": "v1", "kind": "PodList"}`)
+	r.wait("web-n1", "its end", func(p *v1.Pod) bool { return p == nil })
 }
 
 // A file that is no pod is said once, in an event of the node.

@@ -56,11 +56,11 @@ func startPodNetwork(ctx context.Context, l *lifecycle, c Config, book *ledger.L
 }
 
 // startAgent runs the node's pods and serves the node's own API.
-func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, who authenticator.Request, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt *nodeRuntime, tree *cgroup.Tree, book *ledger.Ledger, host work.Resolver, log *slog.Logger) (*agent.Agent, error) {
+func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, who authenticator.Request, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt *nodeRuntime, tree *cgroup.Tree, book *ledger.Ledger, log *slog.Logger) (*agent.Agent, error) {
 	ag, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeIP}, DataDir: c.DataDir,
 		Client: cl, Runtime: rt.Client, Hung: rt.replace, Looked: rt.looked, SelfConfined: rt.ours, OnClockJump: onClockJump(log), Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
-		DNS: nodeDNS(c, host), Settings: c.Node, ImageDir: c.instance().path("containerd"),
+		DNS: nodeDNS(c), Settings: c.Node, ImageDir: c.instance().path("containerd"),
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,
 		Pages:     c.pages("kubelet", strings.TrimPrefix(version.Kubernetes, "v")),
@@ -83,8 +83,11 @@ func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority,
 
 // nodeDNS is how the node's pods resolve names: by the cluster's server, unless
 // its settings say otherwise.
-func nodeDNS(c Config, host work.Resolver) work.DNS {
-	dns := work.DNS{Servers: []string{dnsAddress(c.ServiceCIDR).String()}, Domain: cmp.Or(c.Node.ClusterDomain, c.ClusterDomain), Host: host}
+func nodeDNS(c Config) work.DNS {
+	dns := work.DNS{Servers: []string{dnsAddress(c.ServiceCIDR).String()}, Domain: cmp.Or(c.Node.ClusterDomain, c.ClusterDomain)}
+	if *c.Node.ResolverConfig != "" {
+		dns.Host = func() (work.Resolver, error) { return hostResolver(*c.Node.ResolverConfig) }
+	}
 	if len(c.Node.ClusterDNS) > 0 {
 		dns.Servers = c.Node.ClusterDNS
 	}

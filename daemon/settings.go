@@ -68,7 +68,7 @@ func warnOf(s *settings.Settings, log *slog.Logger) {
 	}
 }
 
-// nodeResolver is the resolver configuration that pods of policy Default get.
+// nodeResolver is the resolver configuration of the machine as it is now.
 func nodeResolver(s *settings.Settings) (work.Resolver, error) {
 	if *s.ResolverConfig == "" {
 		return work.Resolver{}, nil

@@ -62,17 +62,21 @@ func TestNodeDNS(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		host, err := nodeResolver(s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return nodeDNS(Config{ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), ClusterDomain: "cluster.local", Node: s}, host)
+		return nodeDNS(Config{ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"), ClusterDomain: "cluster.local", Node: s})
 	}
-	if d := of(map[string]any{"resolvConf": file}); d.Servers[0] != "10.43.0.10" || d.Domain != "cluster.local" || d.Host.Servers[0] != "192.0.2.53" || d.Host.Searches[0] != "example.org" {
-		t.Errorf("%+v", d)
+	d := of(map[string]any{"resolvConf": file})
+	if h, err := d.Host(); err != nil || d.Servers[0] != "10.43.0.10" || d.Domain != "cluster.local" || h.Servers[0] != "192.0.2.53" || h.Searches[0] != "example.org" {
+		t.Errorf("%+v %v %v", d, h, err)
 	}
-	d := of(map[string]any{"resolvConf": "", "clusterDNS": []any{"169.254.0.1", "169.254.0.2"}, "clusterDomain": "example.net"})
-	if len(d.Servers) != 2 || d.Servers[1] != "169.254.0.2" || d.Domain != "example.net" || len(d.Host.Servers) != 0 {
+	// As the file is now, not as it was.
+	if err := os.WriteFile(file, []byte("nameserver 192.0.2.54\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := d.Host(); err != nil || h.Servers[0] != "192.0.2.54" || len(h.Searches) != 0 {
+		t.Errorf("%v %v", h, err)
+	}
+	d = of(map[string]any{"resolvConf": "", "clusterDNS": []any{"169.254.0.1", "169.254.0.2"}, "clusterDomain": "example.net"})
+	if len(d.Servers) != 2 || d.Servers[1] != "169.254.0.2" || d.Domain != "example.net" || d.Host != nil {
 		t.Errorf("%+v", d)
 	}
 }

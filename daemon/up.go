@@ -114,7 +114,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	if err := startServices(l.ctx, l, c, p.registry, nodeClient.View(), book, resolver, log); err != nil {
 		return err
 	}
-	if _, err := startAgent(l, c, nodeListener, p.authority, p.authenticate, p.authorize, nodeClient, rt, tree, book, resolver, log); err != nil {
+	if _, err := startAgent(l, c, nodeListener, p.authority, p.authenticate, p.authorize, nodeClient, rt, tree, book, log); err != nil {
 		return err
 	}
 	if !awaitNode(l.ctx, p, c.NodeName, began) {

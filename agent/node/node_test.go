@@ -265,6 +265,34 @@ func TestHeartbeat(t *testing.T) {
 	}
 }
 
+// nodeLeaseDurationSeconds and nodeStatusUpdateFrequency: the lease is renewed every
+// quarter of its time, the machine looked at as often as is said, whatever the other.
+func TestFrequencies(t *testing.T) {
+	for _, c := range []struct{ lease, look time.Duration }{{20 * time.Second, time.Minute}, {400 * time.Second, 3 * time.Second}} {
+		var looks atomic.Int32
+		r := newRigWith(t, func(config *node.Config) {
+			config.Lease, config.Look = c.lease, c.look
+			config.Ready = func(context.Context) error { looks.Add(1); return nil }
+		})
+		r.run()
+		r.wait("Ready", is(v1.ConditionTrue))
+		first := r.leaseUntil(r.clock.Now().Equal)
+		if time.Duration(*first.Spec.LeaseDurationSeconds)*time.Second != c.lease {
+			t.Errorf("lease: %+v", first)
+		}
+		seen, next := looks.Load(), min(c.look, c.lease/4)
+		r.clock.Step(next - time.Millisecond)
+		r.leaseUntil(first.Spec.RenewTime.Time.Equal)
+		if n := looks.Load(); n != seen {
+			t.Errorf("%+v: %d looks too early", c, n-seen)
+		}
+		r.clock.Step(time.Millisecond)
+		r.leaseUntil(func(at time.Time) bool {
+			return looks.Load() == seen+1 && at.Equal(r.clock.Now()) == (next == c.lease/4)
+		})
+	}
+}
+
 // A node that somebody deletes registers again.
 func TestDeleted(t *testing.T) {
 	r := newRig(t)

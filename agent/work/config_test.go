@@ -1,6 +1,7 @@
 package work
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,7 +37,7 @@ func TestResolve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dns := DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local", Host: host}
+	dns := DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local", Host: func() (Resolver, error) { return host, nil }}
 	policy := func(p v1.DNSPolicy) func(*v1.PodSpec) { return func(s *v1.PodSpec) { s.DNSPolicy = p } }
 	const cluster = "[10.43.0.10] [ns.svc.cluster.local svc.cluster.local cluster.local example.com corp] [ndots:5]"
 	const own = "[192.0.2.53] [example.com corp] [rotate timeout:3]"
@@ -59,13 +60,27 @@ func TestResolve(t *testing.T) {
 			s.DNSConfig = &v1.PodDNSConfig{Nameservers: []string{"1.1.1.1", "2.2.2.2", "3.3.3.3", "4.4.4.4"}}
 		}, "[1.1.1.1 2.2.2.2 3.3.3.3] [] []", "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 1.1.1.1 2.2.2.2 3.3.3.3"},
 	} {
-		got, complaint := dns.Resolve(specPod(c.change))
-		if text := fmt.Sprint(got.Servers, " ", got.Searches, " ", got.Options); text != c.want || complaint != c.complaint {
-			t.Errorf("%s: got %s %q, want %s", name, text, complaint, c.want)
+		got, complaint, err := dns.Resolve(specPod(c.change))
+		if text := fmt.Sprint(got.Servers, " ", got.Searches, " ", got.Options); text != c.want || complaint != c.complaint || err != nil {
+			t.Errorf("%s: got %s %q %v, want %s", name, text, complaint, err, c.want)
 		}
 	}
-	if _, complaint := (DNS{Host: host}).Resolve(specPod(nil)); !strings.Contains(complaint, "Falling back to \"Default\" policy") {
+	dns.Servers = nil
+	if _, complaint, _ := dns.Resolve(specPod(nil)); !strings.Contains(complaint, "Falling back to \"Default\" policy") {
 		t.Errorf("without a cluster server: %q", complaint)
+	}
+	// resolvConf: "" leaves pods of policy Default without names, and adds nothing
+	// to those of the cluster's.
+	dns = DNS{Servers: []string{"10.43.0.10"}, Domain: "cluster.local"}
+	if got, _, err := dns.Resolve(specPod(policy(v1.DNSDefault))); err != nil || fmt.Sprint(got) != "{[127.0.0.1] [.] []}" {
+		t.Errorf("of a host without a configuration: %v %v", got, err)
+	}
+	if got, _, err := dns.Resolve(specPod(nil)); err != nil || len(got.Searches) != 3 {
+		t.Errorf("the cluster's, of a host without a configuration: %v %v", got, err)
+	}
+	dns.Host = func() (Resolver, error) { return Resolver{}, errors.New("unreadable") }
+	if _, _, err := dns.Resolve(specPod(nil)); err == nil {
+		t.Error("a configuration that cannot be read is none")
 	}
 }
 

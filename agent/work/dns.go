@@ -51,9 +51,20 @@ func ParseResolver(r io.Reader) (Resolver, error) {
 	return out, lines.Err()
 }
 
+// nowhere is the host's resolver configuration of a node that has none: without a
+// server in it a runtime would take the machine's.
+var nowhere = Resolver{Servers: []string{"127.0.0.1"}, Searches: []string{"."}}
+
 // Resolve is the resolver configuration that a pod asks for. complaint, if not
 // empty, says what of it did not fit.
-func (d DNS) Resolve(p *v1.Pod) (out Resolver, complaint string) {
+func (d DNS) Resolve(p *v1.Pod) (out Resolver, complaint string, err error) {
+	host, searches := nowhere, []string(nil)
+	if d.Host != nil {
+		if host, err = d.Host(); err != nil {
+			return Resolver{}, "", err
+		}
+		searches = host.Searches
+	}
 	policy := p.Spec.DNSPolicy
 	if policy == v1.DNSClusterFirst && p.Spec.HostNetwork {
 		policy = v1.DNSDefault
@@ -61,17 +72,17 @@ func (d DNS) Resolve(p *v1.Pod) (out Resolver, complaint string) {
 	switch policy {
 	case v1.DNSNone:
 	case v1.DNSDefault:
-		out = d.Host
+		out = host
 	default: // ClusterFirst, and ClusterFirstWithHostNet
 		if len(d.Servers) == 0 {
-			out = d.Host
+			out = host
 			complaint = fmt.Sprintf("pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
 				p.Name+"_"+p.Namespace+"("+string(p.UID)+")", policy, v1.DNSDefault)
 			break
 		}
 		out = Resolver{
 			Servers:  d.Servers,
-			Searches: append([]string{p.Namespace + ".svc." + d.Domain, "svc." + d.Domain, d.Domain}, d.Host.Searches...),
+			Searches: append([]string{p.Namespace + ".svc." + d.Domain, "svc." + d.Domain, d.Domain}, searches...),
 			Options:  []string{"ndots:5"},
 		}
 	}
@@ -84,7 +95,7 @@ func (d DNS) Resolve(p *v1.Pod) (out Resolver, complaint string) {
 	if complaint == "" {
 		complaint = cut
 	}
-	return out, complaint
+	return out, complaint, nil
 }
 
 func unique(a, b []string) []string {

@@ -65,8 +65,9 @@ type Objects interface {
 type DNS struct {
 	Servers []string // of the cluster
 	Domain  string   // of the cluster
-	// Host is the node's own resolver configuration.
-	Host Resolver
+	// Host reads the node's own resolver configuration, as it is when a pod begins;
+	// nil where pods are to have nothing of it.
+	Host func() (Resolver, error)
 }
 
 // Node is what all workers of a node share. It is not written to after the

@@ -21,14 +21,15 @@ func (w *Worker) runSandbox(attempt uint32) step {
 	return func(ctx context.Context) (func(), error) {
 		handler, err := w.node.handler(p)
 		var config *cri.PodSandboxConfig
+		var complaint string
 		if err == nil {
-			config, err = w.node.sandboxConfig(p, attempt, handler, w.node.Groups.Path(w.group(p)), w.logDir(p))
+			config, complaint, err = w.node.sandboxConfig(p, attempt, handler, w.node.Groups.Path(w.group(p)), w.logDir(p))
 		}
 		if err != nil {
 			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
 			return nil, err
 		}
-		if _, complaint := w.node.DNS.Resolve(p); complaint != "" {
+		if complaint != "" {
 			w.podEvent(p, v1.EventTypeWarning, "DNSConfigForming", complaint)
 		}
 		id, err := w.node.Runtime.RunSandbox(ctx, config, handler)
@@ -110,13 +111,18 @@ func (w *Worker) removeSandbox(id string) step {
 	}
 }
 
-func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, handler, cgroupParent, logDir string) (*cri.PodSandboxConfig, error) {
+// sandboxConfig is what the runtime is told of a pod. complaint is that of
+// DNS.Resolve.
+func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, handler, cgroupParent, logDir string) (config *cri.PodSandboxConfig, complaint string, err error) {
 	name, _, err := n.Hostname(p)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	dns, _ := n.DNS.Resolve(p)
-	config := &cri.PodSandboxConfig{
+	dns, complaint, err := n.DNS.Resolve(p)
+	if err != nil {
+		return nil, "", err
+	}
+	config = &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: p.Name, Namespace: p.Namespace, Uid: string(p.UID), Attempt: attempt},
 		LogDirectory: logDir,
 		DnsConfig:    dns.cri(),
@@ -130,7 +136,7 @@ func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, handler, cgroupParent, l
 		},
 	}
 	if _, err := n.mapUsers(p, config.Linux.SecurityContext.NamespaceOptions); err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if !p.Spec.HostNetwork {
 		config.Hostname = name
@@ -142,7 +148,7 @@ func (n *Node) sandboxConfig(p *v1.Pod, attempt uint32, handler, cgroupParent, l
 			config.Linux.Sysctls[s.Name] = s.Value
 		}
 	}
-	return config, nil
+	return config, complaint, nil
 }
 
 // podLabels are the pod's own labels and those by which it is found again.

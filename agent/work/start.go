@@ -91,7 +91,7 @@ func (w *Worker) create(ctx context.Context, j *job) (string, error) {
 		j.report(v1.EventTypeWarning, "Failed", "Error: "+err.Error())
 		return "", &pod.Failure{Reason: createConfigError, Message: err.Error()}
 	}
-	sandbox, err := w.node.sandboxConfig(j.pod, 0, "", w.node.Groups.Path(w.group(j.pod)), w.logDir(j.pod))
+	sandbox, _, err := w.node.sandboxConfig(j.pod, 0, "", w.node.Groups.Path(w.group(j.pod)), w.logDir(j.pod))
 	if err != nil {
 		return "", &pod.Failure{Reason: createConfigError, Message: err.Error()}
 	}

@@ -26,18 +26,20 @@ type Watch struct {
 	Changed chan struct{}
 }
 
-// New watches a directory for Writes or Files.
-func New(mask uint32, dir string) (*Watch, error) {
+// New watches directories for Writes or Files.
+func New(mask uint32, dirs ...string) (*Watch, error) {
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	if err != nil {
-		return nil, fmt.Errorf("watch %s: %w", dir, err)
+		return nil, fmt.Errorf("watch directories: %w", err)
 	}
 	// As it is non-blocking, the file goes to the runtime's poller, and Close
 	// ends a Read in progress.
-	w := &Watch{file: os.NewFile(uintptr(fd), "inotify:"+dir), fd: fd, mask: mask, Changed: make(chan struct{}, 1)}
-	if err := w.Add(dir); err != nil {
-		w.Close()
-		return nil, err
+	w := &Watch{file: os.NewFile(uintptr(fd), "inotify"), fd: fd, mask: mask, Changed: make(chan struct{}, 1)}
+	for _, dir := range dirs {
+		if err := w.Add(dir); err != nil {
+			w.Close()
+			return nil, err
+		}
 	}
 	go w.run()
 	return w, nil
