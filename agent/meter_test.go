@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	statsv1alpha1 "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 
+	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/node"
 )
 
@@ -49,6 +50,27 @@ func TestSpaces(t *testing.T) {
 	m.space("c", at.Add(diskEvery), measure)
 	if n != 2 {
 		t.Errorf("measured %d times, want 2", n)
+	}
+}
+
+// "Understanding Pressure Stall Information (PSI) Metrics": what the kernel counts is
+// shown, and nothing where it does not.
+func TestPressureStats(t *testing.T) {
+	a, at := &Agent{meter: newMeter()}, time.Unix(1000, 0)
+	s := cgroup.Stat{Pressure: cgroup.Pressures{
+		Counted: true, CPU: cgroup.Pressure{Some: cgroup.Stall{Micros: 5, Avg10: 1.5, Avg60: 0.5, Avg300: 0.25}},
+		Memory: cgroup.Pressure{Full: cgroup.Stall{Micros: 6}}, IO: cgroup.Pressure{Full: cgroup.Stall{Micros: 7}},
+	}}
+	cpu, memory, _ := a.groupStats("g", s, at)
+	if want := (statsv1alpha1.PSIData{Total: 5, Avg10: 1.5, Avg60: 0.5, Avg300: 0.25}); cpu.PSI.Some != want || memory.PSI.Full.Total != 6 {
+		t.Errorf("cpu %+v, memory %+v", cpu.PSI, memory.PSI)
+	}
+	if io := ioStats(s.Pressure, metav1.NewTime(at)); io.PSI.Full.Total != 7 || !io.Time.Time.Equal(at) {
+		t.Errorf("io %+v", io)
+	}
+	cpu, memory, _ = a.groupStats("g", cgroup.Stat{}, at)
+	if cpu.PSI != nil || memory.PSI != nil || ioStats(cgroup.Pressures{}, metav1.NewTime(at)) != nil {
+		t.Errorf("where nothing is counted: cpu %+v, memory %+v", cpu.PSI, memory.PSI)
 	}
 }
 

@@ -46,6 +46,12 @@ func (n nodeView) Summary(ctx context.Context, cpuAndMemory bool) (*statsv1alpha
 		},
 		Swap: &statsv1alpha1.SwapStats{Time: at, SwapUsageBytes: &use.Swap, SwapAvailableBytes: &use.SwapFree},
 	}}
+	if p := a.Groups.Pressure(); p.Counted {
+		out.Node.CPU.PSI, out.Node.Memory.PSI = psi(p.CPU), psi(p.Memory)
+		if !cpuAndMemory {
+			out.Node.IO = ioStats(p, at)
+		}
+	}
 	out.Pods = []statsv1alpha1.PodStats{}
 	for _, p := range a.pods() {
 		if !pod.Terminal(p) {
@@ -100,6 +106,9 @@ func (n nodeView) podStats(ctx context.Context, p *v1.Pod, now time.Time, cpuAnd
 	at, group := metav1.NewTime(now), cgroup.PodGroup(pod.QOS(p), string(p.UID))
 	if s, err := a.Groups.Stat(group); err == nil {
 		out.CPU, out.Memory, out.Swap = a.groupStats(group, s, now)
+		if !cpuAndMemory {
+			out.IO = ioStats(s.Pressure, at)
+		}
 		out.ProcessStats = &statsv1alpha1.ProcessStats{ProcessCount: &s.Pids}
 	}
 	for _, cs := range running(p) {
@@ -111,6 +120,7 @@ func (n nodeView) podStats(ctx context.Context, p *v1.Pod, now time.Time, cpuAnd
 		c := statsv1alpha1.ContainerStats{Name: cs.Name, StartTime: cs.State.Running.StartedAt}
 		c.CPU, c.Memory, c.Swap = a.groupStats(group+"/"+id, s, now)
 		if !cpuAndMemory {
+			c.IO = ioStats(s.Pressure, at)
 			c.Rootfs = a.rootfs(ctx, id, now)
 			c.Logs = a.logsOf(p, cs.Name, at)
 		}
@@ -138,10 +148,30 @@ func (a *Agent) groupStats(group string, s cgroup.Stat, now time.Time) (*statsv1
 		left := m.Limit - min(m.Limit, m.WorkingSet)
 		memory.AvailableBytes = &left
 	}
+	if s.Pressure.Counted {
+		cpu.PSI, memory.PSI = psi(s.Pressure.CPU), psi(s.Pressure.Memory)
+	}
 	if !m.Swaps {
 		return cpu, memory, nil
 	}
 	return cpu, memory, &statsv1alpha1.SwapStats{Time: at, SwapUsageBytes: &m.Swap}
+}
+
+// psi is a pressure as the kubelet shows it: the totals are the kernel's microseconds,
+// whatever the API says of them.
+func psi(p cgroup.Pressure) *statsv1alpha1.PSIStats {
+	of := func(s cgroup.Stall) statsv1alpha1.PSIData {
+		return statsv1alpha1.PSIData{Total: s.Micros, Avg10: s.Avg10, Avg60: s.Avg60, Avg300: s.Avg300}
+	}
+	return &statsv1alpha1.PSIStats{Full: of(p.Full), Some: of(p.Some)}
+}
+
+// ioStats is nil where the kernel does not count pressure.
+func ioStats(p cgroup.Pressures, at metav1.Time) *statsv1alpha1.IOStats {
+	if !p.Counted {
+		return nil
+	}
+	return &statsv1alpha1.IOStats{Time: at, PSI: psi(p.IO)}
 }
 
 // systemContainers are what runs beside the pods: the daemon, the runtime, and
@@ -158,6 +188,7 @@ func (n nodeView) systemContainers(now time.Time) []statsv1alpha1.ContainerStats
 		}
 		one := statsv1alpha1.ContainerStats{Name: c.name}
 		one.CPU, one.Memory, one.Swap = n.a.groupStats(c.group, s, now)
+		one.IO = ioStats(s.Pressure, metav1.NewTime(now))
 		out = append(out, one)
 	}
 	return out
@@ -173,8 +204,9 @@ func (n nodeView) Measure(ctx context.Context) (server.Measured, error) {
 	}
 	m := server.Measured{Info: a.Host.Info(), Cores: a.Host.Cores(), MemoryTotal: use.Memory + use.Free, SwapTotal: use.Swap + use.SwapFree}
 	m.Groups = append(m.Groups, server.Group{ID: "/", Started: use.Boot, Interfaces: a.Host.Interfaces(), Stat: cgroup.Stat{
-		CPU:    cgroup.CPUStat{Nanos: use.CPUNanos},
-		Memory: cgroup.MemoryStat{Usage: use.Memory, WorkingSet: use.WorkingSet, RSS: use.RSS, Swap: use.Swap, Swaps: true, Faults: use.Faults, MajorFaults: use.MajorFaults},
+		CPU:      cgroup.CPUStat{Nanos: use.CPUNanos},
+		Memory:   cgroup.MemoryStat{Usage: use.Memory, WorkingSet: use.WorkingSet, RSS: use.RSS, Swap: use.Swap, Swaps: true, Faults: use.Faults, MajorFaults: use.MajorFaults},
+		Pressure: a.Groups.Pressure(),
 	}})
 	for _, name := range []string{cgroup.SystemGroup, cgroup.PodsGroup} {
 		if s, err := a.Groups.Stat(name); err == nil {

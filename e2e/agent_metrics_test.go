@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"regexp"
 	"strings"
 
@@ -82,6 +83,10 @@ func statsSummary(s *space) {
 	}
 	if strings.Join(system, " ") != "runtime pods" {
 		s.t.Errorf("system containers %v", system)
+	}
+	_, err := os.ReadFile("/sys/fs/cgroup/cpu.pressure")
+	if counted := unified() && err == nil; (c.CPU.PSI != nil) != counted || (c.IO != nil) != counted || (p.Memory.PSI != nil) != counted || (n.IO != nil) != counted || (n.CPU.PSI != nil) != counted {
+		s.t.Errorf("pressure, counted %t: container %v %v, pod %v, node %v %v", counted, c.CPU.PSI, c.IO, p.Memory.PSI, n.CPU.PSI, n.IO)
 	}
 	var less statsv1alpha1.Summary
 	if err := json.Unmarshal([]byte(s.ofNode("/stats/summary?only_cpu_and_memory=true")), &less); err != nil || less.Node.Fs != nil || less.Node.CPU == nil || len(less.Pods) == 0 {

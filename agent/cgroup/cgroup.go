@@ -64,6 +64,9 @@ type Layout interface {
 	Usage(group string) (Usage, error)
 	// Stat reads all that is measured of an existing group.
 	Stat(group string) (Stat, error)
+	// Pressure reads what an existing group waits for, the root (/) for one; version 1
+	// does not count it.
+	Pressure(group string) Pressures
 	// Inside is what the groups of containers inside an existing group are to
 	// have beside their limits, by file: nothing on version 1.
 	Inside(group string) map[string]string

@@ -318,6 +318,11 @@ func TestStat(t *testing.T) {
 		"a/g/cpu.stat": "usage_usec 7\nuser_usec 3\nsystem_usec 4\nnr_periods 9\nnr_throttled 4\nthrottled_usec 5\n", "a/g/cpu.max": "50000 100000",
 		"a/g/memory.stat": "anon 2500\nfile 2100\nfile_mapped 11\ninactive_file 2000\npgfault 12\npgmajfault 13\n", "a/g/memory.peak": "6000",
 		"a/g/memory.max": "8192", "a/g/memory.swap.current": "14", "a/g/memory.swap.max": "max", "a/g/memory.events": "low 0\nhigh 0\nmax 2\noom 1\noom_kill 3\n",
+		"a/g/cpu.pressure":    "some avg10=1.50 avg60=0.25 avg300=0.01 total=4711\n", // of a kernel before 5.13
+		"a/g/memory.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=30\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=20\n",
+		"a/g/io.pressure":     "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=6\n",
+		"cpu.pressure":        "some avg10=0.00 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=8\n",
+		"memory.pressure":     "", "io.pressure": "",
 	} {
 		files[name] = content
 	}
@@ -327,12 +332,30 @@ func TestStat(t *testing.T) {
 	}
 	want.CPU = CPUStat{Nanos: 7000, UserNanos: 3000, SystemNanos: 4000, Periods: 9, Throttled: 4, ThrottledNanos: 5000, Quota: 50000, Period: 100000}
 	want.Memory.Limit = 8192
+	want.Pressure = Pressures{
+		Counted: true,
+		CPU:     Pressure{Some: Stall{4711, 1.5, 0.25, 0.01}},
+		Memory:  Pressure{Some: Stall{30, 0, 0, 0}, Full: Stall{20, 0.5, 0, 0}},
+		IO:      Pressure{Some: Stall{Micros: 7}, Full: Stall{Micros: 6}},
+	}
 	got, err := u.Stat("a/g")
 	if weight := Weight(got.CPU.Shares); weight != 100 {
 		t.Errorf("shares of weight 100: %d", got.CPU.Shares)
 	}
 	if got.CPU.Shares = 0; err != nil || got != want {
 		t.Errorf("version 2: %+v %v\nwant %+v", got, err, want)
+	}
+	if p := New(u, "/a", nil).Pressure(); !p.Counted || p.CPU != (Pressure{Some: Stall{Micros: 9}, Full: Stall{Micros: 8}}) {
+		t.Errorf("the machine's pressure: %+v", p)
+	}
+	if err := os.Remove(filepath.Join(u.root, "a/g/io.pressure")); err != nil {
+		t.Fatal(err)
+	}
+	if p := u.Pressure("a/g"); p != (Pressures{}) {
+		t.Errorf("of a kernel that does not count it: %+v", p)
+	}
+	if p := New(l, "/", nil).Pressure(); p != (Pressures{}) {
+		t.Errorf("of version 1: %+v", p)
 	}
 	if _, err := u.Stat("gone"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a group that is gone: %v", err)

@@ -17,6 +17,8 @@ type Stat struct {
 	CPU    CPUStat
 	Memory MemoryStat
 	Pids   uint64
+	// Pressure is how long processes waited for what others had.
+	Pressure Pressures
 }
 
 // CPUStat is cpu time since the group was made.
@@ -139,6 +141,7 @@ func (u *unified) Stat(group string) (Stat, error) {
 	events := r.table(dir, "memory.events")
 	m.Failures, m.OOMKills = events["max"], events["oom_kill"]
 	s.Pids = r.number(dir, "pids.current")
+	s.Pressure = u.Pressure(group)
 	return s, r.missing(filepath.Join(dir, "cpu.stat"))
 }
 

@@ -61,6 +61,13 @@ func quota(f func(s *cgroup.Stat) float64) func(*Group) (float64, bool) {
 	return func(g *Group) (float64, bool) { return f(&g.Stat), g.Stat.CPU.Quota > 0 }
 }
 
+// pressed is of groups whose pressure the kernel counts.
+func pressed(micros func(p *cgroup.Pressures) uint64) func(*Group) (float64, bool) {
+	return func(g *Group) (float64, bool) {
+		return float64(micros(&g.Stat.Pressure)) / 1e6, g.Stat.Pressure.Counted
+	}
+}
+
 func written(f func(fs *statsv1alpha1.FsStats) *uint64) func(*Group) (float64, bool) {
 	return func(g *Group) (float64, bool) {
 		if g.Fs == nil || f(g.Fs) == nil {
@@ -92,6 +99,12 @@ var cadvisor = []series{
 	{"container_memory_usage_bytes", "Current memory usage in bytes, including all memory regardless of when it was accessed", "gauge", counted(func(s *cgroup.Stat) uint64 { return s.Memory.Usage })},
 	{"container_memory_working_set_bytes", "Current working set in bytes.", "gauge", counted(func(s *cgroup.Stat) uint64 { return s.Memory.WorkingSet })},
 	{"container_oom_events_total", "Count of out of memory events observed for the container", "counter", counted(func(s *cgroup.Stat) uint64 { return s.Memory.OOMKills })},
+	{"container_pressure_cpu_stalled_seconds_total", "Total time duration no tasks in the container could make progress due to CPU congestion.", "counter", pressed(func(p *cgroup.Pressures) uint64 { return p.CPU.Full.Micros })},
+	{"container_pressure_cpu_waiting_seconds_total", "Total time duration tasks in the container have waited due to CPU congestion.", "counter", pressed(func(p *cgroup.Pressures) uint64 { return p.CPU.Some.Micros })},
+	{"container_pressure_io_stalled_seconds_total", "Total time duration no tasks in the container could make progress due to IO congestion.", "counter", pressed(func(p *cgroup.Pressures) uint64 { return p.IO.Full.Micros })},
+	{"container_pressure_io_waiting_seconds_total", "Total time duration tasks in the container have waited due to IO congestion.", "counter", pressed(func(p *cgroup.Pressures) uint64 { return p.IO.Some.Micros })},
+	{"container_pressure_memory_stalled_seconds_total", "Total time duration no tasks in the container could make progress due to memory congestion.", "counter", pressed(func(p *cgroup.Pressures) uint64 { return p.Memory.Full.Micros })},
+	{"container_pressure_memory_waiting_seconds_total", "Total time duration tasks in the container have waited due to memory congestion.", "counter", pressed(func(p *cgroup.Pressures) uint64 { return p.Memory.Some.Micros })},
 	{"container_processes", "Number of processes running inside the container.", "gauge", limited(func(s *cgroup.Stat) uint64 { return s.Pids })},
 	{"container_spec_cpu_period", "CPU period of the container.", "gauge", limited(func(s *cgroup.Stat) uint64 { return s.CPU.Period })},
 	{"container_spec_cpu_quota", "CPU quota of the container.", "gauge", quota(func(s *cgroup.Stat) float64 { return float64(s.CPU.Quota) })},

@@ -106,6 +106,9 @@ func (n *node) Measure(context.Context) (server.Measured, error) {
 	stat := cgroup.Stat{
 		CPU:    cgroup.CPUStat{Nanos: 1_500_000_000, Periods: 7, Throttled: 3, ThrottledNanos: 2_000_000_000, Quota: 50000, Period: 100000, Shares: 512},
 		Memory: cgroup.MemoryStat{Usage: 5000, WorkingSet: 4096, RSS: 1000, Cache: 2000, Limit: 8192, Failures: 4, OOMKills: 1, Faults: 11},
+		Pressure: cgroup.Pressures{
+			Counted: true, CPU: cgroup.Pressure{Some: cgroup.Stall{Micros: 1_500_000}}, IO: cgroup.Pressure{Full: cgroup.Stall{Micros: 250_000}, Some: cgroup.Stall{Micros: 500_000}},
+		},
 	}
 	return server.Measured{
 		Info: v1.NodeSystemInfo{BootID: "b", MachineID: "m", SystemUUID: "s"}, Cores: agentnode.Cores{CPUs: 2, Cores: 1, Sockets: 1}, MemoryTotal: 1 << 30,
@@ -510,6 +513,11 @@ func (r *rig) cadvisor() {
 		`container_memory_failcnt{` + container + `} 4 1767366245000`,
 		`container_memory_failures_total{` + container + `,failure_type="pgfault",scope="hierarchy"} 11 1767366245000`,
 		`container_oom_events_total{` + container + `} 1 1767366245000`,
+		`container_pressure_cpu_waiting_seconds_total{` + container + `} 1.5 1767366245000`,
+		`container_pressure_cpu_stalled_seconds_total{` + pod + `} 0 1767366245000`,
+		`container_pressure_io_waiting_seconds_total{` + pod + `} 0.5 1767366245000`,
+		`container_pressure_io_stalled_seconds_total{` + pod + `} 0.25 1767366245000`,
+		`container_pressure_memory_waiting_seconds_total{` + pod + `} 0 1767366245000`,
 		`container_network_receive_bytes_total{` + pod + `,interface="eth0"} 10 1767366245000`,
 		`container_network_transmit_bytes_total{` + pod + `,interface="eth0"} 20 1767366245000`,
 		`container_network_receive_packets_dropped_total{` + pod + `,interface="eth0"} 1 1767366245000`,
