@@ -151,7 +151,7 @@ func (a *Agent) evict(p *v1.Pod, message string, grace time.Duration) {
 // written the runtime is asked now and then, since it looks rarely itself.
 func (a *Agent) usage(ctx context.Context, p *v1.Pod) evict.Usage {
 	now, group := a.Clock.Now(), cgroup.PodGroup(pod.QOS(p), string(p.UID))
-	u := evict.Usage{Containers: map[string]int64{}, ContainerMemory: map[string]int64{}}
+	u := evict.Usage{Containers: map[string]int64{}, Layers: map[string]int64{}, ContainerMemory: map[string]int64{}}
 	var err error
 	if u.EmptyDirs, u.Inodes, err = a.volumes.EmptyDirUsage(p); err != nil {
 		a.Log.Warn("volumes not measured", "pod", p.Namespace+"/"+p.Name, "err", err)
@@ -164,7 +164,9 @@ func (a *Agent) usage(ctx context.Context, p *v1.Pod) evict.Usage {
 		}
 		id := pod.TrimScheme(cs.ContainerID)
 		if fs := a.rootfs(ctx, id, now); fs != nil {
-			u.Containers[cs.Name] += int64(*fs.UsedBytes)
+			u.Layers[cs.Name] = int64(*fs.UsedBytes)
+			u.Containers[cs.Name] += u.Layers[cs.Name]
+			u.LayerInodes += int64(*fs.InodesUsed)
 			u.Inodes += int64(*fs.InodesUsed)
 		}
 		if g, err := a.Groups.Usage(group + "/" + id); err == nil {

@@ -175,6 +175,9 @@ func (n nodeView) rest(out *statsv1alpha1.NodeStats, at metav1.Time) {
 	out.Network = networkStats(a.Host.Interfaces(), at)
 	if fs := a.Host.FileSystem(a.DataDir, at); fs != nil {
 		out.Fs, out.Runtime = fs, &statsv1alpha1.RuntimeStats{ImageFs: fs, ContainerFs: fs}
+		if images := a.Host.FileSystem(a.ImageDir, at); images != nil {
+			out.Runtime.ImageFs, out.Runtime.ContainerFs = images, images
+		}
 	}
 	out.Rlimit = a.Host.Processes(at)
 }

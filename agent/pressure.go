@@ -90,13 +90,18 @@ func (a *Agent) relieve(ctx context.Context) {
 		return
 	}
 	a.nodeEvent(events.Warning, "EvictionThresholdMet", "Attempting to reclaim "+string(due.Signal.Resource()))
-	if due.Signal.Disk() && a.clear(ctx, now) {
+	_, own := o[evict.ImageFS]
+	if due.Signal.Disk() && a.clear(ctx, now, !own || !due.Signal.Images(), !own || due.Signal.Images()) {
 		return
 	}
 	var candidates []evict.Candidate
 	for _, p := range a.pods() {
 		if !pod.Terminal(p) && p.DeletionTimestamp == nil {
-			candidates = append(candidates, evict.Candidate{Pod: p, Usage: a.usage(ctx, p)})
+			usage := a.usage(ctx, p)
+			if own {
+				usage = usage.On(due.Signal)
+			}
+			candidates = append(candidates, evict.Candidate{Pod: p, Usage: usage})
 		}
 	}
 	if c := evict.Choose(due.Signal.Resource(), candidates); c != nil {
@@ -139,21 +144,24 @@ func (a *Agent) shed() {
 }
 
 // clear removes what is on the disk for no pod's sake: containers of pods that
-// are over, logs of those that are gone, and images that nobody uses. It says
-// whether that was enough.
-func (a *Agent) clear(ctx context.Context, now time.Time) bool {
+// are over, logs of those that are gone, and images that nobody uses; logs and
+// images where they are on the file system that is short. It says whether that was
+// enough.
+func (a *Agent) clear(ctx context.Context, now time.Time, logs, images bool) bool {
 	a.shed()
-	if a.releaseLogs() {
+	if logs && a.releaseLogs() {
 		if o, err := a.observe(); err == nil && evict.Relieved(a.thresholds(), o) {
 			return true
 		}
 	}
-	images, err := a.lookAtImages(ctx, now)
-	if err != nil {
-		a.Log.Warn("images not looked at", "err", err)
-		return false
+	if images {
+		list, err := a.lookAtImages(ctx, now)
+		if err != nil {
+			a.Log.Warn("images not looked at", "err", err)
+			return false
+		}
+		a.removeImages(ctx, a.images.Free(list, a.imagePolicy(), 1<<62, now))
 	}
-	a.removeImages(ctx, a.images.Free(images, a.imagePolicy(), 1<<62, now))
 	o, err := a.observe()
 	return err == nil && evict.Relieved(a.thresholds(), o)
 }

@@ -281,6 +281,26 @@ func unmount(t *testing.T, folder string) {
 	}
 }
 
+// fillUp writes to a file until there is no more left on its file system than that.
+func fillUp(t *testing.T, ballast string, left uint64) {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(filepath.Dir(ballast), &st); err != nil {
+		t.Fatal(err)
+	}
+	size := int64(st.Bavail*uint64(st.Bsize)) - int64(left)
+	f, err := os.OpenFile(ballast, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for zero := make([]byte, 1<<20); size > 0; size -= int64(len(zero)) {
+		if _, err := f.Write(zero[:min(int64(len(zero)), size)]); err != nil {
+			return // full is full
+		}
+	}
+}
+
 // A disk that fills up: the node says so in a condition and an event, the logs
 // of pods that are gone make room first, then the pod goes that uses most, and
 // it says when it is over. When there is no room at all, nothing that runs is
@@ -312,24 +332,7 @@ containers:
 	s.finished("once")
 	s.kubectl("delete", "pod", "once")
 	ballast := filepath.Join(c.dir, "ballast")
-	fill := func(left uint64) {
-		t.Helper()
-		var st unix.Statfs_t
-		if err := unix.Statfs(c.dir, &st); err != nil {
-			t.Fatal(err)
-		}
-		size := int64(st.Bavail*uint64(st.Bsize)) - int64(left)
-		f, err := os.OpenFile(ballast, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		for zero := make([]byte, 1<<20); size > 0; size -= int64(len(zero)) {
-			if _, err := f.Write(zero[:min(int64(len(zero)), size)]); err != nil {
-				return // full is full
-			}
-		}
-	}
+	fill := func(left uint64) { fillUp(t, ballast, left) }
 	fill(100 << 20)
 	c.nodeSays(t, corev1.NodeDiskPressure, corev1.ConditionTrue, "", "NodeHasDiskPressure")
 	await(t, "the logs of pods that are gone make room", func() error {

@@ -8,6 +8,7 @@ package evict
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -30,8 +31,27 @@ type Usage struct {
 	Containers map[string]int64
 	// ContainerMemory is the working set of each.
 	ContainerMemory map[string]int64
-	// Inodes and PIDs are numbers.
-	Inodes, PIDs int64
+	// Layers are the part of Containers that is beside the images.
+	Layers map[string]int64
+	// Inodes and PIDs are numbers; LayerInodes are those of Layers.
+	Inodes, LayerInodes, PIDs int64
+}
+
+// On is what of u is on the file system of a signal, where images have one of their
+// own: the writable layers are there, volumes and logs on the node's.
+func (u Usage) On(s Signal) Usage {
+	switch {
+	case !s.Disk():
+	case s.Images():
+		u.EmptyDirs, u.Containers, u.Inodes = nil, u.Layers, u.LayerInodes
+	default:
+		logs := maps.Clone(u.Containers)
+		for name, n := range u.Layers {
+			logs[name] -= n
+		}
+		u.Containers, u.Inodes = logs, u.Inodes-u.LayerInodes
+	}
+	return u
 }
 
 // Disk is all that the pod keeps on the node's disk.

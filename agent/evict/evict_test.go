@@ -107,6 +107,32 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// "Pod selection for kubelet eviction", with images on a file system of their own: who
+// has most on the one that is short goes.
+func TestChooseByFileSystem(t *testing.T) {
+	candidate := func(name string, volume, logs, layer int64) evict.Candidate {
+		return evict.Candidate{Pod: &v1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name}}, Usage: evict.Usage{
+			EmptyDirs: map[string]int64{"v": volume}, Containers: map[string]int64{"c": logs + layer}, Layers: map[string]int64{"c": layer},
+			Inodes: volume + logs + layer, LayerInodes: layer, Memory: volume,
+		}}
+	}
+	all := []evict.Candidate{candidate("volume", 900, 1, 600), candidate("logs", 1, 950, 1), candidate("layer", 1, 1, 700)}
+	for signal, want := range map[evict.Signal]string{
+		evict.NodeFS: "logs", evict.NodeInodes: "logs", evict.ImageFS: "layer", evict.ImageInodes: "layer", evict.Memory: "volume",
+	} {
+		var there []evict.Candidate
+		for _, c := range all {
+			there = append(there, evict.Candidate{Pod: c.Pod, Usage: c.Usage.On(signal)})
+		}
+		if got := evict.Choose(signal.Resource(), there); got.Pod.Name != want {
+			t.Errorf("%s: %s goes, want %s", signal, got.Pod.Name, want)
+		}
+	}
+	if all[1].Usage.Containers["c"] != 951 {
+		t.Errorf("what was measured has changed: %+v", all[1].Usage)
+	}
+}
+
 // The message names the threshold and the containers that use more than they
 // requested, as the kubelet's does.
 func TestMessage(t *testing.T) {

@@ -47,6 +47,9 @@ func (s Signal) Disk() bool {
 	return s.Resource() == v1.ResourceEphemeralStorage || s.Resource() == inodes
 }
 
+// Images says that it is about the file system of images.
+func (s Signal) Images() bool { return s == ImageFS || s == ImageInodes }
+
 // Condition is the node's condition that a signal sets.
 func (s Signal) Condition() v1.NodeConditionType {
 	switch s.Resource() {
