@@ -117,8 +117,9 @@ func (k *Keeper) Take(namespace, name, uid string) error {
 	return k.Prune()
 }
 
-// move takes over a folder. Until it is listed nobody may list, or logs that are
-// not in their place any more would not be found at all.
+// move takes over a folder, in place of one of an earlier life: a static pod that comes
+// again is the same. Until it is listed nobody may list, or logs that are not in their
+// place any more would not be found at all.
 func (k *Keeper) move(from, to string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -126,7 +127,14 @@ func (k *Keeper) move(from, to string) error {
 	if err := os.Chtimes(from, now, now); err != nil {
 		return err
 	}
-	if err := os.Rename(from, to); err != nil {
+	k.gone = slices.DeleteFunc(k.gone, func(g Gone) bool {
+		same := PodDir(k.dir(), g.Namespace, g.Name, g.UID) == to
+		if same {
+			k.bytes -= g.Bytes
+		}
+		return same
+	})
+	if err := errors.Join(os.RemoveAll(to), os.Rename(from, to)); err != nil {
 		return err
 	}
 	g, err := k.look(filepath.Base(to))

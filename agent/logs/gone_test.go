@@ -66,6 +66,11 @@ func TestKeepGone(t *testing.T) {
 	if err := k.Take("ns", "b", "uid-b"); err != nil {
 		t.Errorf("a second time: %v", err)
 	}
+	take("b", 90) // a static pod that came again
+	expect("b a")
+	if g, ok := k.Find("ns", "b", ""); !ok || g.Bytes != 90 || !g.Deleted.Equal(start.Add(20*time.Minute)) {
+		t.Errorf("of its second life: %+v", g)
+	}
 	take("c", 100) // too much: the oldest goes
 	expect("c b")
 	if k, err = logs.NewKeeper(root, limits, clock); err != nil {
@@ -75,10 +80,10 @@ func TestKeepGone(t *testing.T) {
 	if got := names(k.List("other")); got != "" {
 		t.Errorf("of another namespace: %q", got)
 	}
-	if g, ok := k.Find("ns", "c", ""); !ok || g.UID != "uid-c" || g.Bytes != 100 || fmt.Sprint(g.Containers) != "[app]" || !g.Deleted.Equal(start.Add(20*time.Minute)) {
+	if g, ok := k.Find("ns", "c", ""); !ok || g.UID != "uid-c" || g.Bytes != 100 || fmt.Sprint(g.Containers) != "[app]" || !g.Deleted.Equal(start.Add(30*time.Minute)) {
 		t.Errorf("found %+v", g)
 	}
-	clock.SetTime(start.Add(71 * time.Minute)) // b went after 10
+	clock.SetTime(start.Add(81 * time.Minute)) // b went after 20
 	if err := k.Prune(); err != nil {
 		t.Fatal(err)
 	}

@@ -278,6 +278,9 @@ func (w *Worker) begin(ctx context.Context, a pod.Action, now time.Time) {
 				note()
 			}
 			if ctx.Err() == nil {
+				if err != nil && takesAway[a.Verb] { // no event tells of it: the pod is gone, or about to be
+					w.log.Warn("something of a pod is left", "step", a.String(), "err", err)
+				}
 				w.state.End(a, err, now)
 			}
 		})
@@ -287,6 +290,11 @@ func (w *Worker) begin(ctx context.Context, a pod.Action, now time.Time) {
 		return
 	}
 	go run()
+}
+
+// takesAway are the verbs by which a pod goes.
+var takesAway = map[pod.Verb]bool{
+	pod.StopSandbox: true, pod.ReleaseHost: true, pod.FinishPod: true, pod.RemoveContainer: true, pod.RemoveSandbox: true, pod.RemovePod: true,
 }
 
 // step is one action's work. note, if any, runs on the worker's goroutine
