@@ -32,6 +32,7 @@ import (
 	"hansa.dev/hansa/agent/gc"
 	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/logs"
+	"hansa.dev/hansa/agent/metrics"
 	"hansa.dev/hansa/agent/node"
 	"hansa.dev/hansa/agent/probe"
 	"hansa.dev/hansa/agent/server"
@@ -102,6 +103,8 @@ type Config struct {
 	Looked func()
 	// Pages are what the node API tells of the agent itself; nil for nothing.
 	Pages *zpages.Component
+	// Certificate is what the node API serves now, for its metrics; nil: nobody knows.
+	Certificate func() (expires time.Time, err error)
 	// Authorize wraps the node API.
 	Authorize func(http.Handler) http.Handler
 	Log       *slog.Logger
@@ -151,8 +154,11 @@ type Agent struct {
 	images   gc.Memory
 	// pulled wakes whoever looks at images.
 	pulled chan struct{}
-	// meter is for rates; registry has what the agent counts.
+	// meter is for rates; registry has what the agent counts, metrics that which is
+	// counted as it happens, since began.
 	meter    *meter
+	metrics  *metrics.Metrics
+	began    time.Time
 	registry *prometheus.Registry
 	probes   *prometheus.Registry
 	// goingDown says that the machine does.
@@ -190,6 +196,9 @@ func New(c Config) (*Agent, error) {
 		return nil, fmt.Errorf("agent: %w", err)
 	}
 	allocatable := node.Allocatable(capacity, set.Reserved, set.Thresholds)
+	registry := prometheus.NewRegistry()
+	counts := metrics.New(registry)
+	c.Runtime = counts.Runtime(c.Runtime, c.Clock)
 	r := c.Client.Registry()
 	a := &Agent{
 		Config: c,
@@ -199,13 +208,14 @@ func New(c Config) (*Agent, error) {
 			trustBundles: r.Must(certificatesv1.GroupName, "clustertrustbundles"), certificates: r.Must(certificatesv1.GroupName, "podcertificaterequests"),
 		},
 		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), pulled: make(chan struct{}, 1), knows: make(chan struct{}),
-		workers: map[types.UID]*entry{}, claims: claims{of: map[types.UID]*admit.Claim{}}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: prometheus.NewRegistry(),
+		workers: map[types.UID]*entry{}, claims: claims{of: map[types.UID]*admit.Claim{}}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: registry, metrics: counts, began: c.Clock.Now(),
 	}
 	a.registry.MustRegister(&kubeletMetrics{a}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.probes = prometheus.NewRegistry()
 	a.objects = &objects{client: c.Client, rows: &a.rows, users: newUsers()}
 	a.events = events.New(c.Client, c.Clock, "kubelet", c.NodeName, c.Log)
 	a.pusher = status.New(c.Client, c.Clock, c.Log)
+	a.pusher.Wrote = counts.Wrote
 	a.statics = newStatics(c, a.rows.pods)
 	a.volumes = volume.New(volume.Config{
 		PodsDir: filepath.Join(c.DataDir, "pods"), Objects: a.objects, Clock: c.Clock,
@@ -219,7 +229,7 @@ func New(c Config) (*Agent, error) {
 	})
 	images, err := image.New(image.Config{
 		Runtime: c.Runtime, Clock: c.Clock, Dir: filepath.Join(c.DataDir, "agent", "images"), Settings: pulls(set), Log: c.Log,
-		Providers: image.ProviderFiles{Config: set.ProviderConfig, Dir: set.ProviderDir, Environ: c.Environ}, Accounts: accounts{a.objects, a.volumes}, Metrics: a.registry, Pulled: a.imagePulled,
+		Providers: image.ProviderFiles{Config: set.ProviderConfig, Dir: set.ProviderDir, Environ: c.Environ}, Accounts: accounts{a.objects, a.volumes}, Metrics: a.registry, Pulled: a.imagePulled, Measured: counts.Pulled,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("agent: %w", err)
@@ -232,11 +242,11 @@ func New(c Config) (*Agent, error) {
 	a.node = &work.Node{
 		Name: c.NodeName, IPs: texts(c.NodeIPs), Runtime: c.Runtime, Clock: c.Clock,
 		Client: c.Client, Pods: a.rows.pods,
-		Images: images, Volumes: a.volumes, Groups: c.Groups, Statuses: statuses{a.pusher, a.statics}, Users: userns.New(filepath.Join(c.DataDir, "pods")),
+		Images: images, Volumes: a.volumes, Groups: countedGroups{c.Groups, counts, c.Clock}, Statuses: statuses{a.pusher, a.statics}, Users: userns.New(filepath.Join(c.DataDir, "pods")),
 		Events: a.events, Objects: a.objects, DNS: c.DNS,
 		LogsDir: logsDir, Logs: keeper, SeccompDir: filepath.Join(c.DataDir, "seccomp"), HostsFile: "/etc/hosts",
 		Capacity: func() v1.ResourceList { return capacity }, Allocatable: func() v1.ResourceList { return allocatable },
-		Rules: rules(c), Claim: a.claim, PodsChanged: a.podsChanged, Probes: probe.NewMetrics(a.probes), Log: c.Log,
+		Rules: rules(c), Claim: a.claim, PodsChanged: a.podsChanged, Metrics: counts, Probes: probe.NewMetrics(a.probes), Log: c.Log,
 		MemoryQoS: set.MemoryQoS, MemoryThrottling: ptr.Deref(set.MemoryThrottlingFactor, 0), OneProcessOOM: ptr.Deref(set.SingleProcessOOMKill, false),
 		SeccompDefault: *set.SeccompDefault, SelfConfined: c.SelfConfined, MaxRestartDelay: set.CrashLoopBackOff.MaxContainerRestartPeriod.Duration, Keep: set.Keep,
 	}
@@ -292,13 +302,13 @@ func (a *Agent) Handler() http.Handler {
 		Metrics: promhttp.HandlerFor(a.registry, promhttp.HandlerOpts{}), Probes: promhttp.HandlerFor(a.probes, promhttp.HandlerOpts{}),
 		Settings: a.Settings, Pages: a.Pages,
 	})
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	return a.metrics.Requests(a.Clock, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
 		case <-a.knows:
 			h.ServeHTTP(w, r)
 		case <-r.Context().Done():
 		}
-	})
+	}))
 }
 
 // Poke asks for a look at the node now: its images or its network changed.

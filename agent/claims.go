@@ -81,6 +81,7 @@ func (a *Agent) standing(but types.UID) []*admit.Claim {
 func (a *Agent) admit(p *v1.Pod) *pod.Refusal {
 	refused := a.refusal(p)
 	if refused != nil {
+		a.metrics.Refused(refused.Reason)
 		a.events.Event(events.About(v1.SchemeGroupVersion.WithKind("Pod"), p, ""), events.Warning, refused.Reason, refused.Message)
 	}
 	return refused

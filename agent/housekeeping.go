@@ -127,22 +127,24 @@ func (a *Agent) evictOverLimit(ctx context.Context) (any bool) {
 		if pod.Terminal(p) || p.DeletionTimestamp != nil || pod.IsCritical(p) || !evict.Limited(p) {
 			continue
 		}
-		if message := evict.OverLimit(p, a.usage(ctx, p)); message != "" {
-			a.evict(p, message, 0)
+		if message, of := evict.OverLimit(p, a.usage(ctx, p)); message != "" {
+			a.evict(p, of, message, 0)
 			any = true
 		}
 	}
 	return any
 }
 
-// evict ends a pod for good, unless the node cannot do without it.
-func (a *Agent) evict(p *v1.Pod, message string, grace time.Duration) {
+// evict ends a pod for good, for a signal or a limit, unless the node cannot do
+// without it.
+func (a *Agent) evict(p *v1.Pod, signal, message string, grace time.Duration) {
 	if pod.IsCritical(p) {
 		return
 	}
 	a.workersMu.RLock()
 	defer a.workersMu.RUnlock()
 	if w := a.workers[p.UID]; w != nil {
+		a.metrics.Evicted(signal)
 		w.Evict(evict.Reason, message, grace)
 	}
 }

@@ -101,6 +101,9 @@ func (a *Agent) startOrphan(ctx context.Context, uid types.UID, k work.Known) {
 		return
 	}
 	a.orphans[uid] = true
+	if len(k.Sandboxes) > 0 {
+		a.metrics.Orphan()
+	}
 	a.running.Go(func() {
 		a.removeOrphan(ctx, uid, k)
 		a.post(func(ctx context.Context) {

@@ -76,7 +76,9 @@ func (a *Agent) begin(ctx context.Context, p *v1.Pod, known work.Known) {
 	own := pod.IsStatic(p)
 	var refused *pod.Refusal
 	if p.Status.StartTime == nil && !pod.Terminal(p) && p.DeletionTimestamp == nil && len(known.Sandboxes) == 0 {
-		refused = a.admit(p)
+		if refused = a.admit(p); refused == nil {
+			a.metrics.Admitted(len(p.Spec.Containers))
+		}
 	}
 	w := &entry{Worker: a.node.NewWorker(p, known, refused), key: keyOf(p)}
 	if own {
@@ -107,7 +109,9 @@ func (a *Agent) forget(uid types.UID) {
 	a.workersMu.Unlock()
 	a.claims.forget(uid)
 	if own {
-		a.statics.forget(uid)
+		if a.statics.forget(uid) {
+			a.metrics.Restarted()
+		}
 		a.post(a.syncStatic) // another one may have waited for the name
 	}
 	a.podsChanged()

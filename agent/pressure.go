@@ -14,6 +14,7 @@ import (
 	"hansa.dev/hansa/agent/evict"
 	"hansa.dev/hansa/agent/gc"
 	"hansa.dev/hansa/agent/image"
+	"hansa.dev/hansa/agent/metrics"
 	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/client/events"
 )
@@ -106,7 +107,7 @@ func (a *Agent) relieve(ctx context.Context) {
 	}
 	if c := evict.Choose(due.Signal.Resource(), candidates); c != nil {
 		a.pressure.leaving, a.pressure.since = c.Pod, now
-		a.evict(c.Pod, evict.Message(due, o, *c), evict.Grace(due, c.Pod, a.Settings.EvictionMaxPodGracePeriod))
+		a.evict(c.Pod, string(due.Signal), evict.Message(due, o, *c), evict.Grace(due, c.Pod, a.Settings.EvictionMaxPodGracePeriod))
 	}
 }
 
@@ -160,7 +161,7 @@ func (a *Agent) clear(ctx context.Context, now time.Time, logs, images bool) boo
 			a.Log.Warn("images not looked at", "err", err)
 			return false
 		}
-		a.removeImages(ctx, a.images.Free(list, a.imagePolicy(), 1<<62, now))
+		a.removeImages(ctx, a.images.Free(list, a.imagePolicy(), 1<<62, now), metrics.ForSpace)
 	}
 	o, err := a.observe()
 	return err == nil && evict.Relieved(a.thresholds(), o)
@@ -201,7 +202,7 @@ func (a *Agent) collectImages(ctx context.Context) {
 		a.Log.Warn("images not looked at", "err", err)
 		return
 	}
-	a.removeImages(ctx, a.images.Old(images, policy, now))
+	a.removeImages(ctx, a.images.Old(images, policy, now), metrics.ForAge)
 	o, err := a.Host.Observe(a.ImageDir)
 	if err != nil {
 		a.Log.Warn("disk of images not measured", "err", err)
@@ -215,7 +216,7 @@ func (a *Agent) collectImages(ctx context.Context) {
 	if missing == 0 {
 		return
 	}
-	freed := a.removeImages(ctx, a.images.Free(images, policy, missing, now))
+	freed := a.removeImages(ctx, a.images.Free(images, policy, missing, now), metrics.ForSpace)
 	if freed < missing {
 		a.nodeEvent(events.Warning, "FreeDiskSpaceFailed", fmt.Sprintf(
 			"Failed to garbage collect required amount of images. Attempted to free %d bytes, but only found %d bytes eligible to free.", missing, freed))
@@ -274,13 +275,14 @@ func (a *Agent) lookAtImages(ctx context.Context, now time.Time) ([]gc.Image, er
 }
 
 // removeImages answers with the bytes that were freed.
-func (a *Agent) removeImages(ctx context.Context, images []gc.Image) int64 {
+func (a *Agent) removeImages(ctx context.Context, images []gc.Image, why string) int64 {
 	var freed int64
 	for _, i := range images {
 		if err := a.Runtime.RemoveImage(ctx, i.ID); err != nil {
 			a.Log.Warn("image not removed", "image", i.ID, "err", err)
 			continue
 		}
+		a.metrics.Collected(why)
 		freed += i.Size
 	}
 	if freed > 0 {

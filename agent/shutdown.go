@@ -102,6 +102,8 @@ func closeLock(lock *os.File) {
 
 // endInOrder ends the pods, group by group, each for as long as it has.
 func (a *Agent) endInOrder(ctx context.Context) {
+	a.metrics.ShutdownBegan(a.Clock.Now())
+	defer func() { a.metrics.ShutdownEnded(a.Clock.Now()) }()
 	running := slices.DeleteFunc(a.pods(), pod.Terminal)
 	for _, g := range shutdown.Plan(shutdown.Periods(&a.Settings.KubeletConfiguration), running) {
 		a.workersMu.RLock()

@@ -332,10 +332,12 @@ func (s statuses) Set(p *v1.Pod, st *v1.PodStatus) {
 	s.statics.poke()
 }
 
-// forget drops what was known of a static pod that is gone.
-func (s *statics) forget(uid types.UID) {
+// forget drops what was known of a static pod that is gone. It says whether the same
+// is wanted again.
+func (s *statics) forget(uid types.UID) (again bool) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	delete(s.statuses, uid)
-	s.mu.Unlock()
 	s.poke()
+	return s.wanted[uid] != nil
 }

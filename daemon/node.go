@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"time"
 
 	"k8s.io/apiserver/pkg/authentication/authenticator"
 	"k8s.io/apiserver/pkg/authentication/user"
@@ -57,20 +58,28 @@ func startPodNetwork(ctx context.Context, l *lifecycle, c Config, book *ledger.L
 
 // startAgent runs the node's pods and serves the node's own API.
 func startAgent(l *lifecycle, c Config, listener net.Listener, a *pki.Authority, who authenticator.Request, z authorizer.UnconditionalAuthorizer, cl client.Interface, rt *nodeRuntime, tree *cgroup.Tree, book *ledger.Ledger, log *slog.Logger) (*agent.Agent, error) {
+	serving := a.NodeServerTLS(c.NodeName, c.NodeIP.String())
 	ag, err := agent.New(agent.Config{
 		NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeIP}, DataDir: c.DataDir,
 		Client: cl, Runtime: rt.Client, Hung: rt.replace, Looked: rt.looked, SelfConfined: rt.ours, OnClockJump: onClockJump(log), Clock: clock.RealClock{}, Groups: tree, Ledger: book.Record,
 		DNS: nodeDNS(c), Settings: c.Node, ImageDir: c.instance().path("containerd"),
 		Host: node.Host{Root: "/", DataDir: c.DataDir}, PodCIDR: c.nodeRange().String(), Port: nodePort,
 		Version: version.GitVersion, Labels: c.NodeLabels, Taints: c.NodeTaints,
-		Pages:     c.pages("kubelet", strings.TrimPrefix(version.Kubernetes, "v")),
+		Pages: c.pages("kubelet", strings.TrimPrefix(version.Kubernetes, "v")),
+		Certificate: func() (time.Time, error) {
+			cert, err := serving.GetCertificate(nil)
+			if err != nil {
+				return time.Time{}, err
+			}
+			return cert.Leaf.NotAfter, nil
+		},
 		Authorize: authorizeNode(c.NodeName, z), GoneLogs: c.GoneLogs, Log: log,
 		Bus: cmp.Or(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), shutdown.DefaultBus), Environ: os.Environ(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	api := &http.Server{Handler: authenticateNode(who, ag.Handler()), TLSConfig: a.NodeServerTLS(c.NodeName, c.NodeIP.String()), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	api := &http.Server{Handler: authenticateNode(who, ag.Handler()), TLSConfig: serving, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	api.TLSConfig.NextProtos = []string{"http/1.1"} // streams upgrade
 	l.run("node API", func(ctx context.Context) error {
 		stop := context.AfterFunc(ctx, func() { api.Close() })

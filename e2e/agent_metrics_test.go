@@ -151,5 +151,11 @@ func probeMetrics(s *space) {
 		}
 		return nil
 	})
-	s.wantSeries(s.ofNode("/metrics"), `kubelet_node_name\{node="`+nodeName+`"\} 1`, `kubelet_running_pods [1-9]`, `kubelet_running_containers\{container_state="running"\} [1-9]`, `process_resident_memory_bytes `, `go_goroutines `)
+	s.wantSeries(s.ofNode("/metrics"), `kubelet_node_name\{node="`+nodeName+`"\} 1`, `kubelet_running_pods [1-9]`, `kubelet_running_containers\{container_state="running"\} [1-9]`,
+		`kubelet_pod_start_sli_duration_seconds_count [1-9]`, `kubelet_pod_worker_duration_seconds_count\{operation_type="create"\} [1-9]`,
+		`kubelet_runtime_operations_total\{operation_type="run_podsandbox"\} [1-9]`, `kubelet_started_containers_total\{container_type="container"\} [1-9]`,
+		`kubelet_container_log_filesystem_used_bytes\{container="main",namespace="`+s.name+`",pod="p",uid="[^"]+"\} [1-9]`,
+		`kubelet_http_requests_total\{long_running="false",method="GET",path="metrics/probes",server_type="readwrite"\} [1-9]`,
+		`kubelet_certificate_manager_server_ttl_seconds [1-9]`, `volume_manager_total_volumes\{plugin_name="kubernetes.io/empty-dir",state="actual_state_of_world"\} [1-9]`,
+		`process_resident_memory_bytes `, `go_goroutines `)
 }

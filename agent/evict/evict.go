@@ -85,24 +85,32 @@ func sizeLimit(v *v1.Volume) *apiresource.Quantity {
 	return v.EmptyDir.SizeLimit
 }
 
-// OverLimit answers why a pod has to go for what it keeps on disk, or nothing.
-func OverLimit(p *v1.Pod, u Usage) string {
+// What a pod's own limits are of, as evictions for them are counted.
+const (
+	EmptyDirLimit  = "emptydirfs.limit"
+	PodLimit       = "ephemeralpodfs.limit"
+	ContainerLimit = "ephemeralcontainerfs.limit"
+)
+
+// OverLimit answers why a pod has to go for what it keeps on disk, and of what the
+// limit is that it exceeds, or nothing.
+func OverLimit(p *v1.Pod, u Usage) (message, limited string) {
 	for i := range p.Spec.Volumes {
 		v := &p.Spec.Volumes[i]
 		if limit := sizeLimit(v); limit != nil && u.EmptyDirs[v.Name] > limit.Value() {
-			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit)
+			return fmt.Sprintf("Usage of EmptyDir volume %q exceeds the limit %q. ", v.Name, limit), EmptyDirLimit
 		}
 	}
 	limits := resource.PodLimits(p, resource.PodResourcesOptions{})
 	if limit, ok := limits[v1.ResourceEphemeralStorage]; ok && u.Disk() > limit.Value() {
-		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", &limit)
+		return fmt.Sprintf("Pod ephemeral local storage usage exceeds the total limit of containers %s. ", &limit), PodLimit
 	}
 	for c := range pod.Containers(&p.Spec) {
 		if limit, ok := c.Resources.Limits[v1.ResourceEphemeralStorage]; ok && !limit.IsZero() && u.Containers[c.Name] > limit.Value() {
-			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, &limit)
+			return fmt.Sprintf("Container %s exceeded its local ephemeral storage limit %q. ", c.Name, &limit), ContainerLimit
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // Message says why a pod is evicted for a threshold that is passed, and which of

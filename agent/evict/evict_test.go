@@ -37,21 +37,22 @@ func TestOverLimit(t *testing.T) {
 		usage   evict.Usage
 		limited bool
 		want    string
+		of      string
 	}{
 		"no limits": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "", "")}, Containers: []v1.Container{disk("")}},
-			evict.Usage{EmptyDirs: map[string]int64{"v": 99 * mi}}, false, ""},
-		"volume within": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", "")}}, evict.Usage{EmptyDirs: map[string]int64{"v": mi}}, true, ""},
+			evict.Usage{EmptyDirs: map[string]int64{"v": 99 * mi}}, false, "", ""},
+		"volume within": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", "")}}, evict.Usage{EmptyDirs: map[string]int64{"v": mi}}, true, "", ""},
 		"volume": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", "")}}, evict.Usage{EmptyDirs: map[string]int64{"v": mi + 1}}, true,
-			`Usage of EmptyDir volume "v" exceeds the limit "1Mi". `},
-		"memory": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", v1.StorageMediumMemory)}}, evict.Usage{}, false, ""},
+			`Usage of EmptyDir volume "v" exceeds the limit "1Mi". `, "emptydirfs.limit"},
+		"memory": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "1Mi", v1.StorageMediumMemory)}}, evict.Usage{}, false, "", ""},
 		"container": {v1.PodSpec{Containers: []v1.Container{disk("1Mi"), disk("9Mi")}}, evict.Usage{Containers: map[string]int64{"c1Mi": 2 * mi}}, true,
-			`Container c1Mi exceeded its local ephemeral storage limit "1Mi". `},
+			`Container c1Mi exceeded its local ephemeral storage limit "1Mi". `, "ephemeralcontainerfs.limit"},
 		"pod": {v1.PodSpec{Volumes: []v1.Volume{volume("v", "", "")}, Containers: []v1.Container{disk("1Mi"), disk("2Mi")}},
-			evict.Usage{EmptyDirs: map[string]int64{"v": 4 * mi}}, true, `Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. `},
+			evict.Usage{EmptyDirs: map[string]int64{"v": 4 * mi}}, true, `Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. `, "ephemeralpodfs.limit"},
 	} {
 		p := &v1.Pod{Spec: c.spec}
-		if got := evict.OverLimit(p, c.usage); got != c.want {
-			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		if got, of := evict.OverLimit(p, c.usage); got != c.want || of != c.of {
+			t.Errorf("%s: got %q of %q, want %q", name, got, of, c.want)
 		}
 		if got := evict.Limited(p); got != c.limited {
 			t.Errorf("%s: limited %v", name, got)

@@ -58,7 +58,10 @@ type Config struct {
 	// Pulled, when not nil, is called after each pull that brought an image. It does
 	// not block.
 	Pulled func()
-	Log    *slog.Logger
+	// Measured, when not nil, is told of each pull, how many bytes the image has and how
+	// long it took with the time that it waited for others.
+	Measured func(size uint64, took time.Duration)
+	Log      *slog.Logger
 }
 
 // Settings are what whoever runs the node chooses; they are of the
@@ -168,8 +171,12 @@ func (p *Puller) pull(ctx context.Context, r Request, have func() []credential) 
 	if err != nil {
 		return nil, &Error{"ImageInspectError", fmt.Errorf("inspect image %q after pulling it: %w", r.Image, err)}
 	}
+	took := p.Clock.Since(start)
+	if p.Measured != nil {
+		p.Measured(found.Size, took)
+	}
 	r.Event(v1.EventTypeNormal, "Pulled", fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %d bytes.",
-		r.Image, f.took.Truncate(time.Millisecond), p.Clock.Since(start).Truncate(time.Millisecond), found.Size))
+		r.Image, f.took.Truncate(time.Millisecond), took.Truncate(time.Millisecond), found.Size))
 	return found, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -84,6 +85,29 @@ type Keeper struct {
 	due           atomic.Bool // the lease's renewal, whenever the last one was: the clock was set, or it failed
 	reported      time.Time
 	ready         bool
+
+	mu      sync.Mutex
+	startup Startup
+}
+
+// Startup is how a node came into the cluster; what has not been yet is zero. Of a
+// node that was there before only Asked is known.
+type Startup struct{ Asked, Registered, Ready time.Time }
+
+// Startup is known from when the keeper runs. It may be asked from any goroutine.
+func (k *Keeper) Startup() Startup {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.startup
+}
+
+// noteStartup sets one of the times, unless it is set.
+func (k *Keeper) noteStartup(which func(s *Startup) *time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if at := which(&k.startup); at.IsZero() {
+		*at = k.Clock.Now()
+	}
 }
 
 // New makes a keeper.
@@ -199,6 +223,7 @@ func (k *Keeper) register(ctx context.Context) error {
 }
 
 func (k *Keeper) tryRegister(ctx context.Context) error {
+	k.noteStartup(func(s *Startup) *time.Time { return &s.Asked })
 	ref := api.Ref{Resource: k.nodes, Name: k.Name}
 	found, err := k.Client.Get(ctx, ref)
 	if apierrors.IsNotFound(err) {
@@ -212,7 +237,9 @@ func (k *Keeper) tryRegister(ctx context.Context) error {
 		if k.PodCIDR != "" {
 			n.Spec.PodCIDRs = []string{k.PodCIDR}
 		}
-		_, err = k.Client.Create(ctx, k.nodes, n, metav1.CreateOptions{})
+		if _, err = k.Client.Create(ctx, k.nodes, n, metav1.CreateOptions{}); err == nil {
+			k.noteStartup(func(s *Startup) *time.Time { return &s.Registered })
+		}
 		return err
 	}
 	if err != nil {
@@ -266,6 +293,9 @@ func (k *Keeper) report(ctx context.Context) error {
 		return err
 	}
 	k.reported = now
+	if k.ready {
+		k.noteStartup(func(s *Startup) *time.Time { return &s.Ready })
+	}
 	return nil
 }
 

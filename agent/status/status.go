@@ -35,6 +35,9 @@ type Pusher struct {
 	clock  clock.Clock
 	log    *slog.Logger
 	wake   chan struct{}
+	// Wrote, when not nil, is told how long a status waited to be written. It is set
+	// before Run.
+	Wrote func(took time.Duration)
 
 	mu      sync.Mutex
 	pending map[types.UID]*entry
@@ -45,6 +48,7 @@ type Pusher struct {
 type entry struct {
 	key    api.Key
 	status *v1.PodStatus
+	since  time.Time // when the first change was set that is not written
 }
 
 // New makes a pusher; nothing is written before Run.
@@ -59,8 +63,12 @@ func New(c client.Interface, clk clock.Clock, log *slog.Logger) *Pusher {
 // Set makes st the status to be written for a pod, in place of one that is
 // still waiting. st belongs to the pusher afterwards.
 func (p *Pusher) Set(pod *v1.Pod, st *v1.PodStatus) {
+	e := &entry{key: api.Key{Namespace: pod.Namespace, Name: pod.Name}, status: st, since: p.clock.Now()}
 	p.mu.Lock()
-	p.pending[pod.UID] = &entry{key: api.Key{Namespace: pod.Namespace, Name: pod.Name}, status: st}
+	if before := p.pending[pod.UID]; before != nil {
+		e.since = before.since
+	}
+	p.pending[pod.UID] = e
 	p.mu.Unlock()
 	select {
 	case p.wake <- struct{}{}:
@@ -166,7 +174,11 @@ func (p *Pusher) write(ctx context.Context, batch map[types.UID]*entry) bool {
 		uid := uids[i]
 		again := false
 		switch {
-		case r.Err == nil || apierrors.IsNotFound(r.Err):
+		case r.Err == nil:
+			if p.Wrote != nil {
+				p.Wrote(p.clock.Since(batch[uid].since))
+			}
+		case apierrors.IsNotFound(r.Err):
 		case apierrors.IsConflict(r.Err):
 			again = true
 		case apierrors.IsInvalid(r.Err) || apierrors.IsForbidden(r.Err):

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	v1 "k8s.io/api/core/v1"
@@ -27,6 +28,34 @@ func (m *Manager) EmptyDirUsage(p *v1.Pod) (bytes map[string]int64, inodes int64
 		inodes += int64(entries)
 	}
 	return bytes, inodes, nil
+}
+
+// Counts of volumes, by the kubelet's names of their types: those that pods are to
+// have, and those that are made.
+func (m *Manager) Counts(pods []*v1.Pod) (wanted, made map[string]int) {
+	wanted, made = map[string]int{}, map[string]int{}
+	for _, p := range pods {
+		for i := range p.Spec.Volumes {
+			v := &p.Spec.Volumes[i]
+			pl, err := pluginFor(v)
+			if err != nil {
+				continue // it will not be there
+			}
+			name := strings.Replace(pl.dir, "~", "/", 1)
+			wanted[name]++
+			switch {
+			case pl == hostPath:
+			case pl == imageVolume && m.images.get(p.UID, v.Name) == "":
+				continue
+			case pl != imageVolume:
+				if _, err := os.Stat(m.dir(p.UID, pl, v.Name)); err != nil {
+					continue
+				}
+			}
+			made[name]++
+		}
+	}
+	return wanted, made
 }
 
 // Used is what a volume takes.

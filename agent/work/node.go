@@ -27,6 +27,7 @@ import (
 	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/image"
 	"hansa.dev/hansa/agent/logs"
+	"hansa.dev/hansa/agent/metrics"
 	"hansa.dev/hansa/agent/pod"
 	"hansa.dev/hansa/agent/probe"
 	"hansa.dev/hansa/agent/userns"
@@ -123,6 +124,8 @@ type Node struct {
 	Claim func(p *v1.Pod, holds, wants v1.ResourceList, since time.Time) (granted bool, why *pod.Failure)
 	// PodsChanged is called when the set of pods that hold cgroups changed.
 	PodsChanged func()
+	// Metrics counts what is done; nil: nothing does.
+	Metrics *metrics.Metrics
 	// Probes counts probes; nil: nothing does.
 	Probes *probe.Metrics
 	Log    *slog.Logger

@@ -25,7 +25,9 @@ func (w *Worker) runSandbox(attempt uint32) step {
 		if err == nil {
 			config, complaint, err = w.node.sandboxConfig(p, attempt, handler, w.node.Groups.Path(w.group(p)), w.logDir(p))
 		}
+		own := p.Spec.HostUsers != nil && !*p.Spec.HostUsers
 		if err != nil {
+			w.node.Metrics.Sandbox(own, err)
 			w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", fmt.Sprintf("Failed to create pod sandbox: %v", err))
 			return nil, err
 		}
@@ -33,6 +35,7 @@ func (w *Worker) runSandbox(attempt uint32) step {
 			w.podEvent(p, v1.EventTypeWarning, "DNSConfigForming", complaint)
 		}
 		id, err := w.node.Runtime.RunSandbox(ctx, config, handler)
+		w.node.Metrics.Sandbox(own, err)
 		if err != nil {
 			if ctx.Err() == nil {
 				w.podEvent(p, v1.EventTypeWarning, "FailedCreatePodSandBox", "Failed to create pod sandbox: "+runtime.Said(err))

@@ -40,6 +40,7 @@ func (w *Worker) start(container string, attempt int) step {
 		lasting, done := w.outlast(ctx)
 		defer done()
 		id, err := w.create(lasting, j)
+		w.node.Metrics.ImageVolumes(imageVolumes(j.pod, j.spec), err)
 		if err != nil {
 			return nil, err
 		}

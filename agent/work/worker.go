@@ -51,7 +51,8 @@ type Worker struct {
 	// starts are the starts under way, which end by themselves.
 	starts sync.WaitGroup
 	// regroup says that the pod's group does not have what was granted yet.
-	regroup bool
+	regroup  bool
+	measures measures
 	// hooks is cancelled when the pod has to end: no postStart hook and no pull
 	// is waited for then.
 	hooks    context.Context
@@ -70,7 +71,7 @@ func (n *Node) NewWorker(p *v1.Pod, known Known, refused *pod.Refusal) *Worker {
 		wake:  make(chan struct{}, 1),
 		done:  make(chan struct{}),
 		state: pod.New(p, n.IPs, now),
-		kills: map[string]*killing{},
+		kills: map[string]*killing{}, measures: newMeasures(p, known, now),
 	}
 	w.addresses.Host = n.IPs
 	w.state.Refused, w.state.MaxRestartDelay, w.state.Keep = refused, n.MaxRestartDelay, n.Keep
@@ -96,6 +97,7 @@ func (w *Worker) Update(p *v1.Pod) {
 	w.post(func(now time.Time) {
 		old := w.state.Pod
 		w.state.SetPod(p, now)
+		w.measures.updated = true
 		if !equality.Semantic.DeepEqual(old.Labels, p.Labels) || !equality.Semantic.DeepEqual(old.Annotations, p.Annotations) {
 			w.state.Refresh.Stale = true // downward volumes show them
 		}
@@ -224,6 +226,7 @@ func (w *Worker) Run(ctx context.Context) {
 		for _, a := range actions {
 			w.begin(ctx, a, now)
 		}
+		w.rested(now)
 		if w.state.Stop != nil {
 			w.endHooks()
 		}
@@ -270,10 +273,11 @@ func (w *Worker) begin(ctx context.Context, a pod.Action, now time.Time) {
 		w.reportBackoff(a)
 		return
 	}
-	step := w.step(ctx, a)
+	step, ended := w.step(ctx, a), w.begun(a, now)
 	run := func() {
 		note, err := step(ctx)
 		w.post(func(now time.Time) {
+			ended(err, now)
 			if note != nil {
 				note()
 			}
@@ -347,6 +351,7 @@ func (w *Worker) report(now time.Time) {
 		return
 	}
 	w.shown = st.DeepCopy()
+	w.measure(st, now)
 	w.node.Statuses.Set(w.state.Pod, st)
 }
 
