@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -31,7 +32,9 @@ func (b *bench) idle(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := rig.Wait(ctx, idleFor); err != nil {
+	profile := make(chan error, 1)
+	go func() { profile <- b.Profile(ctx, b.cluster, "idle", "cpu", idleFor) }()
+	if err := errors.Join(rig.Wait(ctx, idleFor), <-profile); err != nil {
 		return err
 	}
 	after, err := b.programs()

@@ -131,7 +131,7 @@ func (w *wire) roundTrip(ctx context.Context, method, path, accept, contentType 
 	if w.token != "" {
 		w.field("authorization", "Bearer "+w.token)
 	}
-	if err := w.writer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: w.headers.Bytes(), EndStream: body == nil, EndHeaders: true}); err != nil {
+	if err := w.writer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: w.headers.Bytes(), EndStream: len(body) == 0, EndHeaders: true}); err != nil {
 		return 0, err
 	}
 	for left := body; len(left) > 0; {
@@ -198,6 +198,9 @@ func (w *wire) frame(stream uint32, sink func([]byte)) (done bool, err error) {
 			w.credit += int(f.Increment)
 		}
 	case *http2.RSTStreamFrame:
+		if f.StreamID != stream {
+			return false, nil // of a request that is over
+		}
 		return false, fmt.Errorf("the server ended the stream: %s", f.ErrCode)
 	case *http2.GoAwayFrame:
 		return false, fmt.Errorf("the server goes away: %s %s", f.ErrCode, strings.TrimSpace(string(f.DebugData())))
