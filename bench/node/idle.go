@@ -15,8 +15,10 @@ import (
 	"hansa.dev/hansa/internal/ocibuild"
 )
 
-// idleFor is how long pods are watched doing nothing: three rounds of probes.
-const idleFor = 30 * time.Second
+// idleFor is how long pods are watched doing nothing, six rounds of probes; before
+// that what follows a start has the same time to end, such as the first garbage
+// collections of a hundred shims.
+const idleFor = time.Minute
 
 // idle has pods do nothing but answer probes.
 func (b *bench) idle(ctx context.Context) error {
@@ -25,7 +27,7 @@ func (b *bench) idle(ctx context.Context) error {
 	if err := b.deploy(ctx, "idle", serverSpec(10)); err != nil {
 		return err
 	}
-	if err := rig.Wait(ctx, 10*time.Second); err != nil {
+	if err := rig.Wait(ctx, idleFor); err != nil {
 		return err
 	}
 	before, err := b.programs()
