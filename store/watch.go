@@ -8,14 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// watchBatch is how many changes a watcher looks at in one go. Of the objects that
-// there are when it begins it looks at fewer: whoever passes them on is at work for
-// as long as a batch takes, and many watches that begin at once are before everybody
-// else who is due.
-const (
-	watchBatch   = 256
-	initialBatch = 32
-)
+// watchBatch is how many changes a watcher looks at in one go.
+const watchBatch = 256
 
 // Watcher delivers the changes of a query. Next and Poll belong to one goroutine;
 // Stop, Done and Progress may be called from any. Whoever starts one must stop it.
@@ -164,7 +158,7 @@ func (w *Watcher) Done() <-chan struct{} { return w.life.Done() }
 func (w *Watcher) readInitial() {
 	in := w.initial
 	for e := range w.sel.scan(in.snap.of(w.sel.table), in.from) {
-		if len(w.batch) == initialBatch {
+		if len(w.batch) == watchBatch {
 			in.from = e.key
 			return
 		}
