@@ -46,6 +46,7 @@ func TestServiceAllocation(t *testing.T) {
 	refused("clusterIP: 10.43.200.7, ports: [{port: 80}]", "spec.clusterIPs", "failed to allocate IP 10.43.200.7: provided IP is already allocated")
 	refused("clusterIP: 10.99.0.1, ports: [{port: 80}]", "spec.clusterIPs", "failed to allocate IP 10.99.0.1: the provided network does not match the current range")
 	refused("type: NodePort, ports: [{port: 80, nodePort: 32007}]", "spec.ports[0].nodePort", "provided port is already allocated")
+	refused("type: NodePort, ports: [{name: a, port: 80, nodePort: 32008}, {name: b, port: 81, nodePort: 32008}]", "spec.ports[1].nodePort", "provided port is already allocated")
 	refused("type: NodePort, ports: [{port: 80, nodePort: 80}]", "spec.ports[0].nodePort", "provided port is not in the valid range. The range of valid ports is 30000-32767")
 	if s := made("headless", "clusterIP: None, ports: [{port: 80}]"); s.Spec.ClusterIP != "None" {
 		t.Errorf("headless service has %s", s.Spec.ClusterIP)
@@ -56,6 +57,12 @@ func TestServiceAllocation(t *testing.T) {
 	}
 	admin.do(t, call{method: "PATCH", path: at("services", ns, "plain"), contentType: mergePatch, body: `{"spec":{"clusterIP":"10.43.200.8","clusterIPs":["10.43.200.8"]}}`}).
 		refused(t, 422, metav1.StatusReasonInvalid, "spec.clusterIPs[0]: Invalid value")
+	admin.do(t, call{method: "PUT", path: at("services", ns, "plain"), body: "metadata: {name: plain}\nspec: {clusterIP: 10.43.200.7, ports: [{port: 80}]}"}).
+		refused(t, 422, metav1.StatusReasonInvalid, "spec.clusterIPs[0]: Invalid value: [\"10.43.200.7\"]: may not change once set")
+	admin.do(t, call{method: "PUT", path: at("services", ns, "chosen"), body: "metadata: {name: chosen}\nspec: {type: NodePort, ports: [{name: a, port: 80, nodePort: 32007}, {name: b, port: 81, nodePort: 32007}]}"}).
+		refused(t, 500, metav1.StatusReasonUnknown, "duplicate nodePort: {TCP 32007}")
+	admin.do(t, call{method: "POST", path: at("services", ns) + "?dryRun=All", body: "metadata: {name: chosen}\nspec: {clusterIP: 10.43.200.7, ports: [{port: 80}]}"}).
+		refused(t, 409, metav1.StatusReasonAlreadyExists, "already exists")
 	patch(t, "services", ns, "chosen", `{"spec":{"type":"ExternalName","externalName":"example.com","clusterIP":null,"clusterIPs":null,"ports":null}}`)
 	if again := made("again", "clusterIP: 10.43.200.7, type: NodePort, ports: [{port: 80, nodePort: 32007}]"); again.Spec.ClusterIP != "10.43.200.7" {
 		t.Errorf("what came back was given as %+v", again.Spec)

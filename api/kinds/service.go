@@ -162,11 +162,11 @@ func keepAllocated(s, old *corev1.Service) {
 		if s.Spec.ClusterIP == "" {
 			s.Spec.ClusterIP = old.Spec.ClusterIP
 		}
-		if len(s.Spec.ClusterIPs) == 0 && s.Spec.ClusterIP == old.Spec.ClusterIP {
+		if len(s.Spec.ClusterIPs) == 0 {
 			s.Spec.ClusterIPs = slices.Clone(old.Spec.ClusterIPs)
 		}
 	}
-	if usesNodePorts(s) && usesNodePorts(old) {
+	if ServiceNeedsNodePorts(s) && ServiceNeedsNodePorts(old) {
 		keepNodePorts(s, old)
 	}
 	if ServiceNeedsHealthCheckPort(s) && ServiceNeedsHealthCheckPort(old) && s.Spec.HealthCheckNodePort == 0 {
@@ -184,7 +184,6 @@ func keepNodePorts(s, old *corev1.Service) {
 		p := &s.Spec.Ports[i]
 		if was := byName[p.Name]; p.NodePort == 0 && !used.Has(was) {
 			p.NodePort = was
-			used.Insert(was)
 		}
 	}
 }

@@ -11,10 +11,9 @@ import (
 )
 
 // What a service is given by the cluster is decided here and allocated by the
-// server, in this order: prepare, default, AssignIPFamilies, then an address
-// for each family without one (ServiceNeedsClusterIP), node ports
-// (ServiceNodePortsWanted) and a health-check port; then validate, which
-// demands the last. What old had and the new service has not is free again
+// server, in this order: prepare, default, AssignIPFamilies, then addresses
+// (ServiceClusterIPsDue), node ports (ServiceNeedsNodePorts) and a health-check
+// port; then validate, which demands the last. What old had and the new service has not is free again
 // when the write is done.
 
 // ServiceNeedsClusterIP says whether clusterIP has a meaning for the type; a
@@ -23,19 +22,28 @@ func ServiceNeedsClusterIP(s *corev1.Service) bool {
 	return s.Spec.Type != corev1.ServiceTypeExternalName
 }
 
-// ServiceClusterIPsWanted are the families for which an address is still to be
-// allocated, by index into clusterIPs. It is called after AssignIPFamilies.
-func ServiceClusterIPsWanted(s *corev1.Service) map[int]corev1.IPFamily {
-	if !ServiceNeedsClusterIP(s) || isHeadless(s) {
+// ServiceClusterIPsDue are the indexes into clusterIPs for which an address is to
+// be claimed or chosen: all of a service that comes to need addresses, the second
+// where it comes to have a second family. It is called after AssignIPFamilies; old
+// is nil on create.
+func ServiceClusterIPsDue(s, old *corev1.Service) []int {
+	families := len(s.Spec.IPFamilies)
+	switch {
+	case !ServiceNeedsClusterIP(s):
 		return nil
-	}
-	wanted := map[int]corev1.IPFamily{}
-	for i, family := range s.Spec.IPFamilies {
-		if i >= len(s.Spec.ClusterIPs) || s.Spec.ClusterIPs[i] == "" {
-			wanted[i] = family
+	case old == nil || !ServiceNeedsClusterIP(old):
+		if isHeadless(s) {
+			return nil
 		}
+		due := make([]int, families)
+		for i := range due {
+			due[i] = i
+		}
+		return due
+	case !isHeadless(old) && len(old.Spec.IPFamilies) == 1 && families == 2:
+		return []int{1}
 	}
-	return wanted
+	return nil
 }
 
 // ServiceNeedsNodePorts says whether ports without a node port are given one.
@@ -47,21 +55,6 @@ func ServiceNeedsNodePorts(s *corev1.Service) bool {
 // usesNodePorts says whether ports may have a node port at all.
 func usesNodePorts(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer
-}
-
-// ServiceNodePortsWanted are the indexes of the ports that are still to be
-// given a node port. Ports of one number but different protocols share one.
-func ServiceNodePortsWanted(s *corev1.Service) []int {
-	if !ServiceNeedsNodePorts(s) {
-		return nil
-	}
-	var wanted []int
-	for i, p := range s.Spec.Ports {
-		if p.NodePort == 0 {
-			wanted = append(wanted, i)
-		}
-	}
-	return wanted
 }
 
 // ServiceNeedsHealthCheckPort says whether load balancers ask nodes whether

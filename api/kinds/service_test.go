@@ -1,7 +1,6 @@
 package kinds_test
 
 import (
-	"maps"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -78,27 +77,36 @@ func TestReleaseNeedsPolicy(t *testing.T) {
 }
 
 func TestServiceWants(t *testing.T) {
+	const given = "{type: ClusterIP, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ipFamilies: [IPv4]}"
 	for name, c := range map[string]struct {
-		spec   string
-		ips    map[int]corev1.IPFamily
-		ports  []int
-		health bool
+		spec, old string
+		ips       []int
+		ports     bool
+		health    bool
 	}{
-		"new":                 {"{type: ClusterIP, ipFamilies: [IPv4, IPv6], ports: [{port: 80}]}", map[int]corev1.IPFamily{0: "IPv4", 1: "IPv6"}, nil, false},
-		"chosen":              {"{type: ClusterIP, clusterIPs: [10.0.0.1], ipFamilies: [IPv4, IPv6]}", map[int]corev1.IPFamily{1: "IPv6"}, nil, false},
-		"headless":            {"{type: ClusterIP, clusterIPs: [None], ipFamilies: [IPv4]}", nil, nil, false},
-		"external name":       {"{type: ExternalName}", nil, nil, false},
-		"node ports":          {"{type: NodePort, clusterIPs: [10.0.0.1], ipFamilies: [IPv4], ports: [{port: 80}, {port: 81, nodePort: 30081}, {port: 82}]}", nil, []int{0, 2}, false},
-		"balanced":            {"{type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]}", nil, []int{0}, true},
-		"balanced, no ports":  {"{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{port: 80}]}", nil, nil, false},
-		"balanced everywhere": {"{type: LoadBalancer, externalTrafficPolicy: Cluster, ports: [{port: 80, nodePort: 30080}]}", nil, nil, false},
+		"new":                       {"{type: ClusterIP, ipFamilies: [IPv4, IPv6], ports: [{port: 80}]}", "", []int{0, 1}, false, false},
+		"chosen":                    {"{type: ClusterIP, clusterIPs: [10.0.0.1], ipFamilies: [IPv4, IPv6]}", "", []int{0, 1}, false, false},
+		"headless":                  {"{type: ClusterIP, clusterIPs: [None], ipFamilies: [IPv4]}", "", nil, false, false},
+		"external name":             {"{type: ExternalName}", "", nil, false, false},
+		"node ports":                {"{type: NodePort, ipFamilies: [IPv4]}", "", []int{0}, true, false},
+		"balanced":                  {"{type: LoadBalancer, externalTrafficPolicy: Local}", "", []int{}, true, true},
+		"balanced, no ports":        {"{type: LoadBalancer, allocateLoadBalancerNodePorts: false}", "", []int{}, false, false},
+		"balanced everywhere":       {"{type: LoadBalancer, externalTrafficPolicy: Cluster}", "", []int{}, true, false},
+		"changed, which it may not": {"{type: ClusterIP, clusterIP: 10.0.0.2, clusterIPs: [10.0.0.2], ipFamilies: [IPv4]}", given, nil, false, false},
+		"a second family":           {"{type: ClusterIP, clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ipFamilies: [IPv4, IPv6]}", given, []int{1}, false, false},
+		"no longer external":        {"{type: ClusterIP, ipFamilies: [IPv4]}", "{type: ExternalName}", []int{0}, false, false},
+		"becomes external":          {"{type: ExternalName}", given, nil, false, false},
 	} {
 		s := newService(t, c.spec)
-		if got := kinds.ServiceClusterIPsWanted(s); !maps.Equal(got, c.ips) {
-			t.Errorf("%s: addresses wanted %v, want %v", name, got, c.ips)
+		var old *corev1.Service
+		if c.old != "" {
+			old = newService(t, c.old)
 		}
-		if got := kinds.ServiceNodePortsWanted(s); !cmp.Equal(got, c.ports) {
-			t.Errorf("%s: node ports wanted for %v, want %v", name, got, c.ports)
+		if got := kinds.ServiceClusterIPsDue(s, old); !cmp.Equal(got, c.ips) {
+			t.Errorf("%s: addresses are due at %v, want %v", name, got, c.ips)
+		}
+		if got := kinds.ServiceNeedsNodePorts(s); got != c.ports {
+			t.Errorf("%s: needs node ports: %v", name, got)
 		}
 		if got := kinds.ServiceNeedsHealthCheckPort(s); got != c.health {
 			t.Errorf("%s: needs a health check port: %v", name, got)

@@ -326,7 +326,7 @@ func (c *change) prepare(ctx context.Context, obj, cur api.Object) ([]store.Side
 		row.PrepareUpdate(obj, cur)
 	}
 	if a := c.h.Allocators[row.GroupResource()]; a != nil {
-		return a.Allocate(ctx, obj, cur)
+		return a.Allocate(ctx, obj, cur, c.dryRun)
 	}
 	return nil, nil
 }
@@ -337,7 +337,7 @@ func (h *Handler) release(ctx context.Context, row *api.Resource, cur api.Object
 	if a == nil {
 		return nil, nil
 	}
-	return a.Allocate(ctx, nil, cur)
+	return a.Allocate(ctx, nil, cur, false)
 }
 
 // validate is everything that the changed object is checked for.

@@ -27,7 +27,7 @@ type contested struct {
 	t     *testing.T
 }
 
-func (a *contested) Allocate(ctx context.Context, _, _ api.Object) ([]store.Side, error) {
+func (a *contested) Allocate(ctx context.Context, _, _ api.Object, _ bool) ([]store.Side, error) {
 	const key = "ranges/contested"
 	_, revision, err := a.store.Raw(ctx, key)
 	if err != nil {

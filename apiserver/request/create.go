@@ -253,7 +253,7 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 		rule.Prepare(info, obj)
 	}
 	if a := c.h.Allocators[row.GroupResource()]; a != nil {
-		if sides, err = a.Allocate(ctx, obj, nil); err != nil {
+		if sides, err = a.Allocate(ctx, obj, nil, c.dryRun); err != nil {
 			return nil, err
 		}
 	}

@@ -111,9 +111,9 @@ type Allocator interface {
 	// Allocate fills in obj, which is about to replace old (nil on create), and
 	// answers with the keys that claim what obj has and free what it no longer
 	// has. obj is nil when old is deleted. It is called again on every retry,
-	// after the row's preparation and before validation. Errors are API status
-	// errors.
-	Allocate(ctx context.Context, obj, old api.Object) ([]store.Side, error)
+	// after the row's preparation and before validation. With dryRun nothing of
+	// it will be written. Errors that are not API status errors are the server's.
+	Allocate(ctx context.Context, obj, old api.Object, dryRun bool) ([]store.Side, error)
 }
 
 // Handler serves requests. Its methods may be called from any goroutine.

@@ -114,15 +114,16 @@ func (r *addressRange) at(i uint64) netip.Addr {
 
 // allocateAddresses gives the service the addresses it still needs, and says
 // how to claim what is new and free what is gone.
-func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service) ([]store.Side, error) {
-	had := addressesOf(was)
-	used := sync.OnceValues(func() (map[netip.Addr]bool, error) { return a.usedAddresses(ctx, s) })
+func (a *Services) allocateAddresses(ctx context.Context, w write) ([]store.Side, error) {
+	s, had := w.s, addressesOf(w.was)
+	used := sync.OnceValues(func() (map[netip.Addr]bool, error) { return a.usedAddresses(ctx, w) })
 	var sides []store.Side
-	for i, ip := range s.Spec.ClusterIPs {
-		if ip == "" || ip == corev1.ClusterIPNone || slices.Contains(had, ip) || !kinds.ServiceNeedsClusterIP(s) {
+	due := kinds.ServiceClusterIPsDue(s, w.was)
+	for _, i := range due {
+		if i >= len(s.Spec.ClusterIPs) || s.Spec.ClusterIPs[i] == "" {
 			continue
 		}
-		side, err := a.claimAddress(ctx, ip, s, used)
+		side, err := a.claimAddress(ctx, s.Spec.ClusterIPs[i], w, used)
 		if apierrors.ReasonForError(err) != metav1.StatusReasonUnknown {
 			return nil, err
 		} else if err != nil {
@@ -131,13 +132,11 @@ func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service
 		}
 		sides = append(sides, side)
 	}
-	wanted := kinds.ServiceClusterIPsWanted(s)
-	for i := range len(s.Spec.IPFamilies) {
-		family, ok := wanted[i]
-		if !ok {
+	for _, i := range due {
+		if i < len(s.Spec.ClusterIPs) && s.Spec.ClusterIPs[i] != "" {
 			continue
 		}
-		ip, side, err := a.findAddress(ctx, a.ranges(family), s, used)
+		ip, side, err := a.findAddress(ctx, a.ranges(s.Spec.IPFamilies[i]), w, used)
 		if err != nil {
 			return nil, apierrors.NewInternalError(fmt.Errorf("failed to allocate a serviceIP for Service %q: %w", s.Name, err))
 		}
@@ -155,7 +154,7 @@ func (a *Services) allocateAddresses(ctx context.Context, s, was *corev1.Service
 		if slices.Contains(now, ip) {
 			continue
 		}
-		side, ok, err := a.freeAddress(ctx, ip, was)
+		side, ok, err := a.freeAddress(ctx, ip, w.was)
 		if err != nil {
 			return nil, err
 		}
@@ -172,14 +171,17 @@ func addressKey(ip netip.Addr) string { return "ipaddresses/" + ip.String() }
 // usedFunc gives the addresses of all other services, read at the first call.
 type usedFunc func() (map[netip.Addr]bool, error)
 
-// usedAddresses are those of all services but s.
-func (a *Services) usedAddresses(ctx context.Context, s *corev1.Service) (map[netip.Addr]bool, error) {
-	services, err := a.others(ctx, s)
+// usedAddresses are those of all other services.
+func (a *Services) usedAddresses(ctx context.Context, w write) (map[netip.Addr]bool, error) {
+	services, err := a.others(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 	used := make(map[netip.Addr]bool, len(services))
 	for _, other := range services {
+		if w.stands(other) {
+			continue
+		}
 		for _, text := range addressesOf(other) {
 			if ip, err := netip.ParseAddr(text); err == nil {
 				used[ip.Unmap()] = true
@@ -190,7 +192,7 @@ func (a *Services) usedAddresses(ctx context.Context, s *corev1.Service) (map[ne
 }
 
 // claimAddress claims an address that the user chose.
-func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Service, used usedFunc) (store.Side, error) {
+func (a *Services) claimAddress(ctx context.Context, text string, w write, used usedFunc) (store.Side, error) {
 	ip, err := netip.ParseAddr(text)
 	if err != nil {
 		// Validation says what is wrong with it.
@@ -207,7 +209,7 @@ func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Serv
 	if taken[ip] {
 		return store.Side{}, errAddressInUse
 	}
-	side, free, err := a.tryAddress(ctx, ip, s)
+	side, free, err := a.tryAddress(ctx, ip, w)
 	if err == nil && !free {
 		err = errAddressInUse
 	}
@@ -217,14 +219,14 @@ func (a *Services) claimAddress(ctx context.Context, text string, s *corev1.Serv
 // findAddress chooses a free address of the first range that has one: from a
 // random place through its dynamic band, and only when that is full through the
 // static one.
-func (a *Services) findAddress(ctx context.Context, ranges []*addressRange, s *corev1.Service, used usedFunc) (string, store.Side, error) {
+func (a *Services) findAddress(ctx context.Context, ranges []*addressRange, w write, used usedFunc) (string, store.Side, error) {
 	taken, err := used()
 	if err != nil {
 		return "", store.Side{}, err
 	}
 	for _, r := range ranges {
 		for _, part := range [][2]uint64{{r.offset, r.size}, {0, r.offset}} {
-			ip, side, err := a.findIn(ctx, r, part, s, taken)
+			ip, side, err := a.findIn(ctx, r, part, w, taken)
 			if err != nil || ip != "" {
 				return ip, side, err
 			}
@@ -235,7 +237,7 @@ func (a *Services) findAddress(ctx context.Context, ranges []*addressRange, s *c
 
 // findIn looks for a free address in a part of a range; there is none if the
 // answer is empty.
-func (a *Services) findIn(ctx context.Context, r *addressRange, part [2]uint64, s *corev1.Service, taken map[netip.Addr]bool) (string, store.Side, error) {
+func (a *Services) findIn(ctx context.Context, r *addressRange, part [2]uint64, w write, taken map[netip.Addr]bool) (string, store.Side, error) {
 	from, n := part[0], part[1]-part[0]
 	if n == 0 {
 		return "", store.Side{}, nil
@@ -246,7 +248,7 @@ func (a *Services) findIn(ctx context.Context, r *addressRange, part [2]uint64, 
 		if taken[ip] {
 			continue
 		}
-		side, free, err := a.tryAddress(ctx, ip, s)
+		side, free, err := a.tryAddress(ctx, ip, w)
 		if err != nil {
 			return "", store.Side{}, err
 		}
@@ -262,25 +264,25 @@ const lookahead = 1024
 
 // tryAddress says how to claim an address that no service was seen to have: one
 // that came since then has claimed it.
-func (a *Services) tryAddress(ctx context.Context, ip netip.Addr, s *corev1.Service) (store.Side, bool, error) {
+func (a *Services) tryAddress(ctx context.Context, ip netip.Addr, w write) (store.Side, bool, error) {
 	key := addressKey(ip)
 	value, revision, err := a.store.Raw(ctx, key)
 	if err != nil {
 		return store.Side{}, false, err
 	}
 	if revision != 0 {
-		held, err := a.held(ctx, value, ip.String(), s)
+		held, err := a.held(ctx, value, ip.String(), w)
 		if err != nil || held {
 			return store.Side{}, false, err
 		}
 	}
-	value, err = encodeAddress(ip, s, a.clock.Now())
+	value, err = encodeAddress(ip, w.s, a.clock.Now())
 	return store.Side{Key: key, Revision: revision, Value: value}, true, err
 }
 
 // held says whether the service that an IPAddress names has the address. An
 // address that somebody else manages is held as well.
-func (a *Services) held(ctx context.Context, value []byte, ip string, by *corev1.Service) (bool, error) {
+func (a *Services) held(ctx context.Context, value []byte, ip string, w write) (bool, error) {
 	obj, err := decodeAddress(value)
 	if err != nil {
 		return true, nil //nolint:nilerr // whatever it is, it is not ours
@@ -299,7 +301,7 @@ func (a *Services) held(ctx context.Context, value []byte, ip string, by *corev1
 		return false, err
 	}
 	s := found.(*corev1.Service)
-	return s.UID != by.UID && slices.Contains(addressesOf(s), ip), nil
+	return s.UID != w.self() && !w.stands(s) && slices.Contains(addressesOf(s), ip), nil
 }
 
 // freeAddress says how to free an address, if it is the service's.

@@ -23,6 +23,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/clock"
 
@@ -89,24 +90,45 @@ func New(s *store.Store, registry *api.Registry, c Config) (*Services, error) {
 }
 
 // Allocate implements request.Allocator.
-func (a *Services) Allocate(ctx context.Context, obj, old api.Object) ([]store.Side, error) {
+func (a *Services) Allocate(ctx context.Context, obj, old api.Object, dryRun bool) ([]store.Side, error) {
 	was, _ := old.(*corev1.Service)
 	if obj == nil {
 		return a.release(ctx, was)
 	}
-	s := obj.(*corev1.Service)
-	if errs := kinds.AssignIPFamilies(s, was, a.families); len(errs) > 0 {
-		return nil, invalid(s, errs)
+	w := write{s: obj.(*corev1.Service), was: was, dryRun: dryRun}
+	if errs := kinds.AssignIPFamilies(w.s, was, a.families); len(errs) > 0 {
+		return nil, invalid(w.s, errs)
 	}
-	sides, err := a.allocateAddresses(ctx, s, was)
+	sides, err := a.allocateAddresses(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	ports, err := a.allocatePorts(ctx, s, was)
+	ports, err := a.allocatePorts(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 	return append(sides, ports...), nil
+}
+
+// write is one write of a service: s is about to replace was, which is nil on
+// create; s is nil when was goes away.
+type write struct {
+	s, was *corev1.Service
+	dryRun bool
+}
+
+// self is who writes. An update need not say it.
+func (w write) self() types.UID {
+	if w.was != nil {
+		return w.was.UID
+	}
+	return w.s.UID
+}
+
+// stands says whether a dry run creates what is there already: it is told so
+// later, and not that its own address is taken.
+func (w write) stands(other *corev1.Service) bool {
+	return w.dryRun && w.was == nil && other.Namespace == w.s.Namespace && other.Name == w.s.Name
 }
 
 func invalid(s *corev1.Service, errs field.ErrorList) error {
@@ -125,7 +147,7 @@ func (a *Services) release(ctx context.Context, was *corev1.Service) ([]store.Si
 			sides = append(sides, side)
 		}
 	}
-	ports, err := a.allocatePorts(ctx, nil, was)
+	ports, err := a.allocatePorts(ctx, write{was: was})
 	return append(sides, ports...), err
 }
 
@@ -139,16 +161,17 @@ func addressesOf(s *corev1.Service) []string {
 	})
 }
 
-// others are all services but the one that has s's name, of a state not older
-// than what was read before.
-func (a *Services) others(ctx context.Context, s *corev1.Service) ([]*corev1.Service, error) {
+// others are all services but the one that is written, of a state not older than
+// what was read before. One of its name that is to be created once more is
+// another.
+func (a *Services) others(ctx context.Context, w write) ([]*corev1.Service, error) {
 	list, err := a.store.List(ctx, store.Query{Resource: a.row}, store.ListOptions{})
 	if err != nil {
 		return nil, err
 	}
 	others := make([]*corev1.Service, 0, len(list.Items))
 	for _, obj := range list.Items {
-		if obj.GetNamespace() != s.Namespace || obj.GetName() != s.Name {
+		if obj.GetUID() != w.self() {
 			others = append(others, obj.(*corev1.Service))
 		}
 	}

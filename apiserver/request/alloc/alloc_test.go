@@ -10,6 +10,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -321,6 +322,106 @@ func TestPortsAreClaimedAndFreed(t *testing.T) {
 	}
 	c.delete("b")
 	want()
+}
+
+// Who creates a service is told of a port that it has twice as of one that others
+// have, who changes it as of a fault of the server; as in Kubernetes'
+// pkg/registry/core/service/storage/alloc.go.
+func TestRefusedPorts(t *testing.T) {
+	c := newCluster(t)
+	of := func(kind corev1.ServiceType, ports ...corev1.ServicePort) *corev1.Service {
+		return service("b", func(s *corev1.ServiceSpec) { s.Type, s.Ports = kind, ports })
+	}
+	front := func(name string, port int32, protocol corev1.Protocol, node int32) corev1.ServicePort {
+		return corev1.ServicePort{Name: name, Port: port, Protocol: protocol, NodePort: node}
+	}
+	local := func(health int32) *corev1.Service {
+		s := of(corev1.ServiceTypeLoadBalancer, front("a", 80, "TCP", 0))
+		s.Spec.ExternalTrafficPolicy, s.Spec.HealthCheckNodePort = corev1.ServiceExternalTrafficPolicyLocal, health
+		return s
+	}
+	taken := of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30005))
+	taken.Name = "a"
+	c.mustCreate(taken)
+
+	create := func(s *corev1.Service) error { _, err := c.create(s); return err }
+	dryRun := func(s *corev1.Service) error { _, err := c.create(s, metav1.DryRunAll); return err }
+	update := func(s *corev1.Service) error {
+		_, _, err := c.Update(t.Context(), requesttest.Info("update", "v1", "services", "default", "b"), request.Body{Object: s}, &metav1.UpdateOptions{})
+		return err
+	}
+	for _, row := range []struct {
+		name, want string
+		code       int32
+		do         func(*corev1.Service) error
+		s          *corev1.Service
+	}{
+		{"twice", "spec.ports[1].nodePort: Invalid value: 30007: provided port is already allocated", 422, create,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007), front("b", 81, "TCP", 30007))},
+		{"twice, of two protocols", "spec.ports[1].nodePort: Invalid value: 30007: provided port is already allocated", 422, create,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007), front("b", 81, "UDP", 30007))},
+		{"twice, of one port", "spec.ports[1].nodePort: Duplicate value: 30007", 422, create,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007), front("b", 80, "TCP", 0))},
+		{"health port of others", "Internal error occurred: failed to allocate requested HealthCheck NodePort 30005: provided port is already allocated", 500, create, local(30005)},
+		{"health port out of range", "Internal error occurred: failed to allocate requested HealthCheck NodePort 5: provided port is not in the valid range. The range of valid ports is 30000-30099", 500, create, local(5)},
+		{"none", "", 0, create, of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007))},
+		{"the same once more", "spec.ports[0].nodePort: Invalid value: 30007: provided port is already allocated", 422, create,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007))},
+		{"the same once more, dry", "spec.ports[0].nodePort: Invalid value: 30007: provided port is already allocated", 422, dryRun,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007))},
+		{"changed: twice", "duplicate nodePort: {TCP 30007}", 500, update,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007), front("b", 81, "TCP", 30007))},
+		{"changed: twice, and new", "duplicate nodePort: {UDP 30008}", 500, update,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "UDP", 30008), front("b", 81, "UDP", 30008))},
+		{"changed: of others", "spec.ports[1].nodePort: Invalid value: 30005: provided port is already allocated", 422, update,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007), front("b", 81, "TCP", 30005))},
+		{"changed: health port of its own", "Internal error occurred: failed to allocate requested HealthCheck NodePort 30007: provided port is already allocated", 500, update, local(30007)},
+		{"changed: of two protocols", "", 0, update,
+			of(corev1.ServiceTypeNodePort, front("a", 80, "TCP", 30007), front("b", 81, "UDP", 30007))},
+	} {
+		err := row.do(row.s)
+		switch {
+		case row.want == "" && err != nil:
+			t.Errorf("%s: %v", row.name, err)
+		case row.want != "" && (err == nil || !strings.Contains(err.Error(), row.want) || request.StatusOf(err).Code != row.code):
+			t.Errorf("%s: %v, want %d %s", row.name, err, row.code, row.want)
+		}
+	}
+	if got := c.ports(); !slices.Equal(got, []int{30005, 30007}) {
+		t.Errorf("ports in use are %v", got)
+	}
+}
+
+// A dry run of what is there already says so, and not that its own address is
+// taken, which the real thing does.
+func TestCreatedOnceMore(t *testing.T) {
+	c := newCluster(t)
+	again := func() *corev1.Service {
+		return service("a", func(s *corev1.ServiceSpec) { s.ClusterIP = "10.43.0.10" })
+	}
+	c.mustCreate(again())
+	if _, err := c.create(again(), metav1.DryRunAll); !apierrors.IsAlreadyExists(err) {
+		t.Errorf("a dry run gave %v", err)
+	}
+	if _, err := c.create(again()); !apierrors.IsInvalid(err) || !strings.HasSuffix(err.Error(), "failed to allocate IP 10.43.0.10: provided IP is already allocated") {
+		t.Errorf("without one: %v", err)
+	}
+	if _, err := c.create(service("a", nil)); !apierrors.IsAlreadyExists(err) {
+		t.Errorf("without an address: %v", err)
+	}
+}
+
+// An address does not change, whoever else has the new one.
+func TestChangedAddress(t *testing.T) {
+	c := newCluster(t)
+	c.mustCreate(service("a", func(s *corev1.ServiceSpec) { s.ClusterIP = "10.43.0.9" }))
+	c.mustCreate(service("b", func(s *corev1.ServiceSpec) { s.ClusterIP = "10.43.0.10" }))
+	s := service("b", func(s *corev1.ServiceSpec) { s.ClusterIP = "10.43.0.9" })
+	_, _, err := c.Update(t.Context(), requesttest.Info("update", "v1", "services", "default", "b"), request.Body{Object: s}, &metav1.UpdateOptions{})
+	const want = `Service "b" is invalid: spec.clusterIPs[0]: Invalid value: ["10.43.0.9"]: may not change once set`
+	if err == nil || err.Error() != want {
+		t.Errorf("error is %v, want %s", err, want)
+	}
 }
 
 func TestFullRanges(t *testing.T) {

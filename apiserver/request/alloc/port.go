@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/big"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,10 +21,9 @@ const portsKey = "ranges/servicenodeports"
 // portBand is where the dynamic band of ports begins.
 func (a *Services) portBand() int { return int(band(uint64(a.ports.size()), 32, 16, 128)) }
 
-// portsOf are the node ports that a service has, the health-check port among
-// them.
-func portsOf(s *corev1.Service) []int32 {
-	if s == nil || s.Spec.Type != corev1.ServiceTypeNodePort && s.Spec.Type != corev1.ServiceTypeLoadBalancer {
+// nodePortsOf are the node ports that a service has.
+func nodePortsOf(s *corev1.Service) []int32 {
+	if !hasNodePorts(s) {
 		return nil
 	}
 	var ports []int32
@@ -32,7 +32,19 @@ func portsOf(s *corev1.Service) []int32 {
 			ports = append(ports, p.NodePort)
 		}
 	}
-	if s.Spec.HealthCheckNodePort != 0 {
+	return ports
+}
+
+// hasNodePorts says whether node ports lead to a service.
+func hasNodePorts(s *corev1.Service) bool {
+	return s != nil && (s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer)
+}
+
+// portsOf are the node ports that a service has, the health-check port among
+// them.
+func portsOf(s *corev1.Service) []int32 {
+	ports := nodePortsOf(s)
+	if hasNodePorts(s) && s.Spec.HealthCheckNodePort != 0 {
 		ports = append(ports, s.Spec.HealthCheckNodePort)
 	}
 	return ports
@@ -49,28 +61,40 @@ func (p *portSet) has(port int32) bool { return p.bits.Bit(int(port-p.First)) ==
 
 func (p *portSet) contains(port int32) bool { return port >= p.First && port <= p.Last }
 
-func (p *portSet) mark(port int32) {
-	if p.contains(port) {
-		p.bits.SetBit(p.bits, int(port-p.First), 1)
+func (p *portSet) mark(ports ...int32) {
+	for _, port := range ports {
+		if p.contains(port) {
+			p.bits.SetBit(p.bits, int(port-p.First), 1)
+		}
 	}
 }
 
-// usedPorts are the ports of all services but s. The bitmap's revision is read
+// claim takes a port that somebody chose.
+func (p *portSet) claim(port int32) error {
+	switch {
+	case !p.contains(port):
+		return fmt.Errorf(errWrongPortText, p.PortRange)
+	case p.has(port):
+		return errPortInUse
+	}
+	p.mark(port)
+	return nil
+}
+
+// usedPorts are the ports of all other services. The bitmap's revision is read
 // before them: who takes a port after that makes the write fail.
-func (a *Services) usedPorts(ctx context.Context, s *corev1.Service) (*portSet, error) {
+func (a *Services) usedPorts(ctx context.Context, w write) (*portSet, error) {
 	_, revision, err := a.store.Raw(ctx, portsKey)
 	if err != nil {
 		return nil, err
 	}
-	services, err := a.others(ctx, s)
+	services, err := a.others(ctx, w)
 	if err != nil {
 		return nil, err
 	}
 	p := &portSet{PortRange: a.ports, bits: new(big.Int), revision: revision}
 	for _, other := range services {
-		for _, port := range portsOf(other) {
-			p.mark(port)
-		}
+		p.mark(portsOf(other)...)
 	}
 	return p, nil
 }
@@ -84,102 +108,178 @@ func (p *portSet) side() (store.Side, error) {
 }
 
 // allocatePorts gives the service the node ports it still needs, and says how
-// to claim what is new and free what is gone. s is nil when it goes away.
-func (a *Services) allocatePorts(ctx context.Context, s, was *corev1.Service) ([]store.Side, error) {
-	had := sets.New(portsOf(was)...)
-	if had.Equal(sets.New(portsOf(s)...)) && (s == nil || len(kinds.ServiceNodePortsWanted(s)) == 0 && !wantsHealthPort(s)) {
+// to claim what is new and free what is gone.
+func (a *Services) allocatePorts(ctx context.Context, w write) ([]store.Side, error) {
+	had := portsOf(w.was)
+	if w.s != nil && w.was != nil && !w.wantsPorts() && sets.New(had...).Equal(sets.New(portsOf(w.s)...)) {
+		return nil, distinctNodePorts(w.s)
+	}
+	if len(had) == 0 && !hasNodePorts(w.s) {
 		return nil, nil
 	}
-	self := s
-	if self == nil {
-		self = was
-	}
-	p, err := a.usedPorts(ctx, self)
+	p, err := a.usedPorts(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	if s != nil {
-		if errs := p.claimChosen(s, had); len(errs) > 0 {
-			return nil, invalid(s, errs)
+	others := new(big.Int).Set(p.bits)
+	p.mark(had...) // not free before all is written
+	if hasNodePorts(w.s) {
+		if w.was == nil {
+			err = a.firstPorts(p, w.s)
+		} else {
+			err = a.nextPorts(p, w.s, sets.New(nodePortsOf(w.was)...))
 		}
-		if err := a.claimWanted(p, s); err != nil {
-			return nil, apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: %w", err))
+		if err == nil {
+			err = a.healthPort(p, w)
+		}
+		if err != nil {
+			return nil, err
 		}
 	}
+	p.bits = others
+	p.mark(portsOf(w.s)...)
 	side, err := p.side()
 	return []store.Side{side}, err
 }
 
-func wantsHealthPort(s *corev1.Service) bool {
-	return kinds.ServiceNeedsHealthCheckPort(s) && s.Spec.HealthCheckNodePort == 0
+// wantsPorts says whether a port is still to be chosen for it, or becomes its
+// health-check port.
+func (w write) wantsPorts() bool {
+	if kinds.ServiceNeedsHealthCheckPort(w.s) && (w.was == nil || !kinds.ServiceNeedsHealthCheckPort(w.was)) {
+		return true
+	}
+	return kinds.ServiceNeedsNodePorts(w.s) && slices.ContainsFunc(w.s.Spec.Ports, func(p corev1.ServicePort) bool { return p.NodePort == 0 })
 }
 
-// claimChosen claims the ports that the user chose or that the service had. A
-// number may be shared by the service's own ports of different protocols.
-func (p *portSet) claimChosen(s *corev1.Service, had sets.Set[int32]) field.ErrorList {
-	mine := had.Clone()
-	claim := func(port int32, at *field.Path) field.ErrorList {
-		switch {
-		case port == 0:
-			return nil
-		case mine.Has(port):
-		case !p.contains(port):
-			return field.ErrorList{field.Invalid(at, port, fmt.Sprintf(errWrongPortText, p.PortRange))}
-		case p.has(port):
-			return field.ErrorList{field.Invalid(at, port, errPortInUse.Error())}
-		}
-		mine.Insert(port)
-		p.mark(port)
-		return nil
-	}
-	if len(portsOf(s)) == 0 {
-		return nil
-	}
-	for i, port := range s.Spec.Ports {
-		if errs := claim(port.NodePort, field.NewPath("spec", "ports").Index(i).Child("nodePort")); len(errs) > 0 {
-			return errs
-		}
-	}
-	return claim(s.Spec.HealthCheckNodePort, field.NewPath("spec", "healthCheckNodePort"))
-}
-
-// claimWanted chooses ports for those that have none. The same number is used
-// for the same port under several protocols.
-func (a *Services) claimWanted(p *portSet, s *corev1.Service) error {
-	type front struct {
-		port     int32
-		protocol corev1.Protocol
-	}
+// firstPorts gives a new service its node ports. The ports of one number have
+// one node port, whatever their protocols; no others share one.
+func (a *Services) firstPorts(p *portSet, s *corev1.Service) error {
 	given := map[int32]int32{} // service port → node port
-	taken := map[front]bool{}  // node port and protocol
-	for _, port := range s.Spec.Ports {
-		if port.NodePort != 0 {
-			given[port.Port] = port.NodePort
-			taken[front{port.NodePort, port.Protocol}] = true
-		}
-	}
-	for _, i := range kinds.ServiceNodePortsWanted(s) {
+	for i := range s.Spec.Ports {
 		port := &s.Spec.Ports[i]
-		if shared := given[port.Port]; shared != 0 && !taken[front{shared, port.Protocol}] {
+		if port.NodePort == 0 && !kinds.ServiceNeedsNodePorts(s) {
+			continue
+		}
+		shared, known := given[port.Port]
+		if !known {
+			shared = chosenPort(s.Spec.Ports, port.Port)
+			if shared != 0 {
+				port.NodePort = shared
+			}
+		}
+		switch {
+		case known && port.NodePort == 0:
 			port.NodePort = shared
-		} else {
-			free, err := a.findPort(p)
-			if err != nil {
+		case known && port.NodePort == shared:
+		case port.NodePort == 0:
+			if err := a.choosePort(p, port); err != nil {
 				return err
 			}
-			port.NodePort = free
+		default:
+			if err := p.claim(port.NodePort); err != nil {
+				return refusedPort(s, i, err)
+			}
 		}
-		given[port.Port] = port.NodePort
-		taken[front{port.NodePort, port.Protocol}] = true
-	}
-	if wantsHealthPort(s) {
-		free, err := a.findPort(p)
-		if err != nil {
-			return err
+		if !known {
+			given[port.Port] = port.NodePort
 		}
-		s.Spec.HealthCheckNodePort = free
 	}
 	return nil
+}
+
+// chosenPort is the node port that somebody chose for a port of a number.
+func chosenPort(ports []corev1.ServicePort, number int32) int32 {
+	for _, p := range ports {
+		if p.Port == number && p.NodePort != 0 {
+			return p.NodePort
+		}
+	}
+	return 0
+}
+
+// nextPorts gives a service that is there the node ports that it has not had.
+// Its own ports may share one if their protocols differ.
+func (a *Services) nextPorts(p *portSet, s *corev1.Service, had sets.Set[int32]) error {
+	for i := range s.Spec.Ports {
+		port := &s.Spec.Ports[i]
+		switch {
+		case port.NodePort == 0 && !kinds.ServiceNeedsNodePorts(s):
+			continue
+		case port.NodePort == 0:
+			if err := a.choosePort(p, port); err != nil {
+				return err
+			}
+		case !had.Has(port.NodePort) && !slices.ContainsFunc(s.Spec.Ports[:i], func(q corev1.ServicePort) bool { return q.NodePort == port.NodePort }):
+			if err := p.claim(port.NodePort); err != nil {
+				return refusedPort(s, i, err)
+			}
+		}
+		if err := distinctNodePort(s.Spec.Ports, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// distinctNodePorts says that an update gives two ports of one protocol the same
+// node port. Who creates a service so is told that the port is allocated.
+func distinctNodePorts(s *corev1.Service) error {
+	if !hasNodePorts(s) {
+		return nil
+	}
+	for i := range s.Spec.Ports {
+		if err := distinctNodePort(s.Spec.Ports, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// distinctNodePort compares a port with those before it.
+func distinctNodePort(ports []corev1.ServicePort, i int) error {
+	front := ports[i]
+	if front.NodePort != 0 && slices.ContainsFunc(ports[:i], func(q corev1.ServicePort) bool {
+		return q.NodePort == front.NodePort && q.Protocol == front.Protocol
+	}) {
+		return fmt.Errorf("duplicate nodePort: {%s %d}", front.Protocol, front.NodePort)
+	}
+	return nil
+}
+
+// healthPort gives a service its health-check port when it begins to need one.
+// Validation sees to it that the port stays.
+func (a *Services) healthPort(p *portSet, w write) error {
+	if !kinds.ServiceNeedsHealthCheckPort(w.s) || w.was != nil && kinds.ServiceNeedsHealthCheckPort(w.was) {
+		return nil
+	}
+	port := &w.s.Spec.HealthCheckNodePort
+	if *port != 0 {
+		if err := p.claim(*port); err != nil {
+			return apierrors.NewInternalError(fmt.Errorf("failed to allocate requested HealthCheck NodePort %d: %w", *port, err))
+		}
+		return nil
+	}
+	free, err := a.findPort(p)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("failed to allocate a HealthCheck NodePort 0: %w", err))
+	}
+	*port = free
+	return nil
+}
+
+// choosePort chooses a node port for a port that has none.
+func (a *Services) choosePort(p *portSet, port *corev1.ServicePort) error {
+	free, err := a.findPort(p)
+	if err != nil {
+		return apierrors.NewInternalError(fmt.Errorf("failed to allocate a nodePort: %w", err))
+	}
+	port.NodePort = free
+	return nil
+}
+
+func refusedPort(s *corev1.Service, i int, err error) error {
+	at := field.NewPath("spec", "ports").Index(i).Child("nodePort")
+	return invalid(s, field.ErrorList{field.Invalid(at, s.Spec.Ports[i].NodePort, err.Error())})
 }
 
 // findPort claims a free port: from a random place through the dynamic band,
