@@ -115,6 +115,11 @@ type Resource struct {
 	// place or its definition is gone. Nil: it is served for good.
 	Ended <-chan struct{}
 
+	// Parse reads what is a number or the like in Kubernetes' own form of the kind
+	// and text in the served one, and writes it as that would: "007" as "7". It
+	// runs on whatever a client sends, before Default. What cannot be read is an
+	// error of the body, not a cause of its refusal.
+	Parse func(Object) error
 	// Stamp fills in the times that the client leaves to the server, which are
 	// now. It runs before Prepare…; old is nil on create.
 	Stamp func(obj, old Object, now time.Time)

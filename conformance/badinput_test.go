@@ -211,6 +211,34 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
+// Numbers in annotations that have been fields are read while a body is converted:
+// Kubernetes' pkg/apis/apps/v1/conversion.go. How that fails depends on the way.
+func TestUnreadableAnnotations(t *testing.T) {
+	ns := namespace(t)
+	for _, c := range []struct{ resource, kind, annotation, message string }{
+		{"daemonsets", "DaemonSet", "deprecated.daemonset.template.generation", `strconv.ParseInt: parsing "x": invalid syntax`},
+		{"deployments", "Deployment", "deprecated.deployment.rollback.to", `failed to parse annotation[deprecated.deployment.rollback.to]=x as int64: strconv.ParseInt: parsing "x": invalid syntax`},
+	} {
+		object := func(value string) string {
+			return fmt.Sprintf("apiVersion: apps/v1\nkind: %s\nmetadata: {name: a, annotations: {%s: %q}}\n", c.kind, c.annotation, value) +
+				"spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {nodeSelector: {no: where}, containers: [{name: c, image: i}]}}}"
+		}
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:"x"}}}`, c.annotation)
+		body := fmt.Sprintf(`%s in version "v1" cannot be handled as a %[1]s: %s`, c.kind, c.message)
+		one := at(c.resource, ns, "a")
+		admin.do(t, call{method: "POST", path: at(c.resource, ns), body: object("x")}).refused(t, 400, metav1.StatusReasonBadRequest, body)
+		create(t, c.resource, ns, strings.Replace(object("007"), "spec: {", "spec: {minReadySeconds: 1, ", 1))
+		admin.do(t, call{method: "PUT", path: one, body: object("x")}).refused(t, 400, metav1.StatusReasonBadRequest, body)
+		admin.do(t, call{method: "PATCH", path: one, contentType: mergePatch, body: patch}).refused(t, 422, metav1.StatusReasonInvalid, c.message)
+		admin.do(t, call{method: "PATCH", path: one, contentType: strategicPatch, body: patch}).refused(t, 500, metav1.StatusReasonUnknown, c.message)
+		admin.do(t, applyCall(c.resource, ns, "a", "m", "&force=true", object("x"))).
+			refused(t, 500, metav1.StatusReasonUnknown, fmt.Sprintf("failed to convert to unversioned (/a; apps/v1, Kind=%s): %s", c.kind, c.message))
+	}
+	if got := field(get(t, "daemonsets", ns, "a"), "metadata", "annotations", "deprecated.daemonset.template.generation"); got != "7" {
+		t.Errorf("007 is stored as %v", got)
+	}
+}
+
 // What a method cannot do is 405 with a Status, what there is not at all is a
 // plain 404, and whoever may not ask is told that.
 func TestMethodsAndPaths(t *testing.T) {

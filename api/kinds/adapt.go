@@ -32,6 +32,10 @@ func onUpdate[T api.Object](f func(obj, old T)) func(obj, old api.Object) {
 	return func(obj, old api.Object) { f(obj.(T), old.(T)) }
 }
 
+func parses[T api.Object](f func(T) error) func(api.Object) error {
+	return func(obj api.Object) error { return f(obj.(T)) }
+}
+
 func validates[T api.Object](f func(T) field.ErrorList) func(api.Object) field.ErrorList {
 	return func(obj api.Object) field.ErrorList { return distinct(f(obj.(T))) }
 }

@@ -30,23 +30,20 @@ func daemonSet() *api.Resource {
 		Categories: []string{"all"},
 		Namespaced: true,
 		Prefix:     "daemonsets",
+		Parse:      parses(parseDaemonSet),
 		Default:    on(defaultDaemonSet),
 		PrepareCreate: on(func(ds *appsv1.DaemonSet) {
 			pod.PrepareTemplate(&ds.Spec.Template, nil)
 			ds.Status = appsv1.DaemonSetStatus{}
 			ds.Generation = 1
-			if n, err := templateGeneration(ds); err == nil {
-				setTemplateGeneration(ds, max(n, 1))
-			}
+			setTemplateGeneration(ds, max(templateGeneration(ds), 1))
 		}),
 		PrepareUpdate: onUpdate(prepareDaemonSetUpdate),
 		Validate: validates(func(ds *appsv1.DaemonSet) field.ErrorList {
-			errs := append(validateDaemonSet(&ds.Spec, nil), validateTemplateGeneration(ds)...)
-			return append(errs, onfailure.Validate(ds.Annotations, nil, "")...)
+			return append(validateDaemonSet(&ds.Spec, nil), onfailure.Validate(ds.Annotations, nil, "")...)
 		}),
 		ValidateUpdate: validatesUpdate(func(ds, old *appsv1.DaemonSet) field.ErrorList {
-			errs := append(validateDaemonSet(&ds.Spec, &old.Spec), validateTemplateGeneration(ds)...)
-			errs = append(errs, onfailure.Validate(ds.Annotations, old.Annotations, "")...)
+			errs := append(validateDaemonSet(&ds.Spec, &old.Spec), onfailure.Validate(ds.Annotations, old.Annotations, "")...)
 			return append(errs, unchanged(ds.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		}),
 		Warnings: warns(func(ds, old *appsv1.DaemonSet) []string {
@@ -88,7 +85,7 @@ func daemonSet() *api.Resource {
 					keepTemplateGeneration(ds, old, 0)
 				}),
 				ValidateUpdate: validatesUpdate(func(ds, old *appsv1.DaemonSet) field.ErrorList {
-					return append(validateDaemonSetStatus(&ds.Status, &old.Status), validateTemplateGeneration(ds)...)
+					return validateDaemonSetStatus(&ds.Status, &old.Status)
 				}),
 				ResetFields: resets(gv, "spec"),
 			},
@@ -135,12 +132,25 @@ func prepareDaemonSetUpdate(ds, old *appsv1.DaemonSet) {
 // is left of it is an annotation, which every writer gets to see and none to
 // set, but for its first value.
 
-func templateGeneration(ds *appsv1.DaemonSet) (int64, error) {
-	text, ok := ds.Annotations[appsv1.DeprecatedTemplateGeneration]
-	if !ok {
-		return 0, nil
+// parseDaemonSet reads the number; who leaves it out has written 0, and owns that.
+func parseDaemonSet(ds *appsv1.DaemonSet) error {
+	n := int64(0)
+	if text, ok := ds.Annotations[appsv1.DeprecatedTemplateGeneration]; ok {
+		var err error
+		if n, err = strconv.ParseInt(text, 10, 64); err != nil {
+			return err
+		}
 	}
-	return strconv.ParseInt(text, 10, 64)
+	setTemplateGeneration(ds, n)
+	return nil
+}
+
+func templateGeneration(ds *appsv1.DaemonSet) int64 {
+	n, err := strconv.ParseInt(ds.Annotations[appsv1.DeprecatedTemplateGeneration], 10, 64)
+	if err != nil {
+		return 0 // not written by a client: stored by others
+	}
+	return n
 }
 
 func setTemplateGeneration(ds *appsv1.DaemonSet, n int64) {
@@ -151,22 +161,8 @@ func setTemplateGeneration(ds *appsv1.DaemonSet, n int64) {
 }
 
 // keepTemplateGeneration takes the number over from old, counted on by changed.
-// What is no number stays, for validation to refuse.
 func keepTemplateGeneration(ds, old *appsv1.DaemonSet, changed int64) {
-	if _, err := templateGeneration(ds); err != nil {
-		return
-	}
-	if n, err := templateGeneration(old); err == nil {
-		setTemplateGeneration(ds, n+changed)
-	}
-}
-
-func validateTemplateGeneration(ds *appsv1.DaemonSet) field.ErrorList {
-	if _, err := templateGeneration(ds); err != nil {
-		return field.ErrorList{field.Invalid(field.NewPath("metadata", "annotations").Key(appsv1.DeprecatedTemplateGeneration),
-			ds.Annotations[appsv1.DeprecatedTemplateGeneration], err.Error())}
-	}
-	return nil
+	setTemplateGeneration(ds, templateGeneration(old)+changed)
 }
 
 // validateDaemonSet checks a spec; old is nil on create.

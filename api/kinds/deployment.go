@@ -32,6 +32,7 @@ func deployment() *api.Resource {
 		Categories: []string{"all"},
 		Namespaced: true,
 		Prefix:     "deployments",
+		Parse:      parses(parseDeployment),
 		Default:    on(defaultDeployment),
 		PrepareCreate: on(func(d *appsv1.Deployment) {
 			pod.PrepareTemplate(&d.Spec.Template, nil)
@@ -40,10 +41,10 @@ func deployment() *api.Resource {
 		}),
 		PrepareUpdate: onUpdate(prepareDeploymentUpdate),
 		Validate: validates(func(d *appsv1.Deployment) field.ErrorList {
-			return append(validateDeployment(&d.Spec, nil), onfailure.Validate(d.Annotations, nil, deploymentDeadline)...)
+			return append(validateDeployment(d, nil), onfailure.Validate(d.Annotations, nil, deploymentDeadline)...)
 		}),
 		ValidateUpdate: validatesUpdate(func(d, old *appsv1.Deployment) field.ErrorList {
-			errs := append(validateDeployment(&d.Spec, &old.Spec), onfailure.Validate(d.Annotations, old.Annotations, deploymentDeadline)...)
+			errs := append(validateDeployment(d, old), onfailure.Validate(d.Annotations, old.Annotations, deploymentDeadline)...)
 			return append(errs, unchanged(d.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
 		}),
 		Warnings: warns(func(d, old *appsv1.Deployment) []string {
@@ -77,6 +78,7 @@ func deployment() *api.Resource {
 				PrepareUpdate: onUpdate(func(d, old *appsv1.Deployment) {
 					kept := old.DeepCopy()
 					d.Spec, d.Labels = kept.Spec, kept.Labels
+					keepRollback(d, old)
 				}),
 				ValidateUpdate: validatesUpdate(validateDeploymentStatus),
 				ResetFields:    resets(gv, "spec", "metadata.labels"),
@@ -131,9 +133,52 @@ func prepareDeploymentUpdate(d, old *appsv1.Deployment) {
 	}
 }
 
-// validateDeployment checks a spec; old is nil on create.
-func validateDeployment(spec, old *appsv1.DeploymentSpec) field.ErrorList {
-	path := field.NewPath("spec")
+// The revision to go back to was a field of the spec in versions of old, and is an
+// annotation since, by which the loop still goes.
+
+func parseDeployment(d *appsv1.Deployment) error {
+	text, ok := d.Annotations[appsv1.DeprecatedRollbackTo]
+	switch {
+	case !ok:
+	case text == "":
+		delete(d.Annotations, appsv1.DeprecatedRollbackTo)
+	default:
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return fmt.Errorf("failed to parse annotation[%s]=%s as int64: %w", appsv1.DeprecatedRollbackTo, text, err)
+		}
+		d.Annotations[appsv1.DeprecatedRollbackTo] = strconv.FormatInt(n, 10)
+	}
+	return nil
+}
+
+// keepRollback takes the revision to go back to over from old, as part of its spec.
+func keepRollback(d, old *appsv1.Deployment) {
+	if text, ok := old.Annotations[appsv1.DeprecatedRollbackTo]; !ok {
+		delete(d.Annotations, appsv1.DeprecatedRollbackTo)
+	} else {
+		if d.Annotations == nil {
+			d.Annotations = map[string]string{}
+		}
+		d.Annotations[appsv1.DeprecatedRollbackTo] = text
+	}
+}
+
+func validateRollback(d *appsv1.Deployment, path *field.Path) field.ErrorList {
+	n, err := strconv.ParseInt(d.Annotations[appsv1.DeprecatedRollbackTo], 10, 64)
+	if err != nil {
+		return nil // there is none
+	}
+	return nonNegative(path, counter{"version", n})
+}
+
+// validateDeployment checks what is asked for; before is nil on create.
+func validateDeployment(d, before *appsv1.Deployment) field.ErrorList {
+	path, spec := field.NewPath("spec"), &d.Spec
+	var old *appsv1.DeploymentSpec
+	if before != nil {
+		old = &before.Spec
+	}
 	errs := nonNegative(path, counter{"replicas", int64(ptr.Deref(spec.Replicas, 0))})
 	if old == nil {
 		errs = append(errs, validateSelected(spec.Selector, &spec.Template, nil, path)...)
@@ -144,6 +189,7 @@ func validateDeployment(spec, old *appsv1.DeploymentSpec) field.ErrorList {
 	errs = append(errs, nonNegative(path,
 		counter{"minReadySeconds", int64(spec.MinReadySeconds)},
 		counter{"revisionHistoryLimit", int64(ptr.Deref(spec.RevisionHistoryLimit, 0))})...)
+	errs = append(errs, validateRollback(d, path.Child("rollback"))...)
 	if deadline := spec.ProgressDeadlineSeconds; deadline != nil {
 		errs = append(errs, nonNegative(path, counter{"progressDeadlineSeconds", int64(*deadline)})...)
 		if *deadline <= spec.MinReadySeconds {

@@ -46,6 +46,11 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 		return nil, err
 	}
 	obj := merged.(api.Object)
+	if parse := p.info.row().Parse; parse != nil {
+		if err := parse(obj); err != nil {
+			return nil, fmt.Errorf("failed to convert to unversioned (%s/%s; %v): %w", applied.GetNamespace(), applied.GetName(), applied.GroupVersionKind(), err)
+		}
+	}
 	p.stamp(obj)
 	if p.info.row().Default != nil {
 		p.info.row().Default(obj)

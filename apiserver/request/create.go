@@ -311,6 +311,11 @@ func (c *creation) exists(cur api.Object) error {
 func (h *Handler) decode(info *Info, body Body, fieldValidation string) (runtime.Object, error) {
 	form := info.Form()
 	obj := body.Object
+	if hub, ok := obj.(api.Object); ok {
+		if err := codec.Parse(hub, form); err != nil {
+			return nil, err
+		}
+	}
 	if obj == nil {
 		data, media, err := body.Read()
 		if err != nil {

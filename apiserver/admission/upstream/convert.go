@@ -126,12 +126,18 @@ func (r *review) isHub(obj api.Object, served *api.Served) bool {
 
 // put makes a changed object that of the request.
 func (r *review) put(changed runtime.Object) error {
-	if served := r.x.registry.ByGVK(changed.GetObjectKind().GroupVersionKind()); served != nil && served.Version.ToHub != nil {
+	served := r.x.registry.ByGVK(changed.GetObjectKind().GroupVersionKind())
+	if served != nil && served.Version.ToHub != nil {
 		hub, err := served.Version.ToHub(changed.(api.Object))
 		if err != nil {
 			return fmt.Errorf("convert %s %s: %w", served.Version, served.Kind, err)
 		}
 		changed = hub
+	}
+	if served != nil && served.Parse != nil {
+		if err := served.Parse(changed.(api.Object)); err != nil {
+			return err
+		}
 	}
 	kind := r.a.Object.GetObjectKind().GroupVersionKind()
 	if err := assign(r.a.Object, changed); err != nil {

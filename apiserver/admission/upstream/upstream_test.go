@@ -74,6 +74,11 @@ func TestEveryVersion(t *testing.T) {
 			}), a)
 			want := before.DeepCopyObject().(api.Object)
 			want.SetAnnotations(map[string]string{"changed": "yes"})
+			if parse := sent.Parse; parse != nil {
+				if err := parse(want); err != nil {
+					t.Fatal(err)
+				}
+			}
 			switch {
 			case err != nil:
 				t.Errorf("%v seen as %v: %v", sent.Version.WithKind(sent.Kind), gvr, err)

@@ -76,6 +76,8 @@ type Form struct {
 	New     func() runtime.Object
 	ToHub   func(api.Object) (api.Object, error)
 	FromHub func(api.Object) (api.Object, error)
+	// Parse is the row's, for a hub.
+	Parse func(api.Object) error
 	// Tree makes the object of decoded JSON, where New cannot be decoded into.
 	Tree func(tree map[string]any, strict bool) (api.Object, []error, error)
 	// List is the kind of lists; empty: Kind with "List" behind it.
@@ -100,6 +102,7 @@ func FormOf(s *api.Served) Form {
 		New:              func() runtime.Object { return s.Version.New() },
 		ToHub:            s.Version.ToHub,
 		FromHub:          s.Version.FromHub,
+		Parse:            s.Parse,
 		Tree:             s.Version.Decode,
 		List:             s.ListKind,
 		of:               s.Version,

@@ -125,16 +125,36 @@ func (c *Codec) convertible(a, b schema.GroupVersionKind) bool {
 
 // ToHub brings a decoded object into its hub form, without TypeMeta.
 func ToHub(obj runtime.Object, form Form) (runtime.Object, error) {
-	if form.ToHub == nil {
-		obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-		return obj, nil
+	if form.ToHub != nil {
+		hub, err := form.ToHub(obj.(api.Object))
+		if err != nil {
+			return nil, unhandled(form, err)
+		}
+		obj = hub
 	}
-	hub, err := form.ToHub(obj.(api.Object))
-	if err != nil {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", form.Kind, form.Version, form.Kind, err))
+	if form.Parse != nil {
+		if err := form.Parse(obj.(api.Object)); err != nil {
+			return nil, err
+		}
 	}
-	hub.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-	return hub, nil
+	obj.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	return obj, nil
+}
+
+// Parse is what ToHub does to an object that has not been decoded.
+func Parse(obj api.Object, form Form) error {
+	if form.Parse == nil {
+		return nil
+	}
+	if err := form.Parse(obj); err != nil {
+		return unhandled(form, err)
+	}
+	return nil
+}
+
+// unhandled says that a body of the expected kind cannot be one.
+func unhandled(form Form, err error) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("%s in version %q cannot be handled as a %s: %v", form.Kind, form.Version, form.Kind, err))
 }
 
 // decodeError says which kind the body was taken for; when it was none, it
