@@ -125,6 +125,9 @@ type Resource struct {
 	Stamp func(obj, old Object, now time.Time)
 	// Default fills in what the client left out. Idempotent.
 	Default func(Object)
+	// DefaultTimes is the part of Default that needs to know the time. Unlike what
+	// Stamp fills in, it belongs to whoever writes.
+	DefaultTimes func(obj Object, now time.Time)
 	// PrepareCreate and PrepareUpdate take away what the writer may not set
 	// (status on the main resource, above all) and keep metadata.generation.
 	// PrepareUpdate runs before Default and Validate.

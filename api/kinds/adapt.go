@@ -146,6 +146,10 @@ func stamps[T api.Object](f func(obj, old T, now metav1.Time)) func(obj, old api
 	}
 }
 
+func defaultsTimes[T api.Object](f func(obj T, now metav1.Time)) func(obj api.Object, now time.Time) {
+	return func(obj api.Object, now time.Time) { f(obj.(T), metav1.NewTime(now.Truncate(time.Second))) }
+}
+
 // resets is the set of dotted field paths that a writer does not come to own.
 func resets(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]fieldpath.Filter {
 	set := fieldpath.NewSet()

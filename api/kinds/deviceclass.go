@@ -71,7 +71,10 @@ func deviceTaintRule() *api.Resource {
 		Kind:     "DeviceTaintRule",
 		Prefix:   "devicetaintrules",
 		Inert:    undevised,
-		Stamp:    stamps(stampTaintRule),
+		DefaultTimes: defaultsTimes(func(r *resourcev1.DeviceTaintRule, now metav1.Time) {
+			defaultTaint(&r.Spec.Taint, now)
+		}),
+		Stamp: stamps(stampTaintRule),
 		PrepareCreate: on(func(r *resourcev1.DeviceTaintRule) {
 			r.Status = resourcev1.DeviceTaintRuleStatus{}
 			r.Generation = 1
@@ -113,11 +116,17 @@ func deviceTaintRule() *api.Resource {
 	return storedAs[resourcev1beta2.DeviceTaintRule, resourcev1.DeviceTaintRule](resourcev1beta2.SchemeGroupVersion, row)
 }
 
-// stampTaintRule says since when a taint has its effect, where its writer does
-// not.
+// defaultTaint says since when a taint is there, where its writer does not.
+func defaultTaint(taint *resourcev1.DeviceTaint, now metav1.Time) {
+	if taint.TimeAdded == nil {
+		taint.TimeAdded = &now
+	}
+}
+
+// stampTaintRule counts from when a taint has its effect.
 func stampTaintRule(r, old *resourcev1.DeviceTaintRule, now metav1.Time) {
 	taint := &r.Spec.Taint
-	if taint.TimeAdded == nil || old != nil && taint.Effect != old.Spec.Taint.Effect && taint.TimeAdded.Equal(old.Spec.Taint.TimeAdded) {
+	if old != nil && taint.Effect != old.Spec.Taint.Effect && taint.TimeAdded.Equal(old.Spec.Taint.TimeAdded) {
 		taint.TimeAdded = &now
 	}
 }

@@ -214,6 +214,9 @@ func (w *write) create(obj api.Object) field.ErrorList {
 func (w *write) change(old api.Object, subresource string) field.ErrorList {
 	if subresource == "" {
 		obj := w.hub(w.obj)
+		if w.row.DefaultTimes != nil {
+			w.row.DefaultTimes(obj, now)
+		}
 		if w.row.Stamp != nil {
 			w.row.Stamp(obj, old, now)
 		}
@@ -248,6 +251,9 @@ func (w *write) change(old api.Object, subresource string) field.ErrorList {
 }
 
 func (w *write) defaults(obj api.Object) {
+	if w.row.DefaultTimes != nil {
+		w.row.DefaultTimes(obj, now)
+	}
 	if w.row.Default == nil {
 		return
 	}

@@ -22,12 +22,10 @@ func resourceSlice() *api.Resource {
 		Kind:     "ResourceSlice",
 		Prefix:   "resourceslices",
 		Inert:    undevised,
-		Stamp: stamps(func(s, _ *resourcev1.ResourceSlice, now metav1.Time) {
+		DefaultTimes: defaultsTimes(func(s *resourcev1.ResourceSlice, now metav1.Time) {
 			for i := range s.Spec.Devices {
 				for k := range s.Spec.Devices[i].Taints {
-					if t := &s.Spec.Devices[i].Taints[k]; t.TimeAdded == nil {
-						t.TimeAdded = &now
-					}
+					defaultTaint(&s.Spec.Devices[i].Taints[k], now)
 				}
 			}
 		}),

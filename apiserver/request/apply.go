@@ -52,9 +52,7 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 		}
 	}
 	p.stamp(obj)
-	if p.info.row().Default != nil {
-		p.info.row().Default(obj)
-	}
+	p.h.fill(p.info.row(), obj)
 	return obj, p.checkRepeated()
 }
 

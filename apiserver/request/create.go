@@ -133,9 +133,7 @@ func (h *Handler) mutate(ctx context.Context, attrs *admission.Attributes, obj a
 		return err
 	}
 	keepValidManagers(obj, before, warn)
-	if attrs.Resource.Default != nil {
-		attrs.Resource.Default(obj)
-	}
+	h.fill(attrs.Resource, obj)
 	dedupOwners(obj, duplicateOwnersAfterAdmission, warn)
 	return nil
 }
@@ -337,14 +335,22 @@ func (h *Handler) decode(info *Info, body Body, fieldValidation string) (runtime
 	}
 	if hub, ok := obj.(api.Object); ok && (info.sub() == nil || info.sub().New == nil) {
 		hub.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
-		if info.row().Default != nil {
-			info.row().Default(hub)
-		}
+		h.fill(info.row(), hub)
 	}
 	if info.Audit != nil {
 		info.Audit.Object(obj, info.attributes(info.Verb), func() ([]byte, error) { return h.encode(obj, form) })
 	}
 	return obj, nil
+}
+
+// fill fills in the defaults of an object that was made by others.
+func (h *Handler) fill(row *api.Resource, obj api.Object) {
+	if row.Default != nil {
+		row.Default(obj)
+	}
+	if row.DefaultTimes != nil {
+		row.DefaultTimes(obj, h.now().Time)
+	}
 }
 
 // unknownError is an error of no particular reason, status 500.

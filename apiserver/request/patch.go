@@ -150,9 +150,7 @@ func (p *patch) next(cur api.Object) (api.Object, error) {
 		return nil, err
 	}
 	obj := next.(api.Object)
-	if p.info.row().Default != nil {
-		p.info.row().Default(obj)
-	}
+	p.h.fill(p.info.row(), obj)
 	return obj, p.h.track(p.info, obj, cur, p.manager)
 }
 

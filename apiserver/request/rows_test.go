@@ -1,6 +1,7 @@
 package request_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,9 @@ func TestStamps(t *testing.T) {
 	})
 	if at := taint.Spec.Taint.TimeAdded; at == nil || !at.Time.Equal(clock.Now()) {
 		t.Errorf("a new taint is of %v", at)
+	}
+	if m := taint.ManagedFields; len(m) != 1 || !strings.Contains(m[0].FieldsV1.String(), `"f:timeAdded":{}`) {
+		t.Errorf("the time is not its creator's: %v", m)
 	}
 	first := clock.Now()
 	clock.SetTime(first.Add(time.Hour))
