@@ -134,7 +134,8 @@ func TestRowsAreWhole(t *testing.T) {
 		}
 		if row.Table != nil {
 			for _, c := range row.Table.Columns {
-				if c.Name == "" || c.Type == "" || c.Description == "" {
+				bare := row.Plural == "runtimeclasses" && c.Name == "Handler" // Kubernetes looks for it among metadata
+				if c.Name == "" || c.Type == "" || (c.Description == "") != bare {
 					t.Errorf("%s: column %q lacks a type or description", row.Plural, c.Name)
 				}
 			}

@@ -68,15 +68,12 @@ func pods() *api.Resource {
 	})
 }
 
-// podFields includes spec.host, an old name of spec.nodeName.
+// podFields includes spec.host, an old name of spec.nodeName, and status.podIPs,
+// which Kubernetes knows, and gives no value.
 func podFields(p *corev1.Pod) fields.Set {
-	ips := make([]string, 0, len(p.Status.PodIPs))
-	for _, ip := range p.Status.PodIPs {
-		ips = append(ips, ip.IP)
-	}
 	first := ""
-	if len(ips) > 0 {
-		first = ips[0]
+	if len(p.Status.PodIPs) > 0 {
+		first = p.Status.PodIPs[0].IP
 	}
 	return fields.Set{
 		"spec.nodeName":            p.Spec.NodeName,
@@ -87,7 +84,7 @@ func podFields(p *corev1.Pod) fields.Set {
 		"spec.hostNetwork":         strconv.FormatBool(p.Spec.HostNetwork),
 		"status.phase":             string(p.Status.Phase),
 		"status.podIP":             first,
-		"status.podIPs":            strings.Join(ips, ","),
+		"status.podIPs":            "",
 		"status.nominatedNodeName": p.Status.NominatedNodeName,
 	}
 }

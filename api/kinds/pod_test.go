@@ -101,7 +101,7 @@ status: {phase: Running, podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1
 	set := row.Fields(p)
 	for label, want := range map[string]string{
 		"spec.nodeName": "n1", "spec.host": "n1", "spec.hostNetwork": "true", "spec.restartPolicy": "Never", "spec.schedulerName": "s",
-		"spec.serviceAccountName": "a", "status.phase": "Running", "status.podIP": "10.0.0.1", "status.podIPs": "10.0.0.1,fd00::1",
+		"spec.serviceAccountName": "a", "status.phase": "Running", "status.podIP": "10.0.0.1", "status.podIPs": "",
 		"status.nominatedNodeName": "",
 	} {
 		if set[label] != want {

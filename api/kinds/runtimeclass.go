@@ -35,7 +35,7 @@ func runtimeClass() *api.Resource {
 		Table: &api.Table{
 			Columns: []metav1.TableColumnDefinition{
 				nameColumn(),
-				column("Handler", "string", nodev1.RuntimeClass{}.SwaggerDoc()["handler"]),
+				column("Handler", "string", ""), // Kubernetes looks for it among metadata
 				ageColumn(),
 			},
 			Row: cells(func(c *nodev1.RuntimeClass, now time.Time) []any {
