@@ -1,7 +1,6 @@
 package kinds
 
 import (
-	"fmt"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -60,8 +59,11 @@ func podCertificateRequest() *api.Resource {
 					r.Spec = *old.Spec.DeepCopy()
 					keepMeta(r, old)
 				}),
-				ValidateUpdate: validatesUpdate(validatePodCertificateStatus),
-				ResetFields:    resets(gv, "metadata", "spec"),
+				// The time is for the server to know (package rules).
+				ValidateUpdate: validatesUpdate(func(r, old *certificatesv1.PodCertificateRequest) field.ErrorList {
+					return ValidatePodCertificateStatus(r, old, time.Time{})
+				}),
+				ResetFields: resets(gv, "metadata", "spec"),
 			},
 		},
 	})
@@ -79,22 +81,4 @@ func podCertificateCells(r *certificatesv1.PodCertificateRequest, _ time.Time) [
 	}
 	return []any{r.Name, r.Spec.PodName, r.Spec.ServiceAccountName, string(r.Spec.NodeName), r.Spec.SignerName, state,
 		labels.FormatLabels(r.Spec.UnverifiedUserAnnotations)}
-}
-
-// issueSkew is how far the start of a certificate may be from the time at which
-// it is issued.
-const issueSkew = 5 * time.Minute
-
-// ValidateIssuedNow is the part of validating the status of a request that needs
-// the time: a certificate that was issued just now begins now.
-func ValidateIssuedNow(r, old *certificatesv1.PodCertificateRequest, now time.Time) field.ErrorList {
-	start := r.Status.NotBefore
-	if start == nil || podVerdict(old) != "" || podVerdict(r) != certificatesv1.PodCertificateRequestConditionTypeIssued {
-		return nil
-	}
-	if off := start.Sub(now).Abs(); off >= issueSkew {
-		return field.ErrorList{field.Invalid(field.NewPath("status", "notBefore"), start.Time,
-			fmt.Sprintf("must be set to within %d minutes of kube-apiserver's current time", int(issueSkew.Minutes())))}
-	}
-	return nil
 }

@@ -125,7 +125,10 @@ func podVerdict(r *certificatesv1.PodCertificateRequest) string {
 	return ""
 }
 
-func validatePodCertificateStatus(r, old *certificatesv1.PodCertificateRequest) field.ErrorList {
+// ValidatePodCertificateStatus says what is wrong with a status that replaces that
+// of old at the time now, in Kubernetes' order: much of it is the first flaw only.
+// Without a time (the zero one) nothing is held against it.
+func ValidatePodCertificateStatus(r, old *certificatesv1.PodCertificateRequest, now time.Time) field.ErrorList {
 	path := field.NewPath("status")
 	if errs := validatePodVerdicts(r.Status.Conditions, path); len(errs) > 0 {
 		return errs // the rest depends on the conditions
@@ -135,7 +138,7 @@ func validatePodCertificateStatus(r, old *certificatesv1.PodCertificateRequest) 
 	case podVerdict(old) != "":
 		why = "immutable after PodCertificateRequest is issued, denied, or failed"
 	case verdict == certificatesv1.PodCertificateRequestConditionTypeIssued:
-		return validateIssued(r, path)
+		return validateIssued(r, path, now)
 	case verdict != "":
 		want = certificatesv1.PodCertificateRequestStatus{Conditions: r.Status.Conditions}
 		why = "non-condition status fields must be empty when denying or failing the PodCertificateRequest"
@@ -167,8 +170,8 @@ func validatePodVerdicts(conditions []metav1.Condition, path *field.Path) field.
 }
 
 // validateIssued holds what was issued against the request, and the times of the
-// status against the certificate. ValidateIssuedNow has the rest.
-func validateIssued(r *certificatesv1.PodCertificateRequest, path *field.Path) field.ErrorList {
+// status against the certificate.
+func validateIssued(r *certificatesv1.PodCertificateRequest, path *field.Path, now time.Time) field.ErrorList {
 	at := path.Child("certificateChain")
 	chain := r.Status.CertificateChain
 	if len(chain) > maxCertificateChain {
@@ -197,7 +200,7 @@ func validateIssued(r *certificatesv1.PodCertificateRequest, path *field.Path) f
 	if errs := append(names, requireTimes(&r.Status, path)...); len(errs) > 0 {
 		return errs
 	}
-	if err := timesFlaw(r, leaf, path); err != nil {
+	if err := timesFlaw(r, leaf, path, now); err != nil {
 		return field.ErrorList{err}
 	}
 	for {
@@ -252,8 +255,12 @@ func requireTimes(s *certificatesv1.PodCertificateRequestStatus, path *field.Pat
 	return errs
 }
 
+// issueSkew is how far the start of a certificate may be from the time at which
+// it is issued.
+const issueSkew = 5 * time.Minute
+
 // timesFlaw is the first thing that is wrong with the times.
-func timesFlaw(r *certificatesv1.PodCertificateRequest, leaf *x509.Certificate, path *field.Path) *field.Error {
+func timesFlaw(r *certificatesv1.PodCertificateRequest, leaf *x509.Certificate, path *field.Path, now time.Time) *field.Error {
 	start, end, refresh := r.Status.NotBefore.Time, r.Status.NotAfter.Time, r.Status.BeginRefreshAt.Time
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	longest := ptr.Deref(r.Spec.MaxExpirationSeconds, 0)
@@ -261,6 +268,9 @@ func timesFlaw(r *certificatesv1.PodCertificateRequest, leaf *x509.Certificate, 
 	switch {
 	case !start.Equal(leaf.NotBefore):
 		return field.Invalid(path.Child("notBefore"), start, "must be set to the NotBefore time encoded in the leaf certificate")
+	case !now.IsZero() && start.Sub(now).Abs() >= issueSkew:
+		return field.Invalid(path.Child("notBefore"), start,
+			fmt.Sprintf("must be set to within %d minutes of kube-apiserver's current time", int(issueSkew.Minutes())))
 	case !end.Equal(leaf.NotAfter):
 		return field.Invalid(path.Child("notAfter"), end, "must be set to the NotAfter time encoded in the leaf certificate")
 	case life < shortestPodCertificate*time.Second:

@@ -57,8 +57,8 @@ func setRequester(info *request.Info, obj api.Object) {
 func signs(z authorizer.UnconditionalAuthorizer, clk clock.PassiveClock) func(context.Context, *request.Info, api.Object, api.Object, field.ErrorList) field.ErrorList {
 	return func(ctx context.Context, info *request.Info, obj, old api.Object, found field.ErrorList) field.ErrorList {
 		r, was := obj.(*certificatesv1.PodCertificateRequest), old.(*certificatesv1.PodCertificateRequest)
-		if len(found) == 0 {
-			found = kinds.ValidateIssuedNow(r, was, clk.Now())
+		if flaws := kinds.ValidatePodCertificateStatus(r, was, clk.Now()); len(flaws) > 0 {
+			found = flaws // the row has not seen the time, which comes before others
 		}
 		if len(found) > 0 || equality.Semantic.DeepEqual(r.Status, was.Status) {
 			return found
