@@ -140,6 +140,57 @@ func TestRolloutAndUndo(t *testing.T) {
 	w.rests()
 }
 
+// The annotation that has been spec.rollbackTo takes a deployment back to a
+// revision, or by 0 to the one before; Kubernetes' pkg/controller/deployment/rollback.go.
+func TestRollbackTo(t *testing.T) {
+	w := workloads(t)
+	d := aDeployment("web", 1)
+	d.Annotations = map[string]string{"kubernetes.io/change-cause": "first"}
+	create(w, d)
+	w.live()
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Image = "two"
+		d.Annotations["kubernetes.io/change-cause"] = "second"
+	})
+	w.live()
+	back := func(to, image, revision, said string) {
+		t.Helper()
+		update(w, w.deployment("web"), "", func(d *appsv1.Deployment) { d.Annotations[appsv1.DeprecatedRollbackTo] = to })
+		w.live()
+		w.rolledOut("web", 1)
+		d := w.deployment("web")
+		if _, left := d.Annotations[appsv1.DeprecatedRollbackTo]; left || d.Spec.Template.Spec.Containers[0].Image != image || d.Annotations[revisionAnnotation] != revision {
+			t.Errorf("back to %s: %s, annotations %v", to, d.Spec.Template.Spec.Containers[0].Image, d.Annotations)
+		}
+		w.said(said)
+	}
+	back("0", "one", "3", `Normal DeploymentRollback Rolled back deployment "web" to revision 1`)
+	if cause := w.deployment("web").Annotations["kubernetes.io/change-cause"]; cause != "first" {
+		t.Errorf("its cause is %q", cause)
+	}
+	back("2", "two", "4", `Normal DeploymentRollback Rolled back deployment "web" to revision 2`)
+	back("4", "two", "4", `Warning DeploymentRollbackTemplateUnchanged The rollback revision contains the same template as current deployment "web"`)
+	back("9", "two", "4", "Warning DeploymentRollbackRevisionNotFound Unable to find the revision to rollback to.")
+	// Of a template that comes with the wish, the one before it is that of now.
+	update(w, w.deployment("web"), "", func(d *appsv1.Deployment) {
+		d.Spec.Template.Spec.Containers[0].Image = "three"
+		d.Annotations[appsv1.DeprecatedRollbackTo] = "0"
+	})
+	w.live()
+	w.rolledOut("web", 1)
+	if d := w.deployment("web"); d.Spec.Template.Spec.Containers[0].Image != "two" || d.Annotations[revisionAnnotation] != "6" || len(w.sets()) != 3 {
+		t.Errorf("%d sets, annotations %v", len(w.sets()), d.Annotations)
+	}
+	w.rests()
+
+	create(w, aDeployment("new", 1))
+	w.live()
+	update(w, w.deployment("new"), "", func(d *appsv1.Deployment) { d.Annotations[appsv1.DeprecatedRollbackTo] = "0" })
+	w.live()
+	w.said("Warning DeploymentRollbackRevisionNotFound Unable to find last revision.")
+	w.rests()
+}
+
 // Documentation: "Deployments", "Pausing and Resuming a rollout".
 func TestPauseAndResume(t *testing.T) {
 	w := workloads(t)

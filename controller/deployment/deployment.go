@@ -89,7 +89,14 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 			return 0, err
 		}
 	}
-	failed := l.act(ctx, &s, plan(s))
+	dec := plan(s)
+	if revision, asked := backTo(d); asked {
+		if s.current != nil {
+			return 0, l.goBack(ctx, d, s.all(), revision)
+		}
+		dec = decision{create: true} // what it goes back from is a revision, too
+	}
+	failed := l.act(ctx, &s, dec)
 	st, after := status(s, now)
 	if err := l.report(ctx, s, st); err != nil {
 		return 0, err
