@@ -260,6 +260,34 @@ func TestCircles(t *testing.T) {
 	}
 }
 
+// The pods of a stateful set have labels that its template has not, by which a
+// service leads to one of them.
+func TestCirclesOverPlaces(t *testing.T) {
+	for name, c := range map[string]struct {
+		selector map[string]string
+		circle   bool
+	}{
+		"its first":             {map[string]string{appsv1.StatefulSetPodNameLabel: "db-1"}, true},
+		"one that may come":     {map[string]string{"app": "db", appsv1.PodIndexLabel: "7"}, true},
+		"by both":               {map[string]string{appsv1.StatefulSetPodNameLabel: "db-1", appsv1.PodIndexLabel: "1"}, true},
+		"by both, of which one": {map[string]string{appsv1.StatefulSetPodNameLabel: "db-1", appsv1.PodIndexLabel: "2"}, false},
+		"before its first":      {map[string]string{appsv1.StatefulSetPodNameLabel: "db-0"}, false},
+		"of another":            {map[string]string{appsv1.StatefulSetPodNameLabel: "db-1-1"}, false},
+		"of another app":        {map[string]string{"app": "x", appsv1.StatefulSetPodNameLabel: "db-1"}, false},
+		"no place":              {map[string]string{appsv1.PodIndexLabel: "01"}, false},
+	} {
+		db := &appsv1.StatefulSet{ObjectMeta: named("db", dependency.DependsOn, "service/front")}
+		db.Spec.Ordinals = &appsv1.StatefulSetOrdinals{Start: 1}
+		db.Spec.Template.Labels = map[string]string{"app": "db"}
+		front := &corev1.Service{ObjectMeta: named("front"), Spec: corev1.ServiceSpec{Selector: c.selector}}
+		g := dependency.Graph{Registry: registry, View: shown{}.put(db, front)}
+		circle := g.Circle(dependency.Target{Kind: "statefulset", Namespace: "n", Name: "db"})
+		if (circle != nil) != c.circle {
+			t.Errorf("%s: the circle is %v", name, circle)
+		}
+	}
+}
+
 // A circle is found when, and only when, there is one: against the transitive closure.
 func TestCirclesProperty(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {

@@ -2,6 +2,7 @@ package dependency
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 )
@@ -263,12 +265,11 @@ func (g Graph) behind(s *corev1.Service) []Dependency {
 	if len(s.Spec.Selector) == 0 {
 		return nil
 	}
-	selector := labels.Set(s.Spec.Selector).AsSelectorPreValidated()
 	var list []Dependency
 	see := func(r *api.Resource, obj api.Object) {
 		places := Places(obj)
 		waits := slices.ContainsFunc(places, func(p Place) bool { return p.Annotations[DependsOn] != "" })
-		if waits && selector.Matches(labels.Set(places[len(places)-1].Labels)) {
+		if waits && leads(s.Spec.Selector, obj, places[len(places)-1].Labels) {
 			list = append(list, Dependency{TargetOf(r, obj), ready})
 		}
 	}
@@ -286,6 +287,41 @@ func (g Graph) behind(s *corev1.Service) []Dependency {
 		}
 	}
 	return list
+}
+
+// leads says whether a selector may select a pod of a workload, or the pod itself,
+// by the labels of its template. The pods of a stateful set say their place as well,
+// by which a service leads to one of them.
+func leads(selector map[string]string, obj api.Object, set map[string]string) bool {
+	s, ok := obj.(*appsv1.StatefulSet)
+	if !ok {
+		return labels.Set(selector).AsSelectorPreValidated().Matches(labels.Set(set))
+	}
+	place := "" // any
+	for key, value := range selector {
+		switch key {
+		case appsv1.StatefulSetPodNameLabel:
+			var its bool
+			if value, its = strings.CutPrefix(value, s.Name+"-"); !its {
+				return false
+			}
+			fallthrough
+		case appsv1.PodIndexLabel:
+			if place != "" && place != value {
+				return false
+			}
+			place = value
+		default:
+			if is, there := set[key]; !there || is != value {
+				return false
+			}
+		}
+	}
+	if place == "" {
+		return true
+	}
+	n, err := strconv.Atoi(place)
+	return err == nil && strconv.Itoa(n) == place && n >= int(ptr.Deref(s.Spec.Ordinals, appsv1.StatefulSetOrdinals{}).Start)
 }
 
 // selected are the kinds whose pods a service may lead to.
