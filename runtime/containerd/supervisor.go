@@ -178,10 +178,18 @@ func (s *Supervisor) launch(ctx context.Context) error {
 	return nil
 }
 
+// Pauses before containerd is started again: none after one that was there for
+// steady, which is longer than one may take to come up, else ever longer ones.
+const (
+	firstPause = 100 * time.Millisecond
+	mostPause  = 10 * time.Second
+	steady     = time.Minute
+)
+
 // Run keeps containerd running until ctx ends, and then leaves it running.
 func (s *Supervisor) Run(ctx context.Context) error {
-	const first, most = 100 * time.Millisecond, 10 * time.Second
-	backoff := first
+	var pause time.Duration
+	began := s.clock.Now()
 	for {
 		if err := s.current.Load().wait(ctx.Done()); err != nil {
 			return err
@@ -189,9 +197,20 @@ func (s *Supervisor) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.log.Error("containerd ended; starting it again", "log", s.config.logFile())
-		started := s.clock.Now()
+		if s.clock.Since(began) >= steady {
+			pause = 0
+		}
+		s.log.Error("containerd ended; starting it again", "log", s.config.logFile(), "in", pause)
 		for {
+			if pause > 0 {
+				select {
+				case <-s.clock.After(pause):
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			pause = min(max(2*pause, firstPause), mostPause)
+			began = s.clock.Now()
 			err := s.launch(ctx)
 			if err == nil {
 				break
@@ -199,16 +218,7 @@ func (s *Supervisor) Run(ctx context.Context) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			s.log.Error("containerd does not start", "err", err, "again in", backoff)
-			select {
-			case <-s.clock.After(backoff):
-			case <-ctx.Done():
-				return nil
-			}
-			backoff = min(2*backoff, most)
-		}
-		if s.clock.Since(started) > most {
-			backoff = first
+			s.log.Error("containerd does not start", "err", err, "again in", pause)
 		}
 	}
 }
