@@ -47,7 +47,8 @@ func (c Config) binary() string     { return filepath.Join(c.BinDir, "containerd
 
 // The shim's socket directory is short because a unix socket's path has at most
 // 108 bytes, 65 of which the shim itself uses. Plugins that look outside of our
-// directories (NRI, CDI, /etc/cni) are pointed away from them or disabled.
+// directories (NRI, CDI, /etc/cni) are pointed away from them or disabled. The
+// manager of shims is the carried containerd's own, in the place of upstream's.
 //
 // Left alone, the CRI service asks every shim for the processor time of its
 // containers each second, whether anybody wants to know or not. It is to do so
@@ -62,6 +63,7 @@ disabled_plugins = [
   "io.containerd.snapshotter.v1.native",
   "io.containerd.server.v1.grpc-tcp",
   "io.containerd.metrics.v1.grpc-prometheus",
+  "io.containerd.shim.v1.manager",
 ]
 
 [debug]
@@ -71,8 +73,9 @@ disabled_plugins = [
   address = {Socket}
 [plugins."io.containerd.server.v1.ttrpc"]
   address = {TTRPC}
-[plugins."io.containerd.shim.v1.manager"]
+[plugins."io.containerd.shim.v1.hansa"]
   socket_dir = {Shims}
+  exits = {Exits}
 [plugins."io.containerd.internal.v1.opt"]
   path = {Opt}
 
@@ -125,7 +128,7 @@ func (c Config) render() []byte {
 		"TTRPC": c.Endpoint() + ".ttrpc", "Shims": filepath.Join(c.RunDir, "s"),
 		"Opt": filepath.Join(c.rootDir(), "opt"), "Pause": PauseImage, "Registry": c.RegistryDir,
 		"Runc": filepath.Join(c.BinDir, "runc"), "RuncRoot": filepath.Join(c.RunDir, "runc"),
-		"Bin": c.BinDir, "CNI": c.CNIDir, "Imports": filepath.Join(c.importDir(), "*.toml"),
+		"Bin": c.BinDir, "CNI": c.CNIDir, "Exits": c.exitsDir(), "Imports": filepath.Join(c.importDir(), "*.toml"),
 	} {
 		values = append(values, "{"+name+"}", strconv.Quote(path))
 	}

@@ -156,27 +156,7 @@ func TestContainersOutliveContainerd(t *testing.T) {
 	if _, err := client.ImportImage(ctx, busybox(t)); err != nil {
 		t.Fatal(err)
 	}
-	sc := &crv1.PodSandboxConfig{
-		Metadata: &crv1.PodSandboxMetadata{Name: "a", Namespace: "default", Uid: "1"},
-		Linux: &crv1.LinuxPodSandboxConfig{
-			CgroupParent:    c.CgroupRoot + "/pods/besteffort/1",
-			SecurityContext: &crv1.LinuxSandboxSecurityContext{NamespaceOptions: &crv1.NamespaceOption{Network: crv1.NamespaceMode_NODE, Pid: crv1.NamespaceMode_CONTAINER}},
-		},
-	}
-	sb, err := client.RunSandbox(ctx, sc, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	id, err := client.CreateContainer(ctx, sb, &crv1.ContainerConfig{
-		Metadata: &crv1.ContainerMetadata{Name: "main"}, Image: &crv1.ImageSpec{Image: image}, Command: []string{"sh", "-c", "trap exit TERM; while :; do sleep 1; done"},
-		Linux: &crv1.LinuxContainerConfig{SecurityContext: &crv1.LinuxContainerSecurityContext{NamespaceOptions: sc.Linux.SecurityContext.NamespaceOptions}},
-	}, sc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.StartContainer(ctx, id); err != nil {
-		t.Fatal(err)
-	}
+	id := started(t, client, c, "a", "trap exit TERM; while :; do sleep 1; done")
 	before, err := client.ContainerStatus(ctx, id)
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,193 @@
+package cri_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	crv1 "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"hansa.dev/hansa/runtime/containerd"
+	"hansa.dev/hansa/runtime/cri"
+)
+
+// meanwhile gives a folder of the carried programs with a containerd that, when it is
+// started, first does what a script says: then no containerd runs, and the one to come
+// has not looked yet at what there is.
+func meanwhile(t *testing.T, script string) string {
+	t.Helper()
+	dir := t.TempDir()
+	programs, err := os.ReadDir(binDir(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range programs {
+		if p.Name() == "containerd" {
+			continue
+		}
+		if err := os.Symlink(filepath.Join(binDir(t), p.Name()), filepath.Join(dir, p.Name())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text := fmt.Sprintf("#!/bin/sh\n%s\nexec %s/containerd \"$@\"\n", script, binDir(t))
+	if err := os.WriteFile(filepath.Join(dir, "containerd"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// How a container ended is known whenever it did: while containerd was away, after
+// what was known of ends had been kept, and before the next one looked.
+func TestExitsWhileContainerdIsAway(t *testing.T) {
+	c := config(t)
+	t.Cleanup(func() { down(t, c) })
+	pids := filepath.Join(t.TempDir(), "pids") // of containers that are to end then
+	c.BinDir = meanwhile(t, fmt.Sprintf(`
+for pid in $(cat %s 2>/dev/null); do
+	: >/proc/$pid/root/go
+	while kill -0 $pid 2>/dev/null; do sleep 0.01; done
+done`, pids))
+	s, client := up(t, c)
+	client.Exit = c.Exit
+	ctx := t.Context()
+	if _, err := client.ImportImage(ctx, busybox(t)); err != nil {
+		t.Fatal(err)
+	}
+	awaited := `while [ ! -e /go ]; do sleep 0.1; done; exit `
+	before := started(t, client, c, "before", awaited+"5")
+	then := started(t, client, c, "then", awaited+"6")
+	well := started(t, client, c, "well", awaited+"0")
+	on := started(t, client, c, "on", awaited+"7")
+	taken := started(t, client, c, "taken", awaited+"8")
+	if err := os.WriteFile(pids, fmt.Appendln(nil, pidOf(t, c, then), pidOf(t, c, well)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+
+	end := func(id string) {
+		t.Helper()
+		n := pidOf(t, c, id)
+		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/go", n), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the container has ended", func() bool { return unix.Kill(n, 0) != nil })
+	}
+
+	// Of one it has heard, and cannot write it down.
+	dir := filepath.Join(c.DataDir, "containerd", "io.containerd.grpc.v1.cri", "containers", taken)
+	if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
+		t.Fatal(err)
+	}
+	end(taken)
+	until(t, "its task is deleted", func() bool {
+		_, err := os.Stat(bundle(c, taken))
+		return err != nil
+	})
+	if err := unix.Kill(s.PID(), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	end(before)
+	if err := unix.Kill(s.PID(), unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	ran, cancel := context.WithCancel(ctx)
+	defer cancel()
+	killed := s.PID()
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ran) }()
+	until(t, "containerd runs again", func() bool { return s.PID() != killed })
+	for id, want := range map[string]int32{before: 5, then: 6, well: 0, taken: 8} {
+		st, err := client.ContainerStatus(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reason := "Error"
+		if want == 0 {
+			reason = "Completed"
+		}
+		if st.State != crv1.ContainerState_CONTAINER_EXITED || st.ExitCode != want || st.Reason != reason || st.FinishedAt < st.StartedAt {
+			t.Errorf("container %s, that ended with %d: %v", st.GetMetadata().GetName(), want, st)
+		}
+	}
+	if st, err := client.ContainerStatus(ctx, on); err != nil || st.State != crv1.ContainerState_CONTAINER_RUNNING {
+		t.Errorf("the one that goes on: %v, %v", st, err)
+	}
+	end(on)
+	until(t, "it has ended, too", func() bool {
+		st, err := client.ContainerStatus(ctx, on)
+		ended := err == nil && st.State == crv1.ContainerState_CONTAINER_EXITED
+		if ended && st.ExitCode != 7 {
+			t.Errorf("the one that ended afterwards: %v", st)
+		}
+		return ended
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// bundle is where containerd has a container's task.
+func bundle(c containerd.Config, id string) string {
+	return filepath.Join(c.RunDir, "containerd", "io.containerd.runtime.v2.task", "k8s.io", id)
+}
+
+// pidOf is a container's first process.
+func pidOf(t *testing.T, c containerd.Config, id string) (pid int) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(bundle(c, id), "init.pid"))
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &pid)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// until waits for what a test needs.
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	again := time.NewTicker(5 * time.Millisecond)
+	defer again.Stop()
+	for deadline := time.Now().Add(time.Minute); !is(); <-again.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("not for a minute: %s", what)
+		}
+	}
+}
+
+// started starts a container with a shell, in a sandbox of its own.
+func started(t *testing.T, client *cri.Client, c containerd.Config, name, script string) string {
+	t.Helper()
+	ctx := t.Context()
+	sc := &crv1.PodSandboxConfig{
+		Metadata: &crv1.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
+		Linux: &crv1.LinuxPodSandboxConfig{
+			CgroupParent:    c.CgroupRoot + "/pods/besteffort/" + name,
+			SecurityContext: &crv1.LinuxSandboxSecurityContext{NamespaceOptions: &crv1.NamespaceOption{Network: crv1.NamespaceMode_NODE, Pid: crv1.NamespaceMode_CONTAINER}},
+		},
+	}
+	sandbox, err := client.RunSandbox(ctx, sc, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := client.CreateContainer(ctx, sandbox, &crv1.ContainerConfig{
+		Metadata: &crv1.ContainerMetadata{Name: name}, Image: &crv1.ImageSpec{Image: image}, Command: []string{"sh", "-c", script},
+		Linux: &crv1.LinuxContainerConfig{SecurityContext: &crv1.LinuxContainerSecurityContext{NamespaceOptions: sc.Linux.SecurityContext.NamespaceOptions}},
+	}, sc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.StartContainer(ctx, id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
