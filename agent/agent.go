@@ -319,6 +319,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.Ledger(volume.LedgerKind, a.volumes.PodsDir); err != nil {
 		return fmt.Errorf("agent: %w", err)
 	}
+	if err := a.enforceOthers(); err != nil {
+		return fmt.Errorf("agent: %w", err)
+	}
 	a.podsChanged() // makes the classes' groups before there is a pod
 	if a.OnClockJump != nil {
 		defer a.OnClockJump(a.clockJumped)()

@@ -82,3 +82,15 @@ func TestNoCPUQuota(t *testing.T) {
 		}
 	}
 }
+
+// "Reserve Compute Resources for System Daemons", "Enforcing Node Allocatable": a node
+// that cannot limit a group of others does not start.
+func TestReservedGroupIsMissing(t *testing.T) {
+	r := configured(t, map[string]any{
+		"kubeReserved": map[string]any{"cpu": "100m"}, "kubeReservedCgroup": "/hansa-test-none", "enforceNodeAllocatable": []any{"pods", "kube-reserved"},
+	})
+	const want = "agent: kubeReservedCgroup, for kube-reserved of enforceNodeAllocatable: limit control group /hansa-test-none: there is no such group"
+	if err := r.make().Run(t.Context()); err == nil || err.Error() != want {
+		t.Errorf("it ended with %v", err)
+	}
+}

@@ -28,7 +28,6 @@ func (a *Agent) podsChanged() {
 // what the node has for them.
 func (a *Agent) keepWeights(ctx context.Context) error {
 	last := map[string]cgroup.Limits{}
-	a.enforceOthers()
 	for {
 		select {
 		case <-ctx.Done():
@@ -124,17 +123,18 @@ func limitsOf(list v1.ResourceList) cgroup.Limits {
 	return l
 }
 
-// enforceOthers limits the groups of others to what is reserved for them.
-func (a *Agent) enforceOthers() {
+// enforceOthers limits the groups of others to what is reserved for them. A node that
+// cannot does not start, as the kubelet does not.
+func (a *Agent) enforceOthers() error {
 	for _, e := range a.Settings.Enforces() {
 		l := limitsOf(e.Reserved)
 		if a.Settings.MemoryQoS {
 			l.MemoryMin = l.Memory
 		}
 		if err := a.Groups.SetOther(e.Group, l); err != nil {
-			a.nodeEvent(events.Warning, "FailedNodeAllocatableEnforcement", fmt.Sprintf("Failed to enforce Reserved Cgroup Limits on %q: %v", e.Group, err))
-			continue
+			return fmt.Errorf("%s, for %s of enforceNodeAllocatable: %w", e.Setting, e.Level, err)
 		}
 		a.nodeEvent(events.Normal, "NodeAllocatableEnforced", "Updated limits on reserved cgroup "+e.Group)
 	}
+	return nil
 }

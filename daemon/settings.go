@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/agent/work"
 )
@@ -27,9 +28,9 @@ var kernelDefaults = map[string]string{
 }
 
 // checkNode refuses a machine on which the node's settings do not want it to
-// start. proc is /proc, groups the version of control groups.
-func checkNode(s *settings.Settings, proc, groups string) error {
-	if *s.FailCgroupV1 && groups == "v1" {
+// start. proc is /proc, groups what control groups it has.
+func checkNode(s *settings.Settings, proc string, groups cgroup.Layout) error {
+	if *s.FailCgroupV1 && groups.Name() == "v1" {
 		return errors.New("this machine has control groups of version 1, and failCgroupV1 of the node's configuration refuses them: boot it with systemd.unified_cgroup_hierarchy=1")
 	}
 	if *s.FailSwapOn {
@@ -39,6 +40,11 @@ func checkNode(s *settings.Settings, proc, groups string) error {
 		}
 		if lines := strings.Split(strings.TrimSpace(string(data)), "\n"); len(lines) > 1 {
 			return fmt.Errorf("this machine swaps to %s, and failSwapOn of the node's configuration refuses that: swapoff -a", strings.Fields(lines[1])[0])
+		}
+	}
+	for _, e := range s.Enforces() {
+		if !cgroup.Exists(groups, e.Group) {
+			return fmt.Errorf("there is no control group %s, given as %s, to be limited to what is reserved for it: make it before the node starts, or leave %s out of enforceNodeAllocatable", e.Group, e.Setting, e.Level)
 		}
 	}
 	if !s.ProtectKernelDefaults {

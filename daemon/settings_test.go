@@ -7,12 +7,22 @@ import (
 	"strings"
 	"testing"
 
+	"hansa.dev/hansa/agent/cgroup"
 	"hansa.dev/hansa/agent/settings"
 	"hansa.dev/hansa/agent/work"
 )
 
-// protectKernelDefaults, failSwapOn and failCgroupV1 refuse a machine and say
-// what to do.
+// hierarchy is control groups of version 1, of one controller.
+type hierarchy struct {
+	cgroup.Layout
+	root string
+}
+
+func (h hierarchy) Name() string    { return "v1" }
+func (h hierarchy) Roots() []string { return []string{h.root} }
+
+// protectKernelDefaults, failSwapOn, failCgroupV1 and groups that are to be limited
+// refuse a machine and say what to do.
 func TestCheckNode(t *testing.T) {
 	proc := t.TempDir()
 	file := func(name, text string) {
@@ -28,16 +38,21 @@ func TestCheckNode(t *testing.T) {
 	for name, v := range kernelDefaults {
 		file("sys/"+name, v+"\n")
 	}
-	check := func(field, want string) {
+	groups := hierarchy{root: t.TempDir()}
+	checkAll := func(fields map[string]any, want string) {
 		t.Helper()
-		s, err := settings.Parse(map[string]any{field: true}, nil)
+		s, err := settings.Parse(fields, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = checkNode(s, proc, "v1")
+		err = checkNode(s, proc, groups)
 		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			t.Errorf("%s: got %v, want %q", field, err, want)
+			t.Errorf("%v: got %v, want %q", fields, err, want)
 		}
+	}
+	check := func(field, want string) {
+		t.Helper()
+		checkAll(map[string]any{field: true}, want)
 	}
 	check("seccompDefault", "")
 	check("failCgroupV1", "control groups of version 1")
@@ -47,6 +62,15 @@ func TestCheckNode(t *testing.T) {
 	check("failSwapOn", "")
 	file("sys/vm/overcommit_memory", "0\n")
 	check("protectKernelDefaults", "sysctl -w vm.overcommit_memory=1 (is 0)")
+	reserved := map[string]any{
+		"systemReserved": map[string]any{"cpu": "100m"}, "systemReservedCgroup": "/system.slice",
+		"enforceNodeAllocatable": []any{"pods", "system-reserved-compressible"},
+	}
+	checkAll(reserved, "there is no control group /system.slice, given as systemReservedCgroup, to be limited to what is reserved for it: make it before the node starts, or leave system-reserved-compressible out of enforceNodeAllocatable")
+	if err := os.Mkdir(filepath.Join(groups.root, "system.slice"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	checkAll(reserved, "")
 }
 
 // clusterDNS, clusterDomain and resolvConf say how pods resolve names; without

@@ -80,7 +80,7 @@ func Up(ctx context.Context, c Config, out, logs io.Writer) (err error) {
 	if err != nil {
 		return errors.Join(err, listener.Close())
 	}
-	if err := checkNode(c.Node, "/proc", layout.Name()); err != nil {
+	if err := checkNode(c.Node, "/proc", layout); err != nil {
 		return errors.Join(err, listener.Close())
 	}
 	warnOf(c.Node, log)

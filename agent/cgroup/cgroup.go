@@ -18,6 +18,7 @@ import (
 	"path"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -141,15 +142,21 @@ func (t *Tree) Set(group string, l Limits) error {
 // root of the hierarchy.
 func (t *Tree) SetOther(group string, l Limits) error {
 	group = path.Clean("/" + group)
-	for _, root := range t.layout.Roots() {
-		if info, err := os.Stat(filepath.Join(root, group)); err == nil && info.IsDir() {
-			if err := t.layout.Set(group, l); err != nil {
-				return fmt.Errorf("limit control group %s: %w", group, err)
-			}
-			return nil
-		}
+	if !Exists(t.layout, group) {
+		return fmt.Errorf("limit control group %s: there is no such group", group)
 	}
-	return fmt.Errorf("limit control group %s: there is no such group", group)
+	if err := t.layout.Set(group, l); err != nil {
+		return fmt.Errorf("limit control group %s: %w", group, err)
+	}
+	return nil
+}
+
+// Exists says whether there is a group, given from the root of the hierarchy.
+func Exists(layout Layout, group string) bool {
+	return slices.ContainsFunc(layout.Roots(), func(root string) bool {
+		info, err := os.Stat(filepath.Join(root, path.Clean("/"+group)))
+		return err == nil && info.IsDir()
+	})
 }
 
 // Name is the version of control groups: v1 or v2.

@@ -34,6 +34,8 @@ func (s *Settings) EnforcesPods() bool { return slices.Contains(s.EnforceNodeAll
 
 // Enforced is what a group of others on the node is limited to.
 type Enforced struct {
+	Level    string // of enforceNodeAllocatable, by which it is
+	Setting  string // that names the group
 	Group    string // from the root of the hierarchy
 	Reserved v1.ResourceList
 }
@@ -43,18 +45,21 @@ type Enforced struct {
 func (s *Settings) Enforces() []Enforced {
 	var out []Enforced
 	for _, e := range []struct {
-		level, group string
-		reserved     v1.ResourceList
-	}{{enforceSystem, s.SystemReservedCgroup, s.SystemReserved}, {enforceKube, s.KubeReservedCgroup, s.KubeReserved}} {
+		level, setting, group string
+		reserved              v1.ResourceList
+	}{
+		{enforceSystem, "systemReservedCgroup", s.SystemReservedCgroup, s.SystemReserved},
+		{enforceKube, "kubeReservedCgroup", s.KubeReservedCgroup, s.KubeReserved},
+	} {
 		switch {
 		case slices.Contains(s.EnforceNodeAllocatable, e.level):
-			out = append(out, Enforced{e.group, e.reserved})
+			out = append(out, Enforced{e.level, e.setting, e.group, e.reserved})
 		case slices.Contains(s.EnforceNodeAllocatable, e.level+compressible):
 			only := v1.ResourceList{}
 			if cpu, ok := e.reserved[v1.ResourceCPU]; ok {
 				only[v1.ResourceCPU] = cpu
 			}
-			out = append(out, Enforced{e.group, only})
+			out = append(out, Enforced{e.level + compressible, e.setting, e.group, only})
 		}
 	}
 	return out

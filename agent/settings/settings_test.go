@@ -262,7 +262,7 @@ func TestReserved(t *testing.T) {
 	}
 	s = mustLoad(t, "enforceNodeAllocatable: [pods, system-reserved, kube-reserved-compressible]\nsystemReservedCgroup: /a\nkubeReservedCgroup: /b\nkubeReserved: {cpu: \"1\", memory: 1Gi}\nsystemReserved: {memory: 1Gi}\n", nil)
 	e := s.Enforces()
-	if len(e) != 2 || e[0].Group != "/a" || e[0].Reserved.Memory().String() != "1Gi" || e[1].Group != "/b" || len(e[1].Reserved) != 1 {
+	if len(e) != 2 || e[0].Setting != "systemReservedCgroup" || e[0].Group != "/a" || e[0].Reserved.Memory().String() != "1Gi" || e[1].Level != "kube-reserved-compressible" || e[1].Group != "/b" || len(e[1].Reserved) != 1 {
 		t.Errorf("%+v", e)
 	}
 }
