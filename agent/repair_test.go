@@ -15,6 +15,7 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apiruntime "k8s.io/apimachinery/pkg/runtime"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -156,4 +157,39 @@ func TestReadOnlyFilesystem(t *testing.T) {
 	}
 	r.nodeSays(v1.ConditionTrue, "")
 	r.event("n1", "FilesystemIsNotReadOnly: ")
+}
+
+// "Container restarts": a container that is killed to be restarted is restarted, though
+// the agent that did so has died meanwhile and the container has ended well.
+func TestRestartOutlivesAgent(t *testing.T) {
+	r := newRig(t)
+	stopping := make(chan struct{}, 2)
+	r.runtime.SetCommands(func(ctx context.Context, _ string, _ []string, _ runtime.Streams) int {
+		stopping <- struct{}{}
+		<-ctx.Done()
+		return 0
+	})
+	r.runtime.AddImage("example.com/app:2", nil)
+	r.pod("web", func(p *v1.Pod) {
+		p.Spec.RestartPolicy, p.Spec.TerminationGracePeriodSeconds = v1.RestartPolicyOnFailure, ptr.To[int64](60)
+		p.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"stop"}}}}
+	})
+	r.wait("web", "Ready", isReady)
+	for {
+		p := r.get("web").DeepCopy()
+		p.Spec.Containers[0].Image = "example.com/app:2"
+		if _, err := r.client.Update(t.Context(), r.pods, p, ""); err == nil {
+			break
+		} else if !apierrors.IsConflict(err) {
+			t.Fatal(err)
+		}
+	}
+	<-stopping
+	r.stop()
+	r.runtime.Exit("app", 0, "") // unless it was told to stop
+	r.start()
+	r.wait("web", "another run", func(p *v1.Pod) bool {
+		cs := p.Status.ContainerStatuses[0]
+		return cs.RestartCount == 1 && cs.State.Running != nil && cs.LastTerminationState.Terminated.ExitCode == 0
+	})
 }

@@ -175,6 +175,24 @@ func (s *State) Adopt() {
 	}
 }
 
+// Recall tells, before Adopt, of a run that a former agent had begun to kill for
+// another to follow, and why. That is gone on with.
+func (s *State) Recall(container, id, why string) {
+	c := s.Containers[container]
+	if c == nil {
+		return
+	}
+	for _, r := range c.Runs {
+		if r.ID != id {
+			continue
+		}
+		r.Again = true
+		if r.Running() {
+			c.Unfit = why
+		}
+	}
+}
+
 func (c *Container) adopt(cs *v1.ContainerStatus) {
 	c.Previous = cs.LastTerminationState.Terminated
 	for _, r := range c.Runs {
@@ -200,6 +218,11 @@ func (c *Container) adopt(cs *v1.ContainerStatus) {
 	}
 	if cs.RestartCount > 0 || cs.ContainerID != "" || c.Previous != nil {
 		c.Attempts = max(c.Attempts, int(cs.RestartCount)+1)
+	}
+	// A status that counts an attempt after the run that it shows tells of one that was
+	// cut off and taken away, and is to be made once more.
+	if newest != nil && newest.Ended() && TrimScheme(cs.ContainerID) == newest.ID && newest.Attempt < c.Attempts-1 {
+		c.anew = true
 	}
 }
 

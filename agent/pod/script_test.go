@@ -82,6 +82,7 @@ type script struct {
 	sandboxes  int
 	runs       int
 	begun      []pod.Action
+	restarted  []pod.Action // kills for another run to follow
 	lost       bool
 	// fails holds, by verb and container, the error of the next attempt.
 	fails map[string]error
@@ -250,6 +251,9 @@ func (x *script) plan(t *testing.T, begin bool) string {
 		if begin {
 			x.s.Begin(a, x.now)
 			x.begun = append(x.begun, a)
+			if a.Verb == pod.Kill && a.Again {
+				x.restarted = append(x.restarted, a)
+			}
 		}
 	}
 	if !wake.IsZero() {
@@ -401,9 +405,12 @@ func (x *script) restart(told bool) {
 	for name, c := range old.Containers {
 		for _, r := range slices.Concat(c.Runs, c.Cut) {
 			known := *r
-			known.Told = false // the runtime does not know that
+			known.Told, known.Again = false, false // the runtime does not know that
 			x.s.ObserveRun(name, known)
 		}
+	}
+	for _, a := range x.restarted {
+		x.s.Recall(a.Container, a.ID, a.Message)
 	}
 	x.s.Adopt()
 	x.begun = nil

@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"hansa.dev/hansa/agent/pod"
+	"hansa.dev/hansa/internal/whole"
 )
 
 // killing is a kill in progress.
@@ -46,8 +48,12 @@ func (w *Worker) kill(ctx context.Context, a pod.Action) step {
 	w.kills[a.Container] = own
 	t := hookTarget{spec: c.Spec, ip: first(w.state.Sandbox.IPs), id: a.ID}
 	report, sandbox := w.reporter(a.Container), c.Running().Sandbox
+	again := w.againFile(a.Container)
 	return func(context.Context) (func(), error) {
 		defer own.cancel()
+		if a.Again {
+			noteAgain(again, a) //nolint:errcheck // it is for the case that this agent dies
+		}
 		left := a.Grace
 		if l := t.spec.Lifecycle; !own.hooked && l != nil && l.PreStop != nil && a.Grace > 0 {
 			left = w.preStop(killCtx, l.PreStop, t, a.Grace, report)
@@ -66,6 +72,32 @@ func (w *Worker) kill(ctx context.Context, a pod.Action) step {
 				delete(w.kills, a.Container)
 			}
 		}, err
+	}
+}
+
+// againFile names, once a container is killed for another run to follow, the run that
+// is killed, and in further lines why: for an agent that comes before that is done.
+func (w *Worker) againFile(container string) string {
+	return filepath.Join(w.node.Volumes.PodDir(w.uid), "containers", container, "again")
+}
+
+func noteAgain(file string, a pod.Action) error {
+	if err := os.MkdirAll(filepath.Dir(file), 0o750); err != nil {
+		return err
+	}
+	return whole.Write(file, []byte(a.ID+"\n"+a.Message))
+}
+
+// recall takes what a former agent had noted of kills.
+func (w *Worker) recall() {
+	for name, c := range w.state.Containers {
+		if len(c.Runs) == 0 {
+			continue
+		}
+		if note, err := os.ReadFile(w.againFile(name)); err == nil { // else there is none
+			id, why, _ := strings.Cut(string(note), "\n")
+			w.state.Recall(name, id, why)
+		}
 	}
 }
 

@@ -76,6 +76,7 @@ func (n *Node) NewWorker(p *v1.Pod, known Known, refused *pod.Refusal) *Worker {
 	w.addresses.Host = n.IPs
 	w.state.Refused, w.state.MaxRestartDelay, w.state.Keep = refused, n.MaxRestartDelay, n.Keep
 	w.observe(known)
+	w.recall()
 	w.state.Adopt()
 	w.resize(now)
 	w.shareAddresses()
