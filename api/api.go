@@ -8,6 +8,7 @@ package api
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
@@ -378,7 +378,7 @@ func (r *Resource) inert() []string {
 // Offers says whether the resource itself has a verb.
 func (r *Resource) Offers(verb string) bool {
 	if r.Verbs == nil {
-		return sets.New(AllVerbs...).Has(verb)
+		return slices.Contains(AllVerbs, verb)
 	}
-	return sets.New(r.Verbs...).Has(verb)
+	return slices.Contains(r.Verbs, verb)
 }

@@ -16,6 +16,7 @@ import (
 type Registry struct {
 	scheme *runtime.Scheme
 	base   []*Resource
+	groups map[string]bool // that base is served in
 	now    atomic.Pointer[rows]
 
 	mu sync.Mutex // held by whoever replaces the set
@@ -43,9 +44,12 @@ type Served struct {
 // NewRegistry checks that no two rows claim the same name or storage prefix.
 // scheme must know the Go types of all versions of all rows.
 func NewRegistry(scheme *runtime.Scheme, list []*Resource) (*Registry, error) {
-	r := &Registry{scheme: scheme, base: list}
+	r := &Registry{scheme: scheme, base: list, groups: map[string]bool{}}
 	set := newRows(len(list))
 	for _, row := range list {
+		for i := range row.Versions {
+			r.groups[row.Versions[i].Group] = true
+		}
 		if err := set.add(row); err != nil {
 			return nil, err
 		}
@@ -141,6 +145,9 @@ func (r *Registry) Resources() []*Resource { return r.now.Load().list }
 // Served are all versions of all rows, in the order of Resources. Not to be
 // written to.
 func (r *Registry) Served() []*Served { return r.now.Load().served }
+
+// BuiltIn says whether rows that the registry was made with are served in a group.
+func (r *Registry) BuiltIn(group string) bool { return r.groups[group] }
 
 // ByGVR finds a served version by its resource name, or nil.
 func (r *Registry) ByGVR(gvr schema.GroupVersionResource) *Served { return r.now.Load().byGVR[gvr] }

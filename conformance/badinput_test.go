@@ -239,8 +239,8 @@ func TestUnreadableAnnotations(t *testing.T) {
 	}
 }
 
-// What a method cannot do is 405 with a Status, what there is not at all is a
-// plain 404, and whoever may not ask is told that.
+// What a method cannot do is 405, what there is not in a group is 404, each in one
+// sentence; what is of no group is a text, and whoever may not ask is told that.
 func TestMethodsAndPaths(t *testing.T) {
 	ns := namespace(t)
 	create(t, "configmaps", ns, "metadata: {name: have}")
@@ -259,15 +259,18 @@ func TestMethodsAndPaths(t *testing.T) {
 		{"GET", at("pods", ns, "p", "binding")},
 		{"PUT", at("pods", ns, "p", "eviction")},
 	} {
-		s := admin.do(t, call{method: c.method, path: c.path, body: "{}"}).refused(t, 405, metav1.StatusReasonMethodNotAllowed, "")
+		s := admin.do(t, call{method: c.method, path: c.path, body: "{}"}).refused(t, 405, metav1.StatusReasonMethodNotAllowed, "the server does not allow this method on the requested resource")
 		if t.Failed() {
 			t.Fatalf("%s %s: %s", c.method, c.path, s.Message)
 		}
 	}
 	for _, path := range []string{
-		"/nonsense", "/api/v2", "/apis/none", "/apis/none/v1", "/apis/apps/v2/deployments", "/api/v1/nonsense", at("configmaps", ns, "have", "nonsense"),
-		at("configmaps", ns, "have", "status"), "/api/v1/namespaces/" + ns + "/nodes", "/openapi/v4", "/healthz/nonsense", "/swagger.json", at("pods", ns, "p", "log", "x"),
+		"/api/v2", "/apis/apps/v2/deployments", "/api/v1/nonsense", at("configmaps", ns, "have", "nonsense"), at("configmaps", ns, "have", "status"),
+		"/api/v1/namespaces/" + ns + "/nodes", "/api/v1/namespaces/" + ns + "/namespaces/default", at("pods", ns, "p", "log", "x"),
 	} {
+		admin.do(t, call{path: path}).refused(t, 404, metav1.StatusReasonNotFound, "the server could not find the requested resource")
+	}
+	for _, path := range []string{"/nonsense", "/apis/none", "/apis/none/v1", "/openapi/v4", "/healthz/nonsense", "/swagger.json"} {
 		a := admin.do(t, call{path: path})
 		if a.code != http.StatusNotFound || string(a.body) != "404 page not found\n" {
 			t.Errorf("%s: %d %s", path, a.code, a.body)
@@ -278,9 +281,10 @@ func TestMethodsAndPaths(t *testing.T) {
 	nobody.do(t, call{path: "/nonsense"}).refused(t, 403, metav1.StatusReasonForbidden, `forbidden: User "nobody-at-all" cannot get path "/nonsense"`)
 	nobody.do(t, call{method: "PATCH", path: at("pods", ns, "<p>", "status"), contentType: mergePatch, body: "{}"}).
 		refused(t, 403, metav1.StatusReasonForbidden, `pods "<p>" is forbidden: User "nobody-at-all" cannot patch resource "pods/status" in API group "" in the namespace "`+ns+`"`)
-	head := admin.do(t, call{method: "HEAD", path: at("configmaps", ns, "have")})
-	if head.code != http.StatusOK || len(head.body) != 0 || head.header.Get("Content-Type") != "application/json" {
-		t.Errorf("HEAD: %d, %d bytes of %s", head.code, len(head.body), head.header.Get("Content-Type"))
+	for path, code := range map[string]int{at("configmaps", ns, "have"): 405, at("pods", ""): 405, "/version": 405, "/apis": 200, "/readyz": 200} {
+		if head := admin.do(t, call{method: "HEAD", path: path}); head.code != code || len(head.body) != 0 {
+			t.Errorf("HEAD of %s: %d, %d bytes", path, head.code, len(head.body))
+		}
 	}
 }
 

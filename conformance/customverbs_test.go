@@ -83,6 +83,41 @@ func TestCustomResourceVerbs(t *testing.T) {
 	s.deleteAlone(t)
 }
 
+// Of objects of definitions, methods are refused by name, paths of another scope or
+// version by the text, and subresources as if the object were missing
+// (k8s.io/apiextensions-apiserver/pkg/apiserver/customresource_handler.go). They
+// can be asked for by HEAD.
+func TestCustomResourceRefusals(t *testing.T) {
+	ns, gvr := namespace(t), define(t, gadget)
+	s := sample{gadgetNamed(gvr, "a", map[string]any{"color": "red"}), gvr.Resource, ns}
+	admin.want(t, http.StatusCreated, call{method: "POST", path: s.path(), body: encode(t, s.Object)}, nil)
+	group, resource := "/apis/"+gvr.Group, gvr.GroupResource().String()
+	for _, c := range []struct {
+		method, path string
+		code         int
+		reason       metav1.StatusReason
+		message      string
+	}{
+		{"GET", s.path("a", "nonsense"), 404, metav1.StatusReasonNotFound, resource + ` "a" not found`},
+		{"POST", s.path("a", "scale"), 405, metav1.StatusReasonMethodNotAllowed, `create is not supported on resources of kind "` + resource + `"`},
+		{"DELETE", s.path("a", "scale"), 405, metav1.StatusReasonMethodNotAllowed, `delete is not supported on resources of kind "` + resource + `"`},
+		{"PUT", s.path(), 400, metav1.StatusReasonBadRequest, "name must be provided"},
+		{"PATCH", s.path(), 400, metav1.StatusReasonBadRequest, "name must be provided"},
+	} {
+		admin.do(t, call{method: c.method, path: c.path, contentType: mergePatch, body: "{}"}).refused(t, c.code, c.reason, c.message)
+	}
+	for path, method := range map[string]string{
+		group + "/v9": "GET", group + "/v9/gadgets": "GET", group + "/v1/nonsense": "GET", group + "/v1/gadgets/a": "GET", group + "/v1/gadgets": "POST",
+	} {
+		if a := admin.do(t, call{method: method, path: path, body: "{}"}); a.code != http.StatusNotFound || string(a.body) != "404 page not found\n" {
+			t.Errorf("%s %s: %d %s", method, path, a.code, a.body)
+		}
+	}
+	if a := admin.do(t, call{method: "HEAD", path: s.path("a")}); a.code != http.StatusOK || a.header.Get("Content-Type") != "application/json" || len(a.body) != 0 {
+		t.Errorf("HEAD: %d, %d bytes of %s", a.code, len(a.body), a.header.Get("Content-Type"))
+	}
+}
+
 // scales reads the scale of a custom resource where its definition says that it is,
 // and changes it by every way.
 func (s sample) scales(t *testing.T) {

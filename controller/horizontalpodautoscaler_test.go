@@ -202,7 +202,7 @@ func TestAutoscalerWithoutScale(t *testing.T) {
 	autoscaled(w, nil)
 	for _, c := range []struct{ version, kind, name, want string }{
 		{"apps/v1", "Deployment", "gone", `deployments.apps "gone" not found`},
-		{"batch/v1", "Job", "web", "the server could not find the requested resource (get jobs.batch web)"},
+		{"batch/v1", "Job", "web", "the server could not find the requested resource"},
 		{"example.com/v1", "Thing", "web", `no matches for kind "Thing" in group "example.com"`},
 	} {
 		update(w, w.autoscaler("web"), "", func(h *autoscalingv2.HorizontalPodAutoscaler) {

@@ -30,7 +30,7 @@ func (c *call) passOn() {
 	} else if c.info.Name == "" {
 		c.info.Name = selectedName(c.info.FieldSelector)
 	}
-	if err := c.mayAsk(c.r, c.info, c.target); err != nil {
+	if err := c.mayAsk(); err != nil {
 		c.fail(c.w, c.r, err)
 		return
 	}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -56,10 +55,7 @@ func (s *Server) connector(info *request.Info) Connector {
 func (s *Server) connect(w *response, r *http.Request, info *request.Info, t target, connector Connector) error {
 	sub := info.Served.Subresources[info.Subresource]
 	q := query(r)
-	switch {
-	case !slices.Contains(sub.Verbs, info.Verb) && !(info.Subresource == "proxy" && r.Method == http.MethodOptions):
-		return notOffered(info, r)
-	case len(q["dryRun"]) > 0:
+	if len(q["dryRun"]) > 0 {
 		return apierrors.NewBadRequest("dryRun is not supported")
 	}
 	ctx, cancel := context.WithCancel(r.Context())

@@ -2,6 +2,7 @@ package http
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sort"
@@ -66,15 +67,14 @@ func (s *pathCall) answer() {
 		return
 	}
 	handler := s.pathHandler(path)
-	if handler == nil {
+	switch err := s.refusedPath(path, r.Method, handler != nil); {
+	case errors.Is(err, errNoPath):
 		notFound(w)
-		return
+	case err != nil:
+		s.fail(w, r, err)
+	default:
+		handler(w, r)
 	}
-	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		s.fail(w, r, statusError(http.StatusMethodNotAllowed, "MethodNotAllowed", "the server does not allow this method on the requested resource"))
-		return
-	}
-	handler(w, r)
 }
 
 func (s *Server) pathHandler(path string) http.HandlerFunc {

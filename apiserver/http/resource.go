@@ -50,9 +50,6 @@ func (c *call) dispatch() error {
 	if connector := c.connector(c.info); connector != nil {
 		return c.connect(c.w, c.r, c.info, c.target, connector)
 	}
-	if !c.allows(c.info) {
-		return notOffered(c.info, c.r)
-	}
 	if c.info.Verb == "watch" {
 		return c.watch()
 	}
@@ -61,34 +58,6 @@ func (c *call) dispatch() error {
 		return err
 	}
 	return c.run()
-}
-
-func notOffered(info *request.Info, r *http.Request) error {
-	gr := schema.GroupResource{Group: info.Served.Version.Group, Resource: info.Served.Plural}
-	return apierrors.NewMethodNotSupported(gr, strings.ToLower(r.Method))
-}
-
-// allows says whether discovery offers what is asked for.
-func (s *Server) allows(info *request.Info) bool {
-	row := info.Served.Resource
-	verb := info.Verb
-	if info.Subresource != "" {
-		sub := row.Subresources[info.Subresource]
-		// Nobody connects to it here, nor answers what is posted to it.
-		if sub.Connect && s.Hooks[request.HookName(row.GroupResource(), info.Subresource)] == nil {
-			return false
-		}
-		return slices.Contains(sub.Verbs, verb)
-	}
-	switch {
-	case verb == "create" && info.Name != "":
-		return false
-	case (verb == "update" || verb == "patch") && info.Name == "":
-		return false
-	case row.Namespaced && info.Namespace == "" && (verb == "create" || verb == "deletecollection"):
-		return false
-	}
-	return row.Offers(verb)
 }
 
 func (c *call) run() error {
@@ -108,7 +77,7 @@ func (c *call) run() error {
 	case "deletecollection":
 		return c.deleteCollection()
 	}
-	return notOffered(c.info, c.r)
+	return errMethod
 }
 
 // decodeQuery reads options from the query.

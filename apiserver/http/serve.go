@@ -20,7 +20,6 @@ import (
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 
-	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request"
 	"hansa.dev/hansa/apiserver/request/audit"
 )
@@ -315,8 +314,8 @@ func (c *call) answer() {
 		c.passOn()
 		return
 	}
-	if c.info.Served == nil || !offered(c.info, c.target) {
-		c.unknown(c.w, c.r, c.info, c.target)
+	if err := c.refused(); err != nil {
+		c.refuse(err)
 		return
 	}
 	if text := c.info.Served.Version.Deprecated; text != "" {
@@ -326,45 +325,6 @@ func (c *call) answer() {
 	if err := c.dispatch(); err != nil {
 		c.fail(c.w, c.r, err)
 	}
-}
-
-// offered says whether the path is one of the resource: its scope and
-// subresource exist.
-func offered(info *request.Info, t target) bool {
-	row := info.Served.Resource
-	switch {
-	case t.sub != "" && row.Subresources[t.sub] == nil:
-		return false
-	case t.sub == "" && t.rest != "":
-		return false
-	case t.rest != "" && t.rest != "/" && t.sub != "proxy":
-		return false
-	case t.namespace != "" && !row.Namespaced && row.Plural != "namespaces":
-		return false
-	case t.namespace == "" && row.Namespaced && t.name != "":
-		return false
-	}
-	return true
-}
-
-// unknown answers for what is not served; those who may not even ask are told
-// that instead.
-func (s *Server) unknown(w http.ResponseWriter, r *http.Request, info *request.Info, t target) {
-	if err := s.mayAsk(r, info, t); err != nil {
-		s.fail(w, r, err)
-		return
-	}
-	notFound(w)
-}
-
-// mayAsk authorizes a request for a resource that has no row.
-func (s *Server) mayAsk(r *http.Request, info *request.Info, t target) error {
-	probe := *info
-	probe.Served = &api.Served{
-		Resource: &api.Resource{Group: t.group, Plural: t.plural},
-		Version:  &api.Version{GroupVersion: gvr(t).GroupVersion()},
-	}
-	return s.Authorize(r.Context(), &probe)
 }
 
 // timed bounds a request that is not long-running, by what the client asks for

@@ -185,7 +185,7 @@ func (l *Loop) scaleOf(h *autoscalingv2.HorizontalPodAutoscaler) (*api.Resource,
 		row := served.Resource
 		sub := row.Subresources["scale"]
 		if sub == nil {
-			unserved = apierrors.NewGenericServerResponse(404, "get", row.GroupResource(), ref.Name, "", 0, true)
+			unserved = noScale(served, ref.Name)
 			continue
 		}
 		obj := l.client.View().Get(row, api.Key{Namespace: h.Namespace, Name: ref.Name})
@@ -203,6 +203,15 @@ func (l *Loop) scaleOf(h *autoscalingv2.HorizontalPodAutoscaler) (*api.Resource,
 		return row, scale, nil
 	}
 	return nil, nil, unserved
+}
+
+// noScale is what a server says to who asks for the scale of a kind that has none:
+// of a definition's, that the object is missing.
+func noScale(served *api.Served, name string) error {
+	if served.Version.Decode != nil {
+		return apierrors.NewNotFound(served.GroupResource(), name)
+	}
+	return apierrors.NewGenericServerResponse(404, "get", schema.GroupResource{}, "", "", 0, false)
 }
 
 // write tells the events of a decision and stores its status.
