@@ -87,6 +87,19 @@ var badInput = []struct {
 		404, metav1.StatusReasonNotFound, `configmaps "none" not found`, nil,
 	},
 	{
+		"what is not there, of a kind of two groups", call{path: "/apis/events.k8s.io/v1/namespaces/default/events/none"},
+		404, metav1.StatusReasonNotFound, `events.events.k8s.io "none" not found`, nil,
+	},
+	{
+		"what is not there, of a kind of two groups, in the other", call{path: "/api/v1/namespaces/default/events/none"},
+		404, metav1.StatusReasonNotFound, `events "none" not found`, nil,
+	},
+	{
+		// Its contents are those of the kind that is stored.
+		"invalid fields of a kind of two groups", call{method: "POST", path: "/apis/events.k8s.io/v1/namespaces/default/events", body: `{"metadata":{"name":"x"},"regarding":{"namespace":"default"},"type":"Normal","eventTime":"2026-01-01T00:00:00.000000Z","reportingController":"c","reportingInstance":"i","action":"a"}`},
+		422, metav1.StatusReasonInvalid, `Event "x" is invalid: reason: Required value`, []string{"FieldValueRequired reason"},
+	},
+	{
 		"another name", call{method: "PUT", path: configMaps + "/have", body: `{"metadata":{"name":"other"}}`},
 		400, metav1.StatusReasonBadRequest, "the name of the object (other) does not match the name on the URL (have)", nil,
 	},

@@ -68,8 +68,10 @@ func (i *Info) resource() schema.GroupResource {
 	return schema.GroupResource{Group: i.Served.Version.Group, Resource: i.Served.Plural}
 }
 
+// kind is what the object is called where its contents are refused: the hub's
+// kind, while resource is of the group that was asked. Events have two.
 func (i *Info) kind() schema.GroupKind {
-	return schema.GroupKind{Group: i.Served.Version.Group, Kind: i.Served.Kind}
+	return schema.GroupKind{Group: i.row().Group, Kind: i.Served.Kind}
 }
 
 func (i *Info) ref() api.Ref {

@@ -35,7 +35,11 @@ func (h *Handler) read(ctx context.Context, info *Info, resourceVersion string) 
 	}
 	compute := h.Computed[info.row().GroupResource()]
 	if compute == nil {
-		return h.Store.Get(ctx, info.ref(), resourceVersion)
+		obj, err := h.Store.Get(ctx, info.ref(), resourceVersion)
+		if info.resource() != info.row().GroupResource() && apierrors.IsNotFound(err) {
+			err = apierrors.NewNotFound(info.resource(), info.Name)
+		}
+		return obj, err
 	}
 	list, err := compute(ctx, api.Key{Namespace: info.Namespace, Name: info.Name})
 	if err != nil {
