@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -196,11 +197,26 @@ func TestAccessReviews(t *testing.T) {
 	}) || len(rules.Status.NonResourceRules) == 0 || rules.Status.Incomplete {
 		t.Errorf("rules are %+v", rules.Status)
 	}
+	none := "null: exactly one of nonResourceAttributes or resourceAttributes must be specified"
+	both := `{"Path":"/x","Verb":"get"}: exactly one of nonResourceAttributes or resourceAttributes must be specified`
+	named := `{"name":"me","managedFields":[{"manager":"tester","operation":"Update","apiVersion":"authorization.k8s.io/v1",`
 	for _, bad := range []struct{ resource, in, body, message string }{
 		{"subjectaccessreviews", "", "{spec: {" + get + "}}", "spec.user: Invalid value: \"\": at least one of user or group must be specified"},
-		{"subjectaccessreviews", "", "{spec: {user: x}}", "exactly one of nonResourceAttributes or resourceAttributes must be specified"},
-		{"localsubjectaccessreviews", ns, "{spec: {user: x, nonResourceAttributes: {path: /x}}}", "spec.nonResourceAttributes: Invalid value"},
+		{"subjectaccessreviews", "", "{spec: {user: x}}", "spec: Invalid value: " + none},
+		{"subjectaccessreviews", "", "{spec: {}}", "[spec: Invalid value: " + none + `, spec.user: Invalid value: "": at least one of`},
+		{"subjectaccessreviews", "", "{spec: {user: x, nonResourceAttributes: {path: /x, verb: get}, " + get + "}}", "spec: Invalid value: " + both},
+		{"selfsubjectaccessreviews", "", "{spec: {}}", "spec: Invalid value: " + none},
+		{"selfsubjectaccessreviews", "", "{metadata: {name: me}, spec: {" + get + "}}", "metadata: Invalid value: " + named},
+		{"localsubjectaccessreviews", ns, "{spec: {user: x, nonResourceAttributes: {path: /x}}}", `spec.nonResourceAttributes: Invalid value: {"Path":"/x","Verb":""}: disallowed on this kind of request`},
 	} {
-		admin.do(t, call{method: "POST", path: at(bad.resource, bad.in), body: bad.body}).refused(t, 422, metav1.StatusReasonInvalid, bad.message)
+		s := admin.do(t, call{method: "POST", path: at(bad.resource, bad.in) + "?fieldManager=tester", body: bad.body}).refused(t, 422, metav1.StatusReasonInvalid, bad.message)
+		if d := s.Details; d == nil || d.Group != "authorization.k8s.io" || d.Kind != "" || !strings.HasPrefix(s.Message, `.authorization.k8s.io "" is invalid: `) {
+			t.Errorf("%s is refused as %+v", bad.body, s)
+		}
+	}
+	// What is answered says who asked, as any object that is written does.
+	review := admin.want(t, http.StatusCreated, call{method: "POST", path: at("selfsubjectaccessreviews", "") + "?fieldManager=tester", body: "{spec: {" + get + "}}"}, nil).object(t)
+	if m := review.GetManagedFields(); len(m) != 1 || m[0].Manager != "tester" || string(m[0].FieldsV1.Raw) != `{"f:spec":{"f:resourceAttributes":{".":{},"f:namespace":{},"f:resource":{},"f:verb":{}}}}` {
+		t.Errorf("managers %+v", m)
 	}
 }

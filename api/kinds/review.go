@@ -57,7 +57,7 @@ func selfSubjectAccessReview() *api.Resource {
 		Singular: "selfsubjectaccessreview",
 		Kind:     "SelfSubjectAccessReview",
 		Validate: validates(func(r *authorizationv1.SelfSubjectAccessReview) field.ErrorList {
-			errs := validateAttributes(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes)
+			errs := append(validateOneOf(r.Spec.ResourceAttributes, r.Spec.NonResourceAttributes), validateAttributes(r.Spec.ResourceAttributes)...)
 			return append(errs, emptyMeta(&r.ObjectMeta, "")...)
 		}),
 	})
@@ -86,25 +86,27 @@ func validateLocalReview(r *authorizationv1.LocalSubjectAccessReview) field.Erro
 }
 
 func validateAccessSpec(spec *authorizationv1.SubjectAccessReviewSpec) field.ErrorList {
-	errs := validateAttributes(spec.ResourceAttributes, spec.NonResourceAttributes)
+	errs := validateOneOf(spec.ResourceAttributes, spec.NonResourceAttributes)
 	if spec.User == "" && len(spec.Groups) == 0 {
 		errs = append(errs, field.Invalid(field.NewPath("spec", "user"), spec.User, "at least one of user or group must be specified"))
 	}
-	return errs
+	return append(errs, validateAttributes(spec.ResourceAttributes)...)
 }
 
-func validateAttributes(resource *authorizationv1.ResourceAttributes, nonResource *authorizationv1.NonResourceAttributes) field.ErrorList {
+// validateOneOf shows the attributes of a path in either case.
+func validateOneOf(resource *authorizationv1.ResourceAttributes, nonResource *authorizationv1.NonResourceAttributes) field.ErrorList {
+	if (resource == nil) != (nonResource == nil) {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(field.NewPath("spec"), nonResource, "exactly one of nonResourceAttributes or resourceAttributes must be specified")}
+}
+
+func validateAttributes(resource *authorizationv1.ResourceAttributes) field.ErrorList {
+	if resource == nil {
+		return nil
+	}
 	var errs field.ErrorList
 	path := field.NewPath("spec")
-	if resource != nil && nonResource != nil {
-		errs = append(errs, field.Invalid(path.Child("nonResourceAttributes"), *nonResource, "cannot be specified in combination with resourceAttributes"))
-	}
-	if resource == nil && nonResource == nil {
-		errs = append(errs, field.Invalid(path.Child("resourceAttributes"), nil, "exactly one of nonResourceAttributes or resourceAttributes must be specified"))
-	}
-	if resource == nil {
-		return errs
-	}
 	if s := resource.FieldSelector; s != nil {
 		at := path.Child("resourceAttributes", "fieldSelector")
 		errs = append(errs, validateSelectorSource(s.RawSelector, len(s.Requirements), at)...)

@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
@@ -33,6 +34,11 @@ func (h *Handler) preparePost(ctx context.Context, info *Info, body Body, opts *
 		}
 		if info.Name == "" {
 			info.Name = meta.GetName()
+		}
+	}
+	if review, ok := decoded.(api.Object); ok && info.Subresource == "" && h.pods(info) == nil {
+		if err := h.track(info, review, nil, info.manager(opts.FieldManager)); err != nil {
+			return nil, err
 		}
 	}
 	attrs := info.admission(admission.Create, opts, len(opts.DryRun) > 0)
@@ -73,7 +79,9 @@ func (h *Handler) hook(ctx context.Context, info *Info, hook Hook, body runtime.
 	if row := info.row(); info.Subresource == "" {
 		if row.Validate != nil {
 			if errs := row.Validate(body.(api.Object)); len(errs) > 0 {
-				return nil, apierrors.NewInvalid(info.kind(), "", gonames.Show(errs))
+				// Kubernetes' own types do not know their kind by then.
+				kind := schema.GroupKind{Group: info.kind().Group}
+				return nil, apierrors.NewInvalid(kind, "", gonames.Show(errs))
 			}
 		}
 		return hook(ctx, info, nil, body, dryRun)

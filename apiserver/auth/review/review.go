@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"strings"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -145,16 +146,34 @@ func (r *Reviewer) selfRules(ctx context.Context, u user.Info, review *authoriza
 }
 
 func (r *Reviewer) decide(ctx context.Context, u user.Info, resource *authorizationv1.ResourceAttributes, path *authorizationv1.NonResourceAttributes) authorizationv1.SubjectAccessReviewStatus {
-	decision, reason, err := r.Authorizer.Authorize(ctx, attributes(u, resource, path))
+	a := attributes(u, resource, path)
+	decision, reason, err := r.Authorizer.Authorize(ctx, a)
 	status := authorizationv1.SubjectAccessReviewStatus{
 		Allowed: decision == authorizer.DecisionAllow,
 		Denied:  decision == authorizer.DecisionDeny,
 		Reason:  reason,
 	}
+	var problems []string
 	if err != nil {
-		status.EvaluationError = err.Error()
+		problems = append(problems, err.Error())
 	}
+	fields, err := a.GetFieldSelector()
+	problems = append(problems, ignored("fieldSelector", len(fields), err)...)
+	labels, err := a.GetLabelSelector()
+	problems = append(problems, ignored("labelSelector", len(labels), err)...)
+	status.EvaluationError = strings.Join(problems, "; ")
 	return status
+}
+
+// ignored says what became of a selector that was understood in part, or not at all.
+func ignored(name string, understood int, err error) []string {
+	switch {
+	case err == nil:
+		return nil
+	case understood > 0:
+		return []string{"spec.resourceAttributes." + name + " partially ignored due to parse error"}
+	}
+	return []string{"spec.resourceAttributes." + name + " ignored due to parse error"}
 }
 
 func subject(spec *authorizationv1.SubjectAccessReviewSpec) user.Info {

@@ -139,10 +139,12 @@ func TestSelectors(t *testing.T) {
 		fields        string
 		labels        string
 		fieldErr, lab bool
+		says          string
 	}{
 		{name: "raw", field: &authorizationv1.FieldSelectorAttributes{RawSelector: "a=b,c!=d"}, label: &authorizationv1.LabelSelectorAttributes{RawSelector: "x in (y,z)"},
 			fields: "a=b c!=d", labels: "x in (y,z)"},
-		{name: "raw and wrong", field: &authorizationv1.FieldSelectorAttributes{RawSelector: "a"}, label: &authorizationv1.LabelSelectorAttributes{RawSelector: "x in"}, fieldErr: true, lab: true},
+		{name: "raw and wrong", field: &authorizationv1.FieldSelectorAttributes{RawSelector: "a"}, label: &authorizationv1.LabelSelectorAttributes{RawSelector: "x in"}, fieldErr: true, lab: true,
+			says: "spec.resourceAttributes.fieldSelector ignored due to parse error; spec.resourceAttributes.labelSelector ignored due to parse error"},
 		{name: "requirements", field: &authorizationv1.FieldSelectorAttributes{Requirements: []metav1.FieldSelectorRequirement{
 			{Key: "a", Operator: "In", Values: []string{"b"}}, {Key: "c", Operator: "NotIn", Values: []string{"d"}}}},
 			label: &authorizationv1.LabelSelectorAttributes{Requirements: []metav1.LabelSelectorRequirement{
@@ -152,11 +154,15 @@ func TestSelectors(t *testing.T) {
 			{Key: "a", Operator: "In", Values: []string{"b"}}, {Key: "c", Operator: "In", Values: []string{"d", "e"}}, {Key: "f", Operator: "Gt"}}},
 			label: &authorizationv1.LabelSelectorAttributes{Requirements: []metav1.LabelSelectorRequirement{
 				{Key: "w", Operator: "Exists"}, {Key: "x", Operator: "Near"}, {Key: "!", Operator: "Exists"}}},
-			fields: "a=b", labels: "w", fieldErr: true, lab: true},
+			fields: "a=b", labels: "w", fieldErr: true, lab: true,
+			says: "spec.resourceAttributes.fieldSelector partially ignored due to parse error; spec.resourceAttributes.labelSelector partially ignored due to parse error"},
 	} {
-		answer(t, r, "selfsubjectaccessreviews.authorization.k8s.io", &authorizationv1.SelfSubjectAccessReview{
+		review := answer(t, r, "selfsubjectaccessreviews.authorization.k8s.io", &authorizationv1.SelfSubjectAccessReview{
 			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
 				Verb: "list", Resource: "pods", FieldSelector: c.field, LabelSelector: c.label}}})
+		if review.Status.EvaluationError != c.says {
+			t.Errorf("%s: it says %q, want %q", c.name, review.Status.EvaluationError, c.says)
+		}
 		var texts []string
 		requirements, err := d.asked.GetFieldSelector()
 		for _, f := range requirements {
