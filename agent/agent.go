@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -44,6 +43,7 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
+	"hansa.dev/hansa/internal/processmetrics"
 	"hansa.dev/hansa/internal/zpages"
 	"hansa.dev/hansa/runtime"
 )
@@ -210,7 +210,7 @@ func New(c Config) (*Agent, error) {
 		wake: make(chan struct{}, 1), weights: make(chan struct{}, 1), pulled: make(chan struct{}, 1), knows: make(chan struct{}),
 		workers: map[types.UID]*entry{}, claims: claims{of: map[types.UID]*admit.Claim{}}, orphans: map[types.UID]bool{}, meter: newMeter(), registry: registry, metrics: counts, began: c.Clock.Now(),
 	}
-	a.registry.MustRegister(&kubeletMetrics{a}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	a.registry.MustRegister(append(processmetrics.Collectors(), &kubeletMetrics{a})...)
 	a.probes = prometheus.NewRegistry()
 	a.objects = &objects{client: c.Client, rows: &a.rows, users: newUsers()}
 	a.events = events.New(c.Client, c.Clock, "kubelet", c.NodeName, c.Log)

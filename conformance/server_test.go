@@ -86,7 +86,8 @@ func TestMetrics(t *testing.T) {
 	for _, pattern := range []string{
 		`(?m)^apiserver_request_total\{code="201",component="apiserver",dry_run="",group="",resource="secrets",scope="namespace",subresource="",verb="POST",version="v1"\} [1-9]`,
 		`(?m)^apiserver_request_duration_seconds_bucket\{`, `(?m)^apiserver_current_inflight_requests\{request_kind="mutating"\}`,
-		`(?m)^process_resident_memory_bytes `, `(?m)^go_goroutines `,
+		`(?m)^process_resident_memory_bytes `, `(?m)^go_goroutines `, `(?m)^version_info\{binary="1.37",component="kube",emulation="1.37",min_compat="1.36"\} 1$`,
+		`(?m)^kubernetes_build_info\{build_date="[^"]+",compiler="gc",git_commit="[^"]+",git_tree_state="[^"]+",git_version="v1\.37\.2\+hansa[^"]*",go_version="go[^"]+",major="1",minor="37",platform="linux/[^"]+"\} 1$`,
 		`(?m)^workqueue_adds_total\{name="serviceaccount"\} [1-9]`, `(?m)^workqueue_depth\{name="deployment"\}`,
 		`(?m)^scheduler_pending_pods\{queue="active"\}`, `(?m)^scheduler_pod_scheduling_attempts_count `,
 	} {

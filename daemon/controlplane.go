@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -44,6 +43,7 @@ import (
 	"hansa.dev/hansa/internal/charges"
 	"hansa.dev/hansa/internal/health"
 	"hansa.dev/hansa/internal/librarymetrics"
+	"hansa.dev/hansa/internal/processmetrics"
 	"hansa.dev/hansa/internal/version"
 	"hansa.dev/hansa/pki"
 	"hansa.dev/hansa/store"
@@ -86,8 +86,7 @@ func (c Config) address() string {
 func startControlPlane(ctx context.Context, l *lifecycle, c Config, k keys, listener net.Listener, log *slog.Logger) (*controlPlane, error) {
 	clk := clock.RealClock{}
 	p := &controlPlane{keys: k, registry: kinds.New(), metrics: prometheus.NewRegistry(), charges: charges.NewBook()}
-	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		librarymetrics.Collector{"apiserver_admission_"})
+	p.metrics.MustRegister(append(processmetrics.Collectors(), processmetrics.Compatibility(), librarymetrics.Collector{"apiserver_admission_"})...)
 
 	auditLog, err := startAudit(l, c.Audit, p.metrics, log)
 	if err != nil {

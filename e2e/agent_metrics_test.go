@@ -157,5 +157,5 @@ func probeMetrics(s *space) {
 		`kubelet_container_log_filesystem_used_bytes\{container="main",namespace="`+s.name+`",pod="p",uid="[^"]+"\} [1-9]`,
 		`kubelet_http_requests_total\{long_running="false",method="GET",path="metrics/probes",server_type="readwrite"\} [1-9]`,
 		`kubelet_certificate_manager_server_ttl_seconds [1-9]`, `volume_manager_total_volumes\{plugin_name="kubernetes.io/empty-dir",state="actual_state_of_world"\} [1-9]`,
-		`process_resident_memory_bytes `, `go_goroutines `)
+		`process_resident_memory_bytes `, `go_goroutines `, `kubernetes_build_info\{\S*git_version="v1\.37\.2\+hansa[^"]*"\S*\} 1$`)
 }
