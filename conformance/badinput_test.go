@@ -129,6 +129,14 @@ var badInput = []struct {
 		404, metav1.StatusReasonNotFound, `configmaps "none" not found`, nil,
 	},
 	{
+		"a number of lines", call{path: "NS/pods/none/log?tailLines=x"},
+		400, metav1.StatusReasonBadRequest, `strconv.ParseInt: parsing "x": invalid syntax`, nil,
+	},
+	{
+		"export", call{path: "NS/configmaps/have?export=true"},
+		400, metav1.StatusReasonBadRequest, "the export parameter, deprecated since v1.14, is no longer supported", nil,
+	},
+	{
 		"another name", call{method: "PUT", path: "NS/configmaps/have", body: `{"metadata":{"name":"other"}}`},
 		400, metav1.StatusReasonBadRequest, "the name of the object (other) does not match the name on the URL (have)", nil,
 	},

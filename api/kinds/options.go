@@ -43,7 +43,7 @@ func fromQuery(q url.Values, into any) error {
 			continue
 		}
 		if err := setField(v.Field(i), texts); err != nil {
-			return fmt.Errorf("parameter %s: %w", name, err)
+			return err // which does not say of what, as Kubernetes' does not
 		}
 	}
 	return nil
@@ -52,17 +52,21 @@ func fromQuery(q url.Values, into any) error {
 func setField(f reflect.Value, texts []string) error {
 	switch f.Kind() {
 	case reflect.Pointer:
-		if texts[0] == "" {
+		isTime := f.Type() == reflect.TypeFor[*metav1.Time]()
+		switch {
+		case texts[0] == "" && (isTime || f.Type().Elem().Kind() == reflect.String), isTime && texts[0] == "null":
 			return nil
-		}
-		f.Set(reflect.New(f.Type().Elem()))
-		if t, ok := f.Interface().(*metav1.Time); ok {
+		case isTime:
 			parsed, err := time.Parse(time.RFC3339, texts[0])
-			t.Time = parsed.Local()
+			f.Set(reflect.ValueOf(&metav1.Time{Time: parsed.Local()}))
 			return err
 		}
+		f.Set(reflect.New(f.Type().Elem()))
 		return setField(f.Elem(), texts)
 	case reflect.Slice:
+		if ports, ok := f.Addr().Interface().(*[]int32); ok {
+			return metav1.Convert_Slice_string_To_Slice_int32(&texts, ports, nil)
+		}
 		f.Set(reflect.MakeSlice(f.Type(), len(texts), len(texts)))
 		for i, text := range texts {
 			if err := setField(f.Index(i), []string{text}); err != nil {

@@ -15,7 +15,9 @@ func TestConnectOptionsFromQuery(t *testing.T) {
 	for query, want := range map[string]runtime.Object{
 		"container=a&follow=true&tailLines=5&timestamps=0&previous=false": &corev1.PodLogOptions{Container: "a", Follow: true, TailLines: ptr.To[int64](5)},
 		"command=sh&command=-c&command=ls&stdin=true&stdout=1&tty":        &corev1.PodExecOptions{Command: []string{"sh", "-c", "ls"}, Stdin: true, Stdout: true, TTY: true},
+		"sinceTime=&stream=": &corev1.PodLogOptions{},
 		"ports=80&ports=443": &corev1.PodPortForwardOptions{Ports: []int32{80, 443}},
+		"ports=80,443":       &corev1.PodPortForwardOptions{Ports: []int32{80, 443}},
 		"path=a/b":           &corev1.ServiceProxyOptions{Path: "a/b"},
 	} {
 		q, err := url.ParseQuery(query)
@@ -33,13 +35,21 @@ func TestConnectOptionsFromQuery(t *testing.T) {
 }
 
 func TestConnectOptionsRefuseGarbage(t *testing.T) {
-	for _, query := range []string{"tailLines=x", "sinceTime=yesterday", "limitBytes=1.5"} {
+	for query, want := range map[string]string{
+		"tailLines=x": `strconv.ParseInt: parsing "x": invalid syntax`, "tailLines=": `strconv.ParseInt: parsing "": invalid syntax`,
+		"limitBytes=1.5": `strconv.ParseInt: parsing "1.5": invalid syntax`, "ports=80&ports=x": `cannot convert to []int32: strconv.ParseUint: parsing "x": invalid syntax`,
+		"sinceTime=yesterday": `parsing time "yesterday" as "2006-01-02T15:04:05Z07:00": cannot parse "yesterday" as "2006"`,
+	} {
 		q, err := url.ParseQuery(query)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := runtime.NewParameterCodec(Scheme()).DecodeParameters(q, corev1.SchemeGroupVersion, &corev1.PodLogOptions{}); err == nil {
-			t.Errorf("%s was taken", query)
+		var into runtime.Object = &corev1.PodLogOptions{}
+		if q.Has("ports") {
+			into = &corev1.PodPortForwardOptions{}
+		}
+		if err := runtime.NewParameterCodec(Scheme()).DecodeParameters(q, corev1.SchemeGroupVersion, into); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", query, err, want)
 		}
 	}
 }

@@ -150,6 +150,9 @@ func (c *call) read() request.Body {
 }
 
 func (c *call) get() error {
+	if export, ok := c.q["export"]; ok && isTrue(export) {
+		return apierrors.NewBadRequest("the export parameter, deprecated since v1.14, is no longer supported")
+	}
 	opts := &metav1.GetOptions{}
 	if err := c.decodeQuery(opts); err != nil {
 		return err
