@@ -111,8 +111,9 @@ func TestBinding(t *testing.T) {
 	}
 	target := "}, target: {kind: Node, name: " + node + "}"
 	bind(at("pods", ns, "p", "binding"), "p", ", uid: other"+target).refused(t, 409, metav1.StatusReasonConflict, "")
-	bind(at("pods", ns, "p", "binding"), "p", "}, target: {kind: Pod, name: x}").refused(t, 422, metav1.StatusReasonInvalid, `target.kind: Unsupported value: "Pod"`)
-	bind(at("pods", ns, "p", "binding"), "p", "}, target: {kind: Node}").refused(t, 422, metav1.StatusReasonInvalid, "target.name: Required value")
+	bind(at("pods", ns, "p", "binding"), "p", "}, target: {kind: Pod, name: x}").refused(t, 500, metav1.StatusReasonUnknown, `target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>"`)
+	bind(at("pods", ns, "p", "binding"), "p", "}, target: {name: x_y}").refused(t, 500, metav1.StatusReasonUnknown, `target.name: Invalid value: "x_y": a lowercase RFC 1123 subdomain`)
+	bind(at("pods", ns, "p", "binding"), "p", "}, target: {kind: Node}").refused(t, 500, metav1.StatusReasonUnknown, "target.name: Required value")
 	bind(at("pods", ns, "none", "binding"), "none", target).refused(t, 404, metav1.StatusReasonNotFound, `pods "none" not found`)
 	if s := bind(at("pods", ns, "p", "binding"), "p", ", uid: "+string(pod.GetUID())+target).status(t); s.Status != metav1.StatusSuccess || s.Code != http.StatusCreated {
 		t.Errorf("binding gave %+v", s)

@@ -177,7 +177,10 @@ func bind(obj api.Object, body runtime.Object, now time.Time) error {
 		return apierrors.NewBadRequest("name in URL does not match name in Binding object")
 	}
 	if errs := pod.ValidateBinding(b); len(errs) > 0 {
-		return apierrors.NewInvalid(corev1.SchemeGroupVersion.WithKind("Binding").GroupKind(), b.Name, errs)
+		// Kubernetes does not make a status of it.
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: 500, Message: errs.ToAggregate().Error(),
+		}}
 	}
 	var refusal error
 	switch {

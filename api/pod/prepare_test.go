@@ -398,4 +398,7 @@ func TestValidateBinding(t *testing.T) {
 		{Reason: "FieldValueNotSupported", Field: "target.kind", Detail: `supported values: "Node", "<empty>"`},
 		{Reason: "FieldValueRequired", Field: "target.name"},
 	})
+	checkCauses(t, ValidateBinding(&corev1.Binding{Target: corev1.ObjectReference{Name: "x_y"}}), []wantCause{
+		{Reason: "FieldValueInvalid", Field: "target.name"},
+	})
 }

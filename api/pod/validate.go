@@ -105,7 +105,11 @@ func ValidateBinding(b *corev1.Binding) field.ErrorList {
 	if b.Target.Kind != "" && b.Target.Kind != "Node" {
 		c.add(field.NotSupported(target.Child("kind"), b.Target.Kind, []string{"Node", "<empty>"}))
 	}
-	c.nonEmpty(target.Child("name"), b.Target.Name)
+	if c.nonEmpty(target.Child("name"), b.Target.Name) && (b.Target.Kind == "" || b.Target.Kind == "Node") {
+		for _, msg := range apivalidation.NameIsDNSSubdomain(b.Target.Name, false) {
+			c.add(field.Invalid(target.Child("name"), b.Target.Name, msg))
+		}
+	}
 	return c.errs
 }
 
