@@ -246,6 +246,9 @@ func TestUnsafeDeletion(t *testing.T) {
 			t.Errorf("%s %s was written to: %v", resource, name, after.Object)
 		}
 	}
+	for _, resource := range []string{"namespaces", "clusterroles"} {
+		admin.do(t, deleteCall(resource, "", ns, option)).refused(t, 500, metav1.StatusReasonInternalError, "no unsafe deleter provided, can not honor ignoreStoreReadErrorWithClusterBreakingPotential")
+	}
 	admin.do(t, deleteCall("secrets", ns, "none", option)).refused(t, 404, metav1.StatusReasonNotFound, `secrets "none" not found`)
 	admin.do(t, deleteCall("secrets", ns, "a", `{ignoreStoreReadErrorWithClusterBreakingPotential: true, propagationPolicy: Orphan}`)).
 		refused(t, 422, metav1.StatusReasonInvalid, "cannot be set together with .propagationPolicy")

@@ -2,11 +2,13 @@ package request
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
 	"time"
 
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -54,11 +56,24 @@ func (h *Handler) Delete(ctx context.Context, info *Info, opts *metav1.DeleteOpt
 	return d.run(ctx)
 }
 
+// withoutUnsafe are the resources whose storages in Kubernetes hide that they could
+// delete so.
+var withoutUnsafe = map[schema.GroupResource]bool{
+	{Resource: "namespaces"}:                                   true,
+	{Group: rbacv1.GroupName, Resource: "roles"}:               true,
+	{Group: rbacv1.GroupName, Resource: "rolebindings"}:        true,
+	{Group: rbacv1.GroupName, Resource: "clusterroles"}:        true,
+	{Group: rbacv1.GroupName, Resource: "clusterrolebindings"}: true,
+}
+
 // unsafeDelete refuses to delete what could not be read: nothing is served that
 // cannot be (see store), so whatever there is can be deleted otherwise.
 func (h *Handler) unsafeDelete(ctx context.Context, info *Info) error {
 	a := info.attributes("unsafe-delete-ignore-read-errors")
 	info.Audit.UnsafeDeletion()
+	if withoutUnsafe[info.row().GroupResource()] {
+		return apierrors.NewInternalError(errors.New("no unsafe deleter provided, can not honor ignoreStoreReadErrorWithClusterBreakingPotential"))
+	}
 	decision, reason, err := h.Authorizer.Authorize(ctx, a)
 	switch {
 	case decision == authorizer.DecisionAllow:

@@ -58,6 +58,15 @@ func TestUnsafeDeletionIsRefused(t *testing.T) {
 			f.get("a")
 		})
 	}
+	t.Run("of kinds that cannot", func(t *testing.T) {
+		f := newFixture(t, safeOnly(authorizer.DecisionNoOpinion, "", nil))
+		for resource, version := range map[string]string{"namespaces": "v1", "clusterroles": "rbac.authorization.k8s.io/v1"} {
+			_, _, err := f.Delete(t.Context(), requesttest.Info("delete", version, resource, "", "a"), unsafe())
+			if want := "Internal error occurred: no unsafe deleter provided, can not honor ignoreStoreReadErrorWithClusterBreakingPotential"; err == nil || err.Error() != want {
+				t.Errorf("%s: error is %v, want %s", resource, err, want)
+			}
+		}
+	})
 	t.Run("of a collection", func(t *testing.T) {
 		f := newFixture(t, nil)
 		f.mustCreate(requesttest.ConfigMap("a"))
