@@ -110,11 +110,11 @@ var badInput = []struct {
 	},
 	{
 		"content type of a patch", call{method: "PATCH", path: "NS/configmaps/have", contentType: "application/json", body: "{}"},
-		415, metav1.StatusReasonUnsupportedMediaType, "accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml", nil,
+		415, metav1.StatusReasonUnsupportedMediaType, "415: Unsupported Media Type", nil,
 	},
 	{
 		"accept", call{path: "NS/configmaps", accept: "text/html"},
-		406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
+		406, metav1.StatusReasonNotAcceptable, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
 	},
 	{
 		"stale version", call{method: "PUT", path: "NS/configmaps/have", body: `{"metadata":{"name":"have","resourceVersion":"1"}}`},

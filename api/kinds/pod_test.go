@@ -58,7 +58,7 @@ func TestBindRefused(t *testing.T) {
 		"deleted":     {`metadata: {deletionTimestamp: "2026-01-01T00:00:00Z"}`, corev1.Binding{Target: node}, apierrors.IsConflict},
 		"another pod": {"metadata: {uid: u}", corev1.Binding{ObjectMeta: metav1.ObjectMeta{UID: "v"}, Target: node}, apierrors.IsConflict},
 		"other name":  {"metadata: {name: a}", corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: "b"}, Target: node}, apierrors.IsBadRequest},
-		"no node":     {"metadata: {name: a}", corev1.Binding{}, func(err error) bool {
+		"no node": {"metadata: {name: a}", corev1.Binding{}, func(err error) bool {
 			return apierrors.ReasonForError(err) == "" && err.Error() == "target.name: Required value"
 		}},
 	} {

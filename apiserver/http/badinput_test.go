@@ -68,10 +68,18 @@ var badInput = []struct {
 	},
 	{
 		"content type of a patch", call{method: "PATCH", path: configMaps + "/have", body: "{}", contentType: "application/json"},
-		415, metav1.StatusReasonUnsupportedMediaType, "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor", nil,
+		415, metav1.StatusReasonUnsupportedMediaType, "415: Unsupported Media Type", nil,
 	},
 	{
 		"accept", call{path: configMaps, accept: "text/html"},
+		406, metav1.StatusReasonNotAcceptable, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor, application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch, application/cbor-seq", nil,
+	},
+	{
+		"accept of one", call{path: configMaps + "/have", accept: "application/*, text/html; q=0.5"},
+		406, metav1.StatusReasonNotAcceptable, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
+	},
+	{
+		"accept as another kind", call{path: configMaps, accept: "application/json;as=Nonsense;v=v1;g=meta.k8s.io"},
 		406, metav1.StatusReasonNotAcceptable, "only the following media types are accepted: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
 	},
 	{

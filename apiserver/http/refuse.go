@@ -11,6 +11,7 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request"
+	"hansa.dev/hansa/apiserver/request/codec"
 )
 
 // Who refuses a path or a method in Kubernetes depends on where it is: what is of
@@ -40,7 +41,7 @@ func (c *call) refused() error {
 	takes := slices.Contains(verbs, verb)
 	switch head := c.r.Method == http.MethodHead; {
 	case takes && !head && c.offers(verb):
-		return nil
+		return c.refusedForm()
 	case verbs == nil, c.target.sub == "" && !slices.ContainsFunc(verbs, c.offers):
 		return errNoResource
 	case c.target.sub == "proxy" && (head || c.r.Method == http.MethodOptions) && c.connector(c.info) != nil:
@@ -49,6 +50,43 @@ func (c *call) refused() error {
 		return apierrors.NewMethodNotSupported(c.groupResource(), verb)
 	}
 	return errMethod
+}
+
+// refusedForm is the router's refusal of what a client takes or sends. It looks for
+// the names as they are, so that application/* is none.
+func (c *call) refusedForm() error {
+	sub := c.info.Served.Subresources[c.target.sub]
+	if sub != nil && sub.Connect && c.connector(c.info) != nil {
+		return nil
+	}
+	refusal := func(code int, message string) error {
+		return apierrors.NewGenericServerResponse(code, "", schema.GroupResource{}, "", message, 0, false)
+	}
+	if c.info.Verb == "patch" && !names(c.r.Header.Get("Content-Type"), request.PatchTypes) {
+		return refusal(http.StatusUnsupportedMediaType, "415: Unsupported Media Type")
+	}
+	accept := c.r.Header.Get("Accept")
+	if accept == "" || names(accept, codec.MediaTypes) || names(accept, []string{"*/*"}) {
+		return nil
+	}
+	there := joinMedia(codec.MediaTypes, "")
+	if c.target.watch || c.info.Verb == "list" || c.info.Verb == "watch" {
+		there += ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch, application/cbor-seq"
+	}
+	return refusal(http.StatusNotAcceptable, "406: Not Acceptable\n\nAvailable representations: "+there)
+}
+
+// names says whether a header with media types has one of those.
+func names[T ~string](header string, media []T) bool {
+	for more := header != ""; more; {
+		var clause string
+		clause, header, more = strings.Cut(header, ",")
+		clause, _, _ = strings.Cut(clause, ";")
+		if slices.Contains(media, T(strings.Trim(clause, " "))) {
+			return true
+		}
+	}
+	return false
 }
 
 var (
