@@ -90,7 +90,8 @@ func TestTables(t *testing.T) {
 		}
 		for i, c := range table.ColumnDefinitions {
 			names := (c.Name == "Name") != oddColumns[s.GetKind()+" "+c.Name]
-			if c.Description == "" || names != (c.Format == "name") {
+			bare := s.GetKind()+" "+c.Name == "RuntimeClass Handler" // Kubernetes looks for it among metadata
+			if (c.Description == "") != bare || names != (c.Format == "name") {
 				t.Errorf("column %s of %s: description %q, format %q", c.Name, s.GetKind(), c.Description, c.Format)
 			}
 			wide := ""
