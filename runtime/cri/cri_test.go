@@ -94,6 +94,11 @@ func TestContainerd(t *testing.T) {
 		Image:       image,
 		HostNetwork: true,
 	})
+	// How a container ended is noted until its status is written, or it is gone, and
+	// then until the next one ends.
+	if left, err := os.ReadDir(filepath.Join(c.DataDir, "containerd", "exits")); err != nil || len(left) > 2 {
+		t.Errorf("%d exits are noted, %v", len(left), err)
+	}
 }
 
 // Containerd takes each setting that it is given: it ignores keys that it does not
