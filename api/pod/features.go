@@ -150,23 +150,21 @@ func sweepFileOwners(s *sweep, spec *corev1.PodSpec) {
 	}
 }
 
+// sweepProjectedOwners looks at one kind of source, though a pod that is refused may
+// have several.
 func sweepProjectedOwners(s *sweep, p *corev1.VolumeProjection) {
-	if p.ConfigMap != nil {
-		sweepKeyOwners(s, p.ConfigMap.Items)
-	}
-	if p.Secret != nil {
+	switch {
+	case p.Secret != nil:
 		sweepKeyOwners(s, p.Secret.Items)
-	}
-	if p.DownwardAPI != nil {
+	case p.DownwardAPI != nil:
 		sweepDownwardOwners(s, p.DownwardAPI.Items)
-	}
-	if p.ServiceAccountToken != nil {
+	case p.ConfigMap != nil:
+		sweepKeyOwners(s, p.ConfigMap.Items)
+	case p.ServiceAccountToken != nil:
 		sweepPtr(s, &p.ServiceAccountToken.User)
-	}
-	if p.ClusterTrustBundle != nil {
+	case p.ClusterTrustBundle != nil:
 		sweepPtr(s, &p.ClusterTrustBundle.User)
-	}
-	if p.PodCertificate != nil {
+	case p.PodCertificate != nil:
 		sweepPtr(s, &p.PodCertificate.User)
 	}
 }

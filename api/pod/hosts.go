@@ -16,9 +16,12 @@ const (
 	maxSearchListChars = 2048
 )
 
-func (c *checker) dns(at *field.Path, spec *corev1.PodSpec) {
+func (c *checker) dnsPolicy(at *field.Path, spec *corev1.PodSpec) {
 	requiredOneOf(c, at.Child("dnsPolicy"), spec.DNSPolicy,
 		corev1.DNSClusterFirstWithHostNet, corev1.DNSClusterFirst, corev1.DNSDefault, corev1.DNSNone)
+}
+
+func (c *checker) dnsConfig(at *field.Path, spec *corev1.PodSpec) {
 	p, config := at.Child("dnsConfig"), spec.DNSConfig
 	if spec.DNSPolicy == corev1.DNSNone {
 		if config == nil {
@@ -63,13 +66,7 @@ func (c *checker) dns(at *field.Path, spec *corev1.PodSpec) {
 // maxHostname is the longest name that the kernel takes, in bytes.
 const maxHostname = 64
 
-func (c *checker) hostnames(at *field.Path, spec *corev1.PodSpec) {
-	if spec.Hostname != "" {
-		c.dnsLabel(at.Child("hostname"), spec.Hostname)
-	}
-	if spec.Subdomain != "" {
-		c.dnsLabel(at.Child("subdomain"), spec.Subdomain)
-	}
+func (c *checker) hostnameOverride(at *field.Path, spec *corev1.PodSpec) {
 	if spec.HostnameOverride == nil {
 		return
 	}

@@ -51,12 +51,6 @@ func (c *checker) noneSet(at *field.Path, reason string, settings []setting) {
 
 func (c *checker) windowsOnly(at *field.Path, spec *corev1.PodSpec) {
 	const reason = "cannot be set for a windows pod"
-	c.noneSet(at, reason, []setting{
-		{"hostUsers", spec.HostUsers != nil},
-		{"hostPID", spec.HostPID},
-		{"hostIPC", spec.HostIPC},
-		{"shareProcessNamespace", spec.ShareProcessNamespace != nil},
-	})
 	if sc := spec.SecurityContext; sc != nil {
 		c.noneSet(at.Child("securityContext"), reason, []setting{
 			{"appArmorProfile", sc.AppArmorProfile != nil},
@@ -72,6 +66,12 @@ func (c *checker) windowsOnly(at *field.Path, spec *corev1.PodSpec) {
 			{"seLinuxChangePolicy", sc.SELinuxChangePolicy != nil},
 		})
 	}
+	c.noneSet(at, reason, []setting{
+		{"hostUsers", spec.HostUsers != nil},
+		{"hostPID", spec.HostPID},
+		{"hostIPC", spec.HostIPC},
+		{"shareProcessNamespace", spec.ShareProcessNamespace != nil},
+	})
 	eachContainer(spec, at, func(ctr *corev1.Container, p *field.Path) {
 		sc := ctr.SecurityContext
 		if sc == nil {

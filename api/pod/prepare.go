@@ -186,21 +186,27 @@ func mergeLabelKeys(p *corev1.Pod) {
 // appArmorFieldsFromAnnotations gives containers the profile that the old
 // annotations name, unless they have one or the pod's is the same.
 func appArmorFieldsFromAnnotations(p *corev1.Pod) {
-	if p.Spec.OS != nil && p.Spec.OS.Name == corev1.Windows {
-		return
-	}
-	pod := deref(p.Spec.SecurityContext).AppArmorProfile
-	eachContainer(&p.Spec, nil, func(ctr *corev1.Container, _ *field.Path) {
-		annotation, ok := p.Annotations[appArmorPrefix+ctr.Name]
-		if !ok || deref(ctr.SecurityContext).AppArmorProfile != nil {
-			return
-		}
-		profile := appArmorFromAnnotation(annotation)
-		if profile == nil || reflect.DeepEqual(profile, pod) {
+	eachAppArmorAnnotation(p, func(_ string, ctr *corev1.Container, profile *corev1.AppArmorProfile) {
+		if profile == nil || reflect.DeepEqual(profile, deref(p.Spec.SecurityContext).AppArmorProfile) {
 			return
 		}
 		setIfNil(&ctr.SecurityContext, corev1.SecurityContext{})
 		ctr.SecurityContext.AppArmorProfile = profile
+	})
+}
+
+// eachAppArmorAnnotation visits the containers without a profile of their own to
+// which an annotation gives one, nil if it names none.
+func eachAppArmorAnnotation(p *corev1.Pod, visit func(key string, ctr *corev1.Container, profile *corev1.AppArmorProfile)) {
+	if len(p.Annotations) == 0 || p.Spec.OS != nil && p.Spec.OS.Name == corev1.Windows {
+		return
+	}
+	eachContainer(&p.Spec, nil, func(ctr *corev1.Container, _ *field.Path) {
+		key := appArmorPrefix + ctr.Name
+		annotation, ok := p.Annotations[key]
+		if ok && deref(ctr.SecurityContext).AppArmorProfile == nil {
+			visit(key, ctr, appArmorFromAnnotation(annotation))
+		}
 	})
 }
 

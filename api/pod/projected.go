@@ -163,7 +163,7 @@ func (p *projection) certificate(at *field.Path, s *corev1.PodCertificateProject
 	c := p.c
 	c.signerName(at.Child("signerName"), s.SignerName)
 	for _, k := range sortedKeys(s.UserAnnotations) {
-		c.add(validation.IsDomainPrefixedKey(at.Child("userAnnotations").Key(k), k)...)
+		c.add(validation.IsDomainPrefixedKey(at.Child("userAnnotations"), strings.ToLower(k))...)
 	}
 	if apivalidation.ValidateAnnotationsSize(s.UserAnnotations) != nil {
 		c.add(field.TooLong(at.Child("userAnnotations"), "", apivalidation.TotalAnnotationSizeLimitB))

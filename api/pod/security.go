@@ -11,29 +11,25 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// podSecurityContext checks what holds for all containers of a pod; at is the
-// path of spec.
+// podSecurityContext checks what holds for all containers of a pod.
 func (c *checker) podSecurityContext(at *field.Path, spec *corev1.PodSpec) {
-	if isTrue(spec.ShareProcessNamespace) && spec.HostPID {
-		c.invalid(at.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled")
-	}
-	sc, at := spec.SecurityContext, at.Child("securityContext")
+	sc := spec.SecurityContext
 	if sc == nil {
 		return
 	}
+	c.groupID(at.Child("fsGroup"), sc.FSGroup)
 	c.userID(at.Child("runAsUser"), sc.RunAsUser)
 	c.groupID(at.Child("runAsGroup"), sc.RunAsGroup)
-	c.groupID(at.Child("fsGroup"), sc.FSGroup)
 	for i := range sc.SupplementalGroups {
 		c.groupID(at.Child("supplementalGroups").Index(i), &sc.SupplementalGroups[i])
 	}
 	c.sysctls(at.Child("sysctls"), spec)
 	optionalOneOf(c, at.Child("fsGroupChangePolicy"), sc.FSGroupChangePolicy, corev1.FSGroupChangeAlways, corev1.FSGroupChangeOnRootMismatch)
+	c.seccomp(at.Child("seccompProfile"), sc.SeccompProfile)
+	c.windowsOptions(at.Child("windowsOptions"), sc.WindowsOptions)
+	c.appArmor(at.Child("appArmorProfile"), sc.AppArmorProfile)
 	optionalOneOf(c, at.Child("supplementalGroupsPolicy"), sc.SupplementalGroupsPolicy, corev1.SupplementalGroupsPolicyMerge, corev1.SupplementalGroupsPolicyStrict)
 	optionalOneOf(c, at.Child("seLinuxChangePolicy"), sc.SELinuxChangePolicy, corev1.SELinuxChangePolicyMountOption, corev1.SELinuxChangePolicyRecursive)
-	c.seccomp(at.Child("seccompProfile"), sc.SeccompProfile)
-	c.appArmor(at.Child("appArmorProfile"), sc.AppArmorProfile)
-	c.windowsOptions(at.Child("windowsOptions"), sc.WindowsOptions)
 }
 
 // securityContext checks a container's own settings.

@@ -21,8 +21,8 @@ type scope struct {
 	hostUsers bool
 }
 
-// spec checks a pod's spec. meta is nil for a template, whose pods' names are
-// not known yet.
+// spec checks a pod's spec, in the order in which Kubernetes tells of it. meta is
+// nil for a template, whose pods' names are not known yet.
 func (c *checker) spec(at *field.Path, spec *corev1.PodSpec, meta *metav1.ObjectMeta) {
 	if spec.TerminationGracePeriodSeconds == nil {
 		c.required(at.Child("terminationGracePeriodSeconds"), "")
@@ -38,45 +38,58 @@ func (c *checker) spec(at *field.Path, spec *corev1.PodSpec, meta *metav1.Object
 	c.initContainers(at.Child("initContainers"), s)
 	c.ephemeralContainers(at.Child("ephemeralContainers"), s)
 	c.podResources(at.Child("resources"), s)
-	c.envFileVolumes(at, spec)
-
+	c.hostNetworkPorts(at.Child("containers"), spec)
 	requiredOneOf(c, at.Child("restartPolicy"), spec.RestartPolicy,
 		corev1.RestartPolicyAlways, corev1.RestartPolicyOnFailure, corev1.RestartPolicyNever)
-	c.podSecurityContext(at, spec)
-	c.hostNamespaces(at, spec)
-	c.hostProcess(at, spec)
-	c.operatingSystem(at, spec)
-
-	c.hostNetworkPorts(at.Child("containers"), spec)
-	c.dns(at, spec)
-	c.hostnames(at, spec)
-	c.hostAliases(at.Child("hostAliases"), spec.HostAliases)
-
+	c.dnsPolicy(at, spec)
 	c.add(metavalidation.ValidateLabels(spec.NodeSelector, at.Child("nodeSelector"))...)
+	c.podSecurityContext(at.Child("securityContext"), spec)
+	if isTrue(spec.ShareProcessNamespace) && spec.HostPID {
+		c.invalid(at.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled")
+	}
 	c.affinity(at.Child("affinity"), spec.Affinity)
-	c.tolerations(at.Child("tolerations"), spec.Tolerations)
-	c.topologySpread(at.Child("topologySpreadConstraints"), spec.TopologySpreadConstraints)
+	c.dnsConfig(at, spec)
 	c.gates(at, spec)
-	if spec.SchedulingGroup != nil {
-		c.schedulingGroup(at.Child("schedulingGroup"), spec.SchedulingGroup)
-	}
-	c.references(at, spec)
-	if s := spec.ActiveDeadlineSeconds; s != nil && (*s < 1 || *s > math.MaxInt32) {
-		c.invalid(at.Child("activeDeadlineSeconds"), *s, validation.InclusiveRangeError(1, math.MaxInt32))
-	}
+	c.topologySpread(at.Child("topologySpreadConstraints"), spec.TopologySpreadConstraints)
+	c.hostProcess(at, spec)
+	c.hostNamespaces(at, spec)
+	c.hostnameOverride(at, spec)
+	c.placeAndNames(at, spec)
+	c.tolerations(at.Child("tolerations"), spec.Tolerations)
+	c.hostAliases(at.Child("hostAliases"), spec.HostAliases)
+	c.classes(at, spec)
 	if spec.Overhead != nil {
 		c.resourceRequirements(at.Child("overhead"), &corev1.ResourceRequirements{Limits: spec.Overhead}, containerResource, nil)
 	}
+	c.operatingSystem(at, spec)
+	if spec.SchedulingGroup != nil {
+		c.schedulingGroup(at.Child("schedulingGroup"), spec.SchedulingGroup)
+	}
+	c.envFileVolumes(at, spec)
 }
 
-// references checks the names of other objects.
-func (c *checker) references(at *field.Path, spec *corev1.PodSpec) {
+// placeAndNames checks whom and what a pod names, for how long it may run and how it
+// is called.
+func (c *checker) placeAndNames(at *field.Path, spec *corev1.PodSpec) {
 	if spec.ServiceAccountName != "" {
 		c.reasons(at.Child("serviceAccountName"), spec.ServiceAccountName, apivalidation.ValidateServiceAccountName(spec.ServiceAccountName, false))
 	}
 	if spec.NodeName != "" {
 		c.reasons(at.Child("nodeName"), spec.NodeName, apivalidation.NameIsDNSSubdomain(spec.NodeName, false))
 	}
+	if s := spec.ActiveDeadlineSeconds; s != nil && (*s < 1 || *s > math.MaxInt32) {
+		c.invalid(at.Child("activeDeadlineSeconds"), *s, validation.InclusiveRangeError(1, math.MaxInt32))
+	}
+	if spec.Hostname != "" {
+		c.dnsLabel(at.Child("hostname"), spec.Hostname)
+	}
+	if spec.Subdomain != "" {
+		c.dnsLabel(at.Child("subdomain"), spec.Subdomain)
+	}
+}
+
+// classes checks the names of classes, and how a pod makes others go.
+func (c *checker) classes(at *field.Path, spec *corev1.PodSpec) {
 	if spec.PriorityClassName != "" {
 		c.reasons(at.Child("priorityClassName"), spec.PriorityClassName, apivalidation.NameIsDNSSubdomain(spec.PriorityClassName, false))
 	}

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -203,23 +204,26 @@ func (w *warner) seccompAnnotation(at *field.Path) {
 	w.add(`%s: non-functional in v1.27+; use the "seccompProfile" field instead`, at)
 }
 
-// appArmorAnnotation: in a template, an annotation without a field beside it.
-// In a pod the field has been made from the annotation by now (PrepareCreate),
-// so that there a field that says the same is no excuse.
+// appArmorAnnotation: in a template, an annotation without a field beside it. Of a
+// pod SentWarnings tells.
 func (w *warner) appArmorAnnotation(at *field.Path, annotations map[string]string, ctr *corev1.Container, pod *corev1.AppArmorProfile) {
 	key := appArmorPrefix + ctr.Name
-	value, ok := annotations[key]
-	if !ok {
-		return
+	if _, ok := annotations[key]; ok && w.template && pod == nil && deref(ctr.SecurityContext).AppArmorProfile == nil {
+		w.add(appArmorDeprecated, at.Key(key))
 	}
-	own := deref(ctr.SecurityContext).AppArmorProfile
-	excused := pod != nil || own != nil
-	if !w.template {
-		excused = own == nil && pod != nil && appArmorFromAnnotation(value) != nil
-	}
-	if !excused {
-		w.add(`%s: deprecated since v1.30; use the "appArmorProfile" field instead`, at.Key(key))
-	}
+}
+
+const appArmorDeprecated = `%s: deprecated since v1.30; use the "appArmorProfile" field instead`
+
+// SentWarnings are those about a new pod as it was sent: annotations that are made
+// fields, or that should be and cannot.
+func SentWarnings(p *corev1.Pod) (warnings []string) {
+	eachAppArmorAnnotation(p, func(key string, _ *corev1.Container, profile *corev1.AppArmorProfile) {
+		if profile == nil || !reflect.DeepEqual(profile, deref(p.Spec.SecurityContext).AppArmorProfile) {
+			warnings = append(warnings, fmt.Sprintf(appArmorDeprecated, field.NewPath("metadata", "annotations").Key(key)))
+		}
+	})
+	return warnings
 }
 
 // repeated: items of lists that clients merge by a key, which is there twice.

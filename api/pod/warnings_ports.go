@@ -7,8 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// ports compares each port with all before it: those with the same number, and
-// among containers that run together those with the same name.
+// ports compares each port with all before it: those with the same number, and those
+// with the same name, also of containers that do not run at the same time.
 func (w *warner) ports(at *field.Path, spec *corev1.PodSpec) {
 	type place struct {
 		at   *field.Path
@@ -31,11 +31,7 @@ func (w *warner) ports(at *field.Path, spec *corev1.PodSpec) {
 		}
 	})
 	byName := map[string]*field.Path{}
-	running := &corev1.PodSpec{InitContainers: spec.InitContainers, Containers: spec.Containers}
-	eachContainer(running, at, func(ctr *corev1.Container, p *field.Path) {
-		if isInit(spec, ctr) && !isSidecar(ctr) {
-			return
-		}
+	eachContainer(spec, at, func(ctr *corev1.Container, p *field.Path) {
 		for i, port := range ctr.Ports {
 			here := p.Child("ports").Index(i)
 			switch there := byName[port.Name]; {
@@ -47,15 +43,6 @@ func (w *warner) ports(at *field.Path, spec *corev1.PodSpec) {
 			}
 		}
 	})
-}
-
-func isInit(spec *corev1.PodSpec, ctr *corev1.Container) bool {
-	for i := range spec.InitContainers {
-		if ctr == &spec.InitContainers[i] {
-			return true
-		}
-	}
-	return false
 }
 
 // portClash says how two ports of one number and protocol get into each other's

@@ -25,11 +25,12 @@ func TestWarnings(t *testing.T) {
 	for _, c := range loadCases[warningCase](t, "warnings.yaml") {
 		t.Run(c.Name, func(t *testing.T) {
 			p := c.Object.DeepCopy()
+			sent := SentWarnings(p)
 			PrepareCreate(p)
 			if errs := Validate(p); len(errs) > 0 {
 				t.Errorf("warnings are for valid pods: %v", errs.ToAggregate())
 			}
-			if d := cmp.Diff(c.Want, Warnings(p, nil), cmpopts.EquateEmpty()); d != "" {
+			if d := cmp.Diff(c.Want, append(sent, Warnings(p, nil)...), cmpopts.EquateEmpty()); d != "" {
 				t.Errorf("create (-want +got):\n%s", d)
 			}
 			if got := Warnings(p, p); len(got) > 0 {
