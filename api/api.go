@@ -144,6 +144,9 @@ type Resource struct {
 	// Warnings are sentences for the client's Warning header. old is nil on
 	// create.
 	Warnings func(obj, old Object) []string
+	// SentWarnings are sentences about a new object before it is prepared. They are
+	// told of what is refused, too.
+	SentWarnings func(Object) []string
 	// Review, if set, gives what Validate and Warnings would of a new object, at
 	// less than the price of both. What is invalid need not be warned of.
 	Review func(Object) (warnings []string, errs field.ErrorList)
@@ -154,6 +157,11 @@ type Resource struct {
 	// NameRule answers with the reasons why a name is not allowed; prefix says
 	// that it is a generateName. Nil means a DNS-1123 subdomain.
 	NameRule func(name string, prefix bool) []string
+	// AnyBase leaves a generateName unchecked: the name made of it is checked.
+	AnyBase bool
+	// LateMeta checks metadata, by the rules for paths alone, once nothing else is
+	// wrong with a new object.
+	LateMeta bool
 	// PlainNames makes a generateName the name itself, with nothing added.
 	PlainNames bool
 	// AnyFinalizer lets finalizers be without a domain, which Kubernetes forbids

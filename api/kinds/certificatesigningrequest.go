@@ -46,7 +46,7 @@ func certificateSigningRequest() *api.Resource {
 			return validateCSR(r, nil)
 		}),
 		ValidateUpdate:           part(csrPart{}),
-		NameRule:                 rbacName,
+		NameRule:                 func(string, bool) []string { return nil },
 		ResetFields:              resets(gv, "spec", "status"),
 		AllowUnconditionalUpdate: true,
 		Table: &api.Table{

@@ -17,6 +17,7 @@ import (
 func deviceClass() *api.Resource {
 	return stored[resourcev1.DeviceClass, *resourcev1.DeviceClass, resourcev1.DeviceClassList](resourcev1.SchemeGroupVersion, &api.Resource{
 		Plural:        "deviceclasses",
+		AnyBase:       true,
 		Singular:      "deviceclass",
 		Kind:          "DeviceClass",
 		Prefix:        "deviceclasses",

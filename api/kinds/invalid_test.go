@@ -15,6 +15,7 @@ import (
 	gocmp "github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -195,15 +196,21 @@ func (w *write) create(obj api.Object) field.ErrorList {
 		return errs
 	}
 	var errs field.ErrorList
-	if w.row.Prefix != "" {
+	metadata := func(rule apivalidation.ValidateNameFunc) field.ErrorList {
+		return apivalidation.ValidateObjectMetaAccessor(obj, w.row.Namespaced, rule, field.NewPath("metadata"))
+	}
+	if w.row.Prefix != "" && !w.row.LateMeta {
 		rule := w.row.NameRule
 		if rule == nil {
 			rule = apivalidation.NameIsDNSSubdomain
 		}
-		errs = apivalidation.ValidateObjectMetaAccessor(obj, w.row.Namespaced, rule, field.NewPath("metadata"))
+		errs = metadata(rule)
 	}
 	if w.row.Validate != nil {
 		errs = append(errs, w.row.Validate(obj)...)
+	}
+	if len(errs) == 0 && w.row.Prefix != "" {
+		errs = metadata(func(name string, _ bool) []string { return content.IsPathSegmentName(name) })
 	}
 	if w.row.Version.Validate != nil {
 		errs = append(errs, w.row.Version.Validate(obj)...)

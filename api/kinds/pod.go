@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/pod"
@@ -39,6 +37,7 @@ func pods() *api.Resource {
 		Validate:       validates(pod.Validate),
 		ValidateUpdate: validatesUpdate(pod.ValidateUpdate),
 		Warnings:       warns(pod.Warnings),
+		SentWarnings:   func(obj api.Object) []string { return pod.SentWarnings(obj.(*corev1.Pod)) },
 		Review: func(obj api.Object) ([]string, field.ErrorList) {
 			return shapes.Review(obj.(*corev1.Pod))
 		},
@@ -111,14 +110,11 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 			Verbs:          updateVerbs,
 			PrepareUpdate:  onUpdate(pod.PrepareEphemeralContainersUpdate),
 			ValidateUpdate: validatesUpdate(pod.ValidateEphemeralContainersUpdate),
-			ResetFields:    resetsAllBut(gv, "ephemeralContainers"),
 		},
 		"resize": {
 			Verbs:          updateVerbs,
 			PrepareUpdate:  onUpdate(pod.PrepareResize),
 			ValidateUpdate: validatesUpdate(pod.ValidateResize),
-			ResetFields: resetsAllBut(gv, "containers.*.resources", "containers.*.resizePolicy",
-				"initContainers.*.resources", "initContainers.*.resizePolicy"),
 		},
 		"binding": {
 			Verbs: []string{"create"},
@@ -146,24 +142,6 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 		"portforward": stream("PodPortForwardOptions", func() runtime.Object { return &corev1.PodPortForwardOptions{} }),
 		"proxy":       proxySubresource("PodProxyOptions", func() runtime.Object { return &corev1.PodProxyOptions{} }),
 	}
-}
-
-// resetsAllBut takes out all of a pod's fields but those at and below the paths
-// in its spec; * stands for any item of a list.
-func resetsAllBut(gv schema.GroupVersion, paths ...string) map[schema.GroupVersion]fieldpath.Filter {
-	var kept []*fieldpath.SetMatcher
-	for _, path := range paths {
-		parts := []any{"spec"}
-		for _, name := range strings.Split(path, ".") {
-			if name == "*" {
-				parts = append(parts, fieldpath.MatchAnyPathElement())
-			} else {
-				parts = append(parts, name)
-			}
-		}
-		kept = append(kept, fieldpath.MakePrefixMatcherOrDie(parts...))
-	}
-	return map[schema.GroupVersion]fieldpath.Filter{gv: fieldpath.NewIncludeMatcherFilter(kept...)}
 }
 
 // bind gives a pod to the node that a Binding names.

@@ -28,7 +28,8 @@ func podDisruptionBudget() *api.Resource {
 		Namespaced: true,
 		Prefix:     "poddisruptionbudgets",
 		// Kubernetes has no rule of its own for these names.
-		NameRule: rbacName,
+		LateMeta:     true,
+		AnyFinalizer: true,
 		PrepareCreate: on(func(b *policyv1.PodDisruptionBudget) {
 			stripEmptySelectorLabel(b.Spec.Selector)
 			b.Status = policyv1.PodDisruptionBudgetStatus{}

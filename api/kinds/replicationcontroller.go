@@ -27,6 +27,7 @@ func replicationController() *api.Resource {
 	spec, status := corev1.ReplicationControllerSpec{}.SwaggerDoc(), corev1.ReplicationControllerStatus{}.SwaggerDoc()
 	return stored[corev1.ReplicationController, *corev1.ReplicationController, corev1.ReplicationControllerList](gv, &api.Resource{
 		Plural:     "replicationcontrollers",
+		AnyBase:    true,
 		Singular:   "replicationcontroller",
 		Kind:       "ReplicationController",
 		ShortNames: []string{"rc"},

@@ -19,10 +19,11 @@ import (
 
 func runtimeClass() *api.Resource {
 	return stored[nodev1.RuntimeClass, *nodev1.RuntimeClass, nodev1.RuntimeClassList](nodev1.SchemeGroupVersion, &api.Resource{
-		Plural:   "runtimeclasses",
-		Singular: "runtimeclass",
-		Kind:     "RuntimeClass",
-		Prefix:   "runtimeclasses",
+		Plural:       "runtimeclasses",
+		Singular:     "runtimeclass",
+		Kind:         "RuntimeClass",
+		Prefix:       "runtimeclasses",
+		AnyFinalizer: true,
 		Validate: validates(func(c *nodev1.RuntimeClass) field.ErrorList {
 			return append(validateHandler(c.Handler, content.IsDNS1123Label), validateRuntimeClass(c)...)
 		}),

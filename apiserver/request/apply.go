@@ -1,8 +1,10 @@
 package request
 
 import (
+	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,7 +45,7 @@ func (p *patch) apply(cur api.Object) (api.Object, error) {
 	force := p.opts.Force != nil && *p.opts.Force
 	merged, err := m.library.Apply(live, applied, p.manager, force)
 	if err != nil {
-		return nil, err
+		return nil, p.asOfBody(err)
 	}
 	obj := merged.(api.Object)
 	if parse := p.info.row().Parse; parse != nil {
@@ -89,6 +91,22 @@ func (p *patch) checkRepeated() error {
 		p.warn(w)
 	}
 	return nil
+}
+
+// asOfBody tells conflicts about a Scale as conflicts of Scales, although it is the
+// object itself that is compared.
+func (p *patch) asOfBody(err error) error {
+	sub, status := p.info.sub(), (*apierrors.StatusError)(nil)
+	if sub == nil || sub.Put == nil || !errors.As(err, &status) || status.ErrStatus.Details == nil {
+		return err
+	}
+	own, body := " using "+p.info.Served.Version.String(), " using "+sub.Kind.GroupVersion().String()
+	status.ErrStatus.Message = strings.ReplaceAll(status.ErrStatus.Message, own, body)
+	for i := range status.ErrStatus.Details.Causes {
+		cause := &status.ErrStatus.Details.Causes[i]
+		cause.Message = strings.ReplaceAll(cause.Message, own, body)
+	}
+	return err
 }
 
 // scaled is what applying a Scale claims of the object itself: its replicas,

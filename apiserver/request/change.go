@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
+	"strconv"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -14,7 +16,6 @@ import (
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
-	"hansa.dev/hansa/internal/gonames"
 	"hansa.dev/hansa/store"
 )
 
@@ -97,9 +98,15 @@ func (c *change) write(ctx context.Context, attempt func(cur api.Object) (store.
 	return h.Store.Reread(c.info.row(), outcome.Object)
 }
 
-func uidMismatch(info *Info, want, have types.UID) error {
+// uidMismatch refuses to write to another object of the same name. Kubernetes
+// finds that out in its storage, and shows what that says.
+func uidMismatch(info *Info, dryRun bool, want, have types.UID) error {
+	key := "/" + path.Join(info.row().Prefix, info.storedNamespace(), info.Name)
+	if !dryRun {
+		key = "/registry" + key
+	}
 	return apierrors.NewConflict(info.resource(), info.Name,
-		fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", want, have))
+		fmt.Errorf("StorageError: invalid object, Code: 4, Key: %s, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: %v, UID in object meta: %v", key, want, have))
 }
 
 func (c *change) warn(text string) { c.warnings = append(c.warnings, text) }
@@ -110,7 +117,7 @@ func (c *change) outcome(ctx context.Context, cur api.Object) (store.Outcome, er
 		return store.Outcome{}, apierrors.NewNotFound(c.info.resource(), c.info.Name)
 	}
 	if cur != nil && c.uid != "" && c.uid != cur.GetUID() {
-		return store.Outcome{}, uidMismatch(c.info, c.uid, cur.GetUID())
+		return store.Outcome{}, uidMismatch(c.info, c.dryRun, c.uid, cur.GetUID())
 	}
 	stored := cur
 	if view := c.info.row().View; view != nil && cur != nil {
@@ -124,7 +131,7 @@ func (c *change) outcome(ctx context.Context, cur api.Object) (store.Outcome, er
 		return store.Outcome{}, err
 	}
 	if sub := c.info.sub(); sub != nil && sub.Put != nil && obj.GetUID() != cur.GetUID() {
-		return store.Outcome{}, uidMismatch(c.info, obj.GetUID(), cur.GetUID())
+		return store.Outcome{}, uidMismatch(c.info, c.dryRun, obj.GetUID(), cur.GetUID())
 	}
 	if err := settleNamespace(obj, c.info.storedNamespace()); err != nil {
 		return store.Outcome{}, err
@@ -143,7 +150,7 @@ func (c *change) create(ctx context.Context, obj api.Object) (store.Outcome, err
 	h, info := c.h, c.info
 	if uid := obj.GetUID(); uid != "" {
 		if c.uid != "" {
-			return store.Outcome{}, uidMismatch(info, c.uid, "")
+			return store.Outcome{}, uidMismatch(info, c.dryRun, c.uid, "")
 		}
 		return store.Outcome{}, apierrors.NewConflict(info.resource(), info.Name,
 			fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", uid))
@@ -198,7 +205,7 @@ func (c *change) update(ctx context.Context, obj, cur, stored api.Object) (store
 	}
 	keepSystemFields(obj, cur)
 	if errs := c.validate(ctx, obj, cur); len(errs) > 0 {
-		return store.Outcome{}, apierrors.NewInvalid(info.kind(), obj.GetName(), gonames.Show(errs))
+		return store.Outcome{}, info.invalid(obj.GetName(), errs)
 	}
 	c.warnings = append(c.warnings, h.warnings(info, obj, cur)...)
 	if row.Canonicalize != nil {
@@ -302,6 +309,9 @@ func (c *change) checkVersion(obj, cur api.Object) error {
 		}
 		obj.SetResourceVersion(cur.GetResourceVersion())
 		return nil
+	}
+	if _, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64); err != nil {
+		return unknownError(err.Error())
 	}
 	return apierrors.NewConflict(c.info.resource(), c.info.Name, errors.New(optimisticLock))
 }

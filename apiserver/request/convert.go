@@ -61,7 +61,7 @@ func (c convertor) hub(in runtime.Object) (api.Object, *api.Resource, error) {
 	if u, isMap := in.(*unstructured.Unstructured); isMap {
 		obj = served.Version.New()
 		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(u.Object, obj); err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("unable to convert unstructured object to %v: %w", gvk, err)
 		}
 	} else if !ok {
 		return nil, nil, fmt.Errorf("convert %T: not an object", in)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,7 +17,6 @@ import (
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/admission"
 	"hansa.dev/hansa/apiserver/request/codec"
-	"hansa.dev/hansa/internal/gonames"
 	"hansa.dev/hansa/store"
 )
 
@@ -51,9 +51,6 @@ func (h *Handler) prepareCreate(ctx context.Context, info *Info, body Body, opts
 	c := &creation{h: h, info: info, options: opts, dryRun: len(opts.DryRun) > 0, manager: info.manager(opts.FieldManager)}
 	if err := c.admit(ctx, obj); err != nil {
 		return nil, nil, err
-	}
-	if obj.GetResourceVersion() != "" {
-		return nil, nil, unknownError("resourceVersion should not be set on objects to be created")
 	}
 	return c, obj, nil
 }
@@ -240,6 +237,11 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	if row.Closed != "" {
 		return nil, apierrors.NewForbidden(info.resource(), obj.GetName(), errors.New(row.Closed))
 	}
+	if row.SentWarnings != nil {
+		for _, w := range row.SentWarnings(obj) {
+			info.warn(w)
+		}
+	}
 	if row.Stamp != nil {
 		row.Stamp(obj, nil, c.h.now().Time)
 	}
@@ -263,7 +265,7 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 		errs = rule.Validate(ctx, info, obj, nil, errs)
 	}
 	if len(errs) > 0 {
-		return nil, apierrors.NewInvalid(info.kind(), obj.GetName(), gonames.Show(errs))
+		return nil, info.invalid(obj.GetName(), errs)
 	}
 	if rule.Warnings != nil {
 		warnings = append(warnings, rule.Warnings(obj, nil)...)
@@ -289,7 +291,21 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 	if row.Default != nil {
 		row.Default(obj)
 	}
-	return sides, checkPathName(obj.GetName())
+	if err := checkPathName(obj.GetName()); err != nil {
+		return nil, err
+	}
+	return sides, c.clearVersion(obj)
+}
+
+// clearVersion takes away the version of what is not stored yet, and refuses one
+// that could be meant. Kubernetes sees it as it stores, after all else.
+func (c *creation) clearVersion(obj api.Object) error {
+	version, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64)
+	if err == nil && version != 0 && !c.dryRun {
+		return unknownError("resourceVersion should not be set on objects to be created")
+	}
+	obj.SetResourceVersion("")
+	return nil
 }
 
 // errSuperseded ends an attempt that is followed by another.

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -259,6 +260,9 @@ func processing(name string) error {
 // delete deletes the pod, which says from then on why. seen, if not empty, is
 // the only version of it that may go.
 func (e *evicting) delete(ctx context.Context, seen string) error {
+	if errs := validation.ValidateDeleteOptions(e.opts); len(errs) > 0 {
+		return invalidOptions("DeleteOptions", errs)
+	}
 	d := &deletion{h: e.h, info: e.info, opts: e.opts.DeepCopy(), admitted: true}
 	if seen != "" {
 		if d.opts.Preconditions == nil {

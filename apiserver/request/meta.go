@@ -133,18 +133,33 @@ func pathSegment(name string, prefix bool) []string {
 var metadataPath = field.NewPath("metadata")
 
 func nameRule(r *api.Resource) apivalidation.ValidateNameFunc {
-	if r.NameRule != nil {
-		return r.NameRule
+	rule := r.NameRule
+	if rule == nil {
+		rule = apivalidation.NameIsDNSSubdomain
 	}
-	return apivalidation.NameIsDNSSubdomain
+	if !r.AnyBase {
+		return rule
+	}
+	return func(name string, prefix bool) []string {
+		if prefix {
+			return nil
+		}
+		return rule(name, prefix)
+	}
 }
 
-// checkNew is everything that a new object is checked for and warned about.
+// checkNew is everything that a new object is checked for and warned about. What a
+// kind's own rules let pass, its name as a part of a path among them, is checked last.
 func checkNew(r *api.Resource, obj api.Object) (warnings []string, errs field.ErrorList) {
-	errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r), metadataPath)
-	errs = append(errs, finalizerDomains(r, obj)...)
+	if !r.LateMeta {
+		errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r), metadataPath)
+		errs = append(errs, finalizerDomains(r, obj)...)
+	}
 	warnings, flaws := r.Check(obj)
-	return warnings, append(errs, flaws...)
+	if errs = append(errs, flaws...); len(errs) == 0 {
+		errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, pathSegment, metadataPath)
+	}
+	return warnings, errs
 }
 
 // validateChange is everything that a changed object is checked for; validate

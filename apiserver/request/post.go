@@ -29,7 +29,7 @@ func (h *Handler) preparePost(ctx context.Context, info *Info, body Body, opts *
 		if err := settleNamespace(meta, info.storedNamespace()); err != nil {
 			return nil, err
 		}
-		if info.Subresource != "" && meta.GetName() != "" && meta.GetName() != info.Name {
+		if hook := HookName(info.row().GroupResource(), info.Subresource); info.Subresource != "" && h.Hooks[hook] == nil && meta.GetName() != "" && meta.GetName() != info.Name {
 			return nil, apierrors.NewBadRequest(fmt.Sprintf("the name of the object (%s) does not match the name on the URL (%s)", meta.GetName(), info.Name))
 		}
 		if info.Name == "" {
@@ -132,7 +132,7 @@ func putInto(info *Info, body runtime.Object, now time.Time) func(cur api.Object
 // Put has left in the object.
 func checkSeen(info *Info, obj, cur metav1.Object) error {
 	if obj.GetUID() != cur.GetUID() {
-		return uidMismatch(info, obj.GetUID(), cur.GetUID())
+		return uidMismatch(info, false, obj.GetUID(), cur.GetUID())
 	}
 	if obj.GetResourceVersion() != cur.GetResourceVersion() {
 		return apierrors.NewConflict(info.resource(), info.Name, errors.New(optimisticLock))

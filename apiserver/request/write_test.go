@@ -151,6 +151,15 @@ func TestRefusedCreates(t *testing.T) {
 			},
 			"resourceVersion should not be set on objects to be created",
 		},
+		"create with version, and a flaw": {
+			func() error {
+				obj := requesttest.ConfigMap("N")
+				obj.ResourceVersion = "1"
+				_, err := f.create(obj)
+				return err
+			},
+			`ConfigMap "N" is invalid: metadata.name: Invalid value: "N"`,
+		},
 		"create elsewhere": {
 			func() error {
 				obj := requesttest.ConfigMap("n")
@@ -200,12 +209,19 @@ func TestRefusedChanges(t *testing.T) {
 			},
 			`Operation cannot be fulfilled on configmaps "have": the object has been modified; please apply your changes to the latest version and try again`,
 		},
+		"update no version at all": {
+			func() error {
+				_, err := f.update(change(func(cm *corev1.ConfigMap) { cm.ResourceVersion = "abc" }))
+				return err
+			},
+			`strconv.ParseUint: parsing "abc": invalid syntax`,
+		},
 		"update another identity": {
 			func() error {
 				_, err := f.update(change(func(cm *corev1.ConfigMap) { cm.UID = "other" }))
 				return err
 			},
-			`Operation cannot be fulfilled on configmaps "have": Precondition failed: UID in precondition: other, UID in object meta: ` + string(have.UID),
+			`Operation cannot be fulfilled on configmaps "have": StorageError: invalid object, Code: 4, Key: /registry/configmaps/default/have, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: other, UID in object meta: ` + string(have.UID),
 		},
 		"patch what is not there": {
 			func() error {

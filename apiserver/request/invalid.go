@@ -1,0 +1,33 @@
+package request
+
+import (
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"hansa.dev/hansa/internal/gonames"
+)
+
+// tellsTwice are the groups of which Kubernetes tells a cause as often as it was
+// found, as it does of custom resources.
+var tellsTwice = sets.New("apiextensions.k8s.io", "apiregistration.k8s.io")
+
+// invalid is the refusal of an object.
+func (i *Info) invalid(name string, errs field.ErrorList) error {
+	errs = gonames.Show(errs)
+	if i.row().View == nil && !tellsTwice.Has(i.row().Group) {
+		errs = distinct(errs)
+	}
+	return apierrors.NewInvalid(i.kind(), name, errs)
+}
+
+func distinct(errs field.ErrorList) (kept field.ErrorList) {
+	seen := sets.New[string]()
+	for _, err := range errs {
+		if text := err.Error(); !seen.Has(text) {
+			seen.Insert(text)
+			kept = append(kept, err)
+		}
+	}
+	return kept
+}
