@@ -14,7 +14,7 @@ import (
 )
 
 // Families of /metrics have the types and labels that they have in the kubelet: the
-// table is recorded of pkg/kubelet of kubernetes v1.37.2. Those that are "here" are
+// table is recorded of pkg/kubelet of kubernetes v1.37.2 and of component-base. Those that are "here" are
 // served, those of "when" as long as there is something to count; why the others are
 // not is in design/agent.md.
 func TestMetricFamilies(t *testing.T) {
