@@ -86,7 +86,7 @@ func TestMetrics(t *testing.T) {
 	for _, pattern := range []string{
 		`(?m)^apiserver_request_total\{code="201",component="apiserver",dry_run="",group="",resource="secrets",scope="namespace",subresource="",verb="POST",version="v1"\} [1-9]`,
 		`(?m)^apiserver_request_duration_seconds_bucket\{`, `(?m)^apiserver_current_inflight_requests\{request_kind="mutating"\}`,
-		`(?m)^process_resident_memory_bytes `, `(?m)^go_goroutines `, `(?m)^version_info\{binary="1.37",component="kube",emulation="1.37",min_compat="1.36"\} 1$`,
+		`(?m)^process_resident_memory_bytes `, `(?m)^go_goroutines `, `(?m)^version_info\{binary="1.37.2",component="kube",emulation="1.37",min_compat="1.36"\} 1$`,
 		`(?m)^kubernetes_build_info\{build_date="[^"]+",compiler="gc",git_commit="[^"]+",git_tree_state="[^"]+",git_version="v1\.37\.2\+hansa[^"]*",go_version="go[^"]+",major="1",minor="37",platform="linux/[^"]+"\} 1$`,
 		`(?m)^workqueue_adds_total\{name="serviceaccount"\} [1-9]`, `(?m)^workqueue_depth\{name="deployment"\}`,
 		`(?m)^scheduler_pending_pods\{queue="active"\}`, `(?m)^scheduler_pod_scheduling_attempts_count `,
@@ -122,7 +122,7 @@ func TestIndexAndVersion(t *testing.T) {
 // monitor it.
 func TestZPages(t *testing.T) {
 	for path, patterns := range map[string][]string{
-		"/statusz": {`^\napiserver statusz\nWarning: .*\n\nStarted: .* \d{4}\nUp: `, `\nGo version: go1\.\d+`, `\nBinary version: 1\.37\nEmulation version: 1\.37\n`, `\nPaths: /flagz /healthz /livez /metrics /readyz /statusz /version\n$`},
+		"/statusz": {`^\napiserver statusz\nWarning: .*\n\nStarted: .* \d{4}\nUp: `, `\nGo version: go1\.\d+`, `\nBinary version: 1\.37\.2\nEmulation version: 1\.37\n`, `\nPaths: /flagz /healthz /livez /metrics /readyz /statusz /version\n$`},
 		"/flagz":   {`^\napiserver flagz\nWarning: .*\n`, `\nlisten=.*:6443\n`, `\nlog-level=`},
 	} {
 		a := admin.want(t, http.StatusOK, call{path: path, accept: "*/*"}, nil)
@@ -142,7 +142,7 @@ func TestZPages(t *testing.T) {
 	}
 	var status statusz.Statusz
 	admin.want(t, http.StatusOK, call{path: "/statusz", accept: "application/json;v=v1beta1;g=config.k8s.io;as=Statusz"}, &status)
-	if status.Kind != "Statusz" || status.APIVersion != "config.k8s.io/v1beta1" || status.Name != "apiserver" || status.BinaryVersion != "1.37" || !slices.Contains(status.Paths, "/healthz") ||
+	if status.Kind != "Statusz" || status.APIVersion != "config.k8s.io/v1beta1" || status.Name != "apiserver" || status.BinaryVersion != "1.37.2" || !slices.Contains(status.Paths, "/healthz") ||
 		time.Since(status.StartTime.Time) < time.Duration(status.UptimeSeconds)*time.Second {
 		t.Errorf("status is %+v", status)
 	}

@@ -157,7 +157,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, k keys, list
 	if err != nil {
 		return nil, err
 	}
-	pages := c.pages("apiserver", version.Minor())
+	pages := c.pages("apiserver", version.Kubernetes[1:])
 	pages.Paths = func() []string { return p.server.Listed() }
 	paths["/flagz"], paths["/statusz"] = pages.Parameters(), pages.Status()
 	limiter, err := startLimiter(l, c, p)

@@ -38,6 +38,6 @@ func Compatibility() prometheus.Collector {
 		Help: "Provides the compatibility version info of the component. The component label is the name of the component, usually kube, but is relevant for aggregated-apiservers.",
 	}, []string{"component", "binary", "emulation", "min_compat"})
 	v := version.Get()
-	g.WithLabelValues("kube", version.Minor(), v.EmulationMajor+"."+v.EmulationMinor, v.MinCompatibilityMajor+"."+v.MinCompatibilityMinor).Set(1)
+	g.WithLabelValues("kube", version.Kubernetes[1:], v.EmulationMajor+"."+v.EmulationMinor, v.MinCompatibilityMajor+"."+v.MinCompatibilityMinor).Set(1)
 	return g
 }

@@ -23,7 +23,7 @@ func TestCollectors(t *testing.T) {
 		promhttp.HandlerFor(r, promhttp.HandlerOpts{}).ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), "GET", "/", nil))
 		for _, line := range []string{
 			`kubernetes_build_info\{build_date="[^"]+",compiler="gc",git_commit="[^"]+",git_tree_state="[^"]+",git_version="` + regexp.QuoteMeta(version.GitVersion) + `",go_version="` + runtime.Version() + `",major="1",minor="37",platform="linux/` + runtime.GOARCH + `"\} 1`,
-			`version_info\{binary="1\.37",component="kube",emulation="1\.37",min_compat="1\.36"\} 1`,
+			`version_info\{binary="1\.37\.2",component="kube",emulation="1\.37",min_compat="1\.36"\} 1`,
 			`go_goroutines \d+`, `go_sched_latencies_seconds_count \d+`, `process_start_time_seconds \S+`,
 		} {
 			if !regexp.MustCompile("(?m)^" + line + "$").MatchString(w.Body.String()) {
