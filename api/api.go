@@ -297,6 +297,8 @@ type Subresource struct {
 	// spec.replicas.
 	Replicas []string
 
+	// ValidateOptions says what is wrong with the options of a connection.
+	ValidateOptions func(options runtime.Object) field.ErrorList
 	// Connect marks one that is served by a handler of the server, found by
 	// the subresource's name (log, exec, attach, portforward, proxy, token).
 	Connect bool

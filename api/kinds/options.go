@@ -54,7 +54,10 @@ func setField(f reflect.Value, texts []string) error {
 	case reflect.Pointer:
 		isTime := f.Type() == reflect.TypeFor[*metav1.Time]()
 		switch {
-		case texts[0] == "" && (isTime || f.Type().Elem().Kind() == reflect.String), isTime && texts[0] == "null":
+		case texts[0] == "" && f.Type().Elem().Kind() == reflect.String:
+			return nil
+		case isTime && (texts[0] == "" || texts[0] == "null"):
+			f.Set(reflect.ValueOf(&metav1.Time{}))
 			return nil
 		case isTime:
 			parsed, err := time.Parse(time.RFC3339, texts[0])

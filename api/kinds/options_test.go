@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
 )
@@ -15,7 +16,7 @@ func TestConnectOptionsFromQuery(t *testing.T) {
 	for query, want := range map[string]runtime.Object{
 		"container=a&follow=true&tailLines=5&timestamps=0&previous=false": &corev1.PodLogOptions{Container: "a", Follow: true, TailLines: ptr.To[int64](5)},
 		"command=sh&command=-c&command=ls&stdin=true&stdout=1&tty":        &corev1.PodExecOptions{Command: []string{"sh", "-c", "ls"}, Stdin: true, Stdout: true, TTY: true},
-		"sinceTime=&stream=": &corev1.PodLogOptions{},
+		"sinceTime=&stream=": &corev1.PodLogOptions{SinceTime: &metav1.Time{}},
 		"ports=80&ports=443": &corev1.PodPortForwardOptions{Ports: []int32{80, 443}},
 		"ports=80,443":       &corev1.PodPortForwardOptions{Ports: []int32{80, 443}},
 		"path=a/b":           &corev1.ServiceProxyOptions{Path: "a/b"},

@@ -133,8 +133,11 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 			Connect: true,
 		},
 		"log": {
-			Verbs:   []string{"get"},
-			New:     func() runtime.Object { return &corev1.PodLogOptions{} },
+			Verbs: []string{"get"},
+			New:   func() runtime.Object { return &corev1.PodLogOptions{} },
+			ValidateOptions: func(options runtime.Object) field.ErrorList {
+				return pod.ValidateLogOptions(options.(*corev1.PodLogOptions))
+			},
 			Connect: true,
 		},
 		"attach":      stream("PodAttachOptions", func() runtime.Object { return &corev1.PodAttachOptions{} }),

@@ -113,6 +113,27 @@ func ValidateBinding(b *corev1.Binding) field.ErrorList {
 	return c.errs
 }
 
+// ValidateLogOptions says what is wrong with the question for a log. Which stream is
+// the node's to say.
+func ValidateLogOptions(o *corev1.PodLogOptions) field.ErrorList {
+	c := &checker{}
+	if o.TailLines != nil {
+		c.nonNegative(field.NewPath("tailLines"), *o.TailLines)
+	}
+	positive := func(name string, n *int64) {
+		if n != nil && *n < 1 {
+			c.add(field.Invalid(field.NewPath(name), *n, "must be greater than 0"))
+		}
+	}
+	positive("limitBytes", o.LimitBytes)
+	if o.SinceSeconds != nil && o.SinceTime != nil {
+		c.forbidden(field.NewPath(""), "at most one of `sinceTime` or `sinceSeconds` may be specified")
+	} else {
+		positive("sinceSeconds", o.SinceSeconds)
+	}
+	return c.errs
+}
+
 // hasMirrorAnnotation marks a pod that a node runs from a file of its own and
 // only shows to the API.
 func hasMirrorAnnotation(meta *metav1.ObjectMeta) bool {

@@ -3,6 +3,7 @@ package request
 import (
 	"context"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"hansa.dev/hansa/apiserver/admission"
@@ -16,6 +17,15 @@ func (h *Handler) Connect(ctx context.Context, info *Info, options runtime.Objec
 	}
 	if err := checkPathName(info.Name); err != nil {
 		return err
+	}
+	if sub := info.sub(); sub != nil && sub.ValidateOptions != nil {
+		if errs := sub.ValidateOptions(options); len(errs) > 0 {
+			kinds, _, err := h.Registry.Scheme().ObjectKinds(options)
+			if err != nil {
+				return err
+			}
+			return apierrors.NewInvalid(kinds[0].GroupKind(), info.Name, errs)
+		}
 	}
 	if sub := info.sub(); sub != nil && sub.Kind.Empty() {
 		return nil // a log is read, and reads are not admitted
