@@ -133,6 +133,42 @@ var badInput = []struct {
 		400, metav1.StatusReasonBadRequest, `strconv.ParseInt: parsing "x": invalid syntax`, nil,
 	},
 	{
+		"a negative number of lines", call{path: "NS/pods/none/log?tailLines=-1"},
+		422, metav1.StatusReasonInvalid, `PodLogOptions "none" is invalid: tailLines: Invalid value: -1: must be greater than or equal to 0`, []string{"FieldValueInvalid tailLines"},
+	},
+	{
+		"no bytes, since two times", call{path: "NS/pods/none/log?limitBytes=0&sinceTime=&sinceSeconds=0"},
+		422, metav1.StatusReasonInvalid, "PodLogOptions \"none\" is invalid: [limitBytes: Invalid value: 0: must be greater than 0, []: Forbidden: at most one of `sinceTime` or `sinceSeconds` may be specified]", nil,
+	},
+	{
+		"a version", call{path: "NS/configmaps?resourceVersion=x"},
+		400, metav1.StatusReasonBadRequest, `invalid resource version: resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax`, nil,
+	},
+	{
+		"a version of one", call{path: "NS/configmaps/have?resourceVersion=x"},
+		500, metav1.StatusReasonUnknown, `resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax`, nil,
+	},
+	{
+		"a version to watch from", call{path: "NS/configmaps?watch=1&resourceVersion=x"},
+		500, metav1.StatusReasonUnknown, `resourceVersion: Invalid value: "x": strconv.ParseUint: parsing "x": invalid syntax`, nil,
+	},
+	{
+		"a place to continue at", call{path: "NS/configmaps?continue=x"},
+		400, metav1.StatusReasonBadRequest, "invalid continue token: continue key is not valid: illegal base64 data at input byte 0", nil,
+	},
+	{
+		"accept of the version", call{path: "/version", accept: "application/yaml"},
+		406, metav1.StatusReasonNotAcceptable, "406: Not Acceptable\n\nAvailable representations: application/json", nil,
+	},
+	{
+		"accept of what a version has", call{path: "/apis/apps/v1", accept: "application/*"},
+		406, metav1.StatusReasonNotAcceptable, "406: Not Acceptable\n\nAvailable representations: application/json, application/yaml, application/vnd.kubernetes.protobuf, application/cbor", nil,
+	},
+	{
+		"a JSON patch that is none", call{method: "PATCH", path: "NS/configmaps/have", contentType: "application/json-patch+json", body: "{}"},
+		400, metav1.StatusReasonBadRequest, "error decoding patch: json: cannot unmarshal object into Go value of type []handlers.jsonPatchOp", nil,
+	},
+	{
 		"export", call{path: "NS/configmaps/have?export=true"},
 		400, metav1.StatusReasonBadRequest, "the export parameter, deprecated since v1.14, is no longer supported", nil,
 	},
@@ -289,7 +325,7 @@ func TestMethodsAndPaths(t *testing.T) {
 	nobody.do(t, call{path: "/nonsense"}).refused(t, 403, metav1.StatusReasonForbidden, `forbidden: User "nobody-at-all" cannot get path "/nonsense"`)
 	nobody.do(t, call{method: "PATCH", path: at("pods", ns, "<p>", "status"), contentType: mergePatch, body: "{}"}).
 		refused(t, 403, metav1.StatusReasonForbidden, `pods "<p>" is forbidden: User "nobody-at-all" cannot patch resource "pods/status" in API group "" in the namespace "`+ns+`"`)
-	for path, code := range map[string]int{at("configmaps", ns, "have"): 405, at("pods", ""): 405, "/version": 405, "/apis": 200, "/readyz": 200} {
+	for path, code := range map[string]int{at("configmaps", ns, "have"): 405, at("pods", ""): 405, "/version": 405, "/apis": 200, "/readyz": 200, "/statusz": 200} {
 		if head := admin.do(t, call{method: "HEAD", path: path}); head.code != code || len(head.body) != 0 {
 			t.Errorf("HEAD of %s: %d, %d bytes", path, head.code, len(head.body))
 		}

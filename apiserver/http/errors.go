@@ -33,7 +33,7 @@ func unsupportedMedia[T ~string](media []T) error {
 }
 
 // fail answers with an error, in the media type that the client takes if that
-// can be told, else in JSON.
+// can be told, else in JSON for people.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	status := request.StatusOf(err)
 	if d := status.Details; d != nil && d.RetryAfterSeconds > 0 {
@@ -44,7 +44,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	out, negotiated := s.negotiate(r, offer{media: codec.MediaTypes})
 	if negotiated != nil {
-		out = output{media: codec.JSON}
+		out = output{media: codec.JSON, pretty: true} // as Kubernetes writes it then
 	}
 	s.writeStatus(w, r, int(status.Code), status, out)
 }

@@ -67,7 +67,7 @@ func (s *pathCall) answer() {
 		return
 	}
 	handler := s.pathHandler(path)
-	switch err := s.refusedPath(path, r.Method, handler != nil); {
+	switch err := s.refusedPath(path, r.Method, r.Header.Get("Accept"), handler != nil); {
 	case errors.Is(err, errNoPath):
 		notFound(w)
 	case err != nil:

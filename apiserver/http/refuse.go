@@ -59,21 +59,23 @@ func (c *call) refusedForm() error {
 	if sub != nil && sub.Connect && c.connector(c.info) != nil {
 		return nil
 	}
-	refusal := func(code int, message string) error {
-		return apierrors.NewGenericServerResponse(code, "", schema.GroupResource{}, "", message, 0, false)
-	}
 	if c.info.Verb == "patch" && !names(c.r.Header.Get("Content-Type"), request.PatchTypes) {
-		return refusal(http.StatusUnsupportedMediaType, "415: Unsupported Media Type")
+		return apierrors.NewGenericServerResponse(http.StatusUnsupportedMediaType, "", schema.GroupResource{}, "", "415: Unsupported Media Type", 0, false)
 	}
-	accept := c.r.Header.Get("Accept")
-	if accept == "" || names(accept, codec.MediaTypes) || names(accept, []string{"*/*"}) {
+	streams := ""
+	if c.info.Verb == "list" || c.info.Verb == "watch" {
+		streams = ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch, application/cbor-seq"
+	}
+	return refusedMedia(c.r.Header.Get("Accept"), codec.MediaTypes, streams)
+}
+
+// refusedMedia says that a client takes nothing of what there is, streams beside it.
+func refusedMedia(accept string, there []codec.MediaType, streams string) error {
+	if accept == "" || names(accept, there) || names(accept, []string{"*/*"}) {
 		return nil
 	}
-	there := joinMedia(codec.MediaTypes, "")
-	if c.target.watch || c.info.Verb == "list" || c.info.Verb == "watch" {
-		there += ", application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch, application/cbor-seq"
-	}
-	return refusal(http.StatusNotAcceptable, "406: Not Acceptable\n\nAvailable representations: "+there)
+	return apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "", schema.GroupResource{}, "",
+		"406: Not Acceptable\n\nAvailable representations: "+joinMedia(there, "")+streams, 0, false)
 }
 
 // names says whether a header with media types has one of those.
@@ -148,7 +150,7 @@ func (c *call) refusedCustom() error {
 		return errNoPath
 	case t.sub != "" && sub == nil:
 		return apierrors.NewNotFound(c.groupResource(), t.name)
-	case t.rest != "" && t.rest != "/":
+	case t.sub == "" && t.rest != "":
 		return errNoPath
 	case sub != nil && !slices.Contains(sub.Verbs, verb),
 		sub == nil && !row.Offers(verb),
@@ -190,8 +192,9 @@ func (c *call) mayAsk() error {
 var routed = []string{"/api", "/version", "/openid/v1/jwks", "/.well-known/openid-configuration"}
 
 // refusedPath says how a path of the server's own is refused: one that is not
-// there, or a method that it does not take.
-func (s *Server) refusedPath(path, method string, there bool) error {
+// there, a method that it does not take, or that there is nothing that the client
+// takes.
+func (s *Server) refusedPath(path, method, accept string, there bool) error {
 	byRouter := slices.ContainsFunc(routed, func(root string) bool { return below(path, root) })
 	if rest, ok := strings.CutPrefix(path, "/apis/"); ok && rest != "" {
 		group, version, _ := strings.Cut(rest, "/")
@@ -203,10 +206,23 @@ func (s *Server) refusedPath(path, method string, there bool) error {
 		return errNoResource
 	case !there:
 		return errNoPath
-	case method == http.MethodGet, method == http.MethodHead && !byRouter:
+	case !byRouter: // which take any
 		return nil
+	case method != http.MethodGet:
+		return errMethod
 	}
-	return errMethod
+	return refusedMedia(accept, producedAt(path), "")
+}
+
+// producedAt is what the router has at one of the paths of the server's own.
+func producedAt(path string) []codec.MediaType {
+	switch path = strings.TrimSuffix(path, "/"); {
+	case path == "/openid/v1/jwks":
+		return []codec.MediaType{"application/jwk-set+json"}
+	case below(path, "/api"), strings.HasPrefix(path, "/apis/"):
+		return codec.MediaTypes
+	}
+	return []codec.MediaType{codec.JSON}
 }
 
 // below says whether a path is a root or is below it.

@@ -45,6 +45,7 @@ func TestRefusedPathsAndMethods(t *testing.T) {
 		"POST /api": method, "POST /api/v1": method, "DELETE /apis/apps/v1": method, "PUT /version": method,
 		// by who is not of the router
 		"HEAD /apis": serves, "HEAD /apis/apps": serves, "HEAD /livez/ping": serves, "HEAD /openapi/v2": serves,
+		"POST /healthz": "200 ok", "DELETE /livez/ping": "200 ok",
 	} {
 		verb, path, _ := strings.Cut(request, " ")
 		a := c.do(call{method: verb, path: path, body: map[string]string{"POST": "{}", "PUT": "{}", "PATCH": "{}"}[verb]})

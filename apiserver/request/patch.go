@@ -125,6 +125,14 @@ func depth(data []byte) (most int) {
 	return most
 }
 
+// jsonPatchOp are the fields of an operation of a JSON patch.
+type jsonPatchOp struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	From  string `json:"from"`
+	Value any    `json:"value"`
+}
+
 // patch makes the wanted object of a change from a patch.
 type patch struct {
 	*change
@@ -250,14 +258,10 @@ func (p *patch) applyJSON(was []byte) (now []byte, problems []error, err error) 
 		return now, problems, err
 	}
 	if p.strict() {
-		var operations []struct {
-			Op    string `json:"op"`
-			Path  string `json:"path"`
-			From  string `json:"from"`
-			Value any    `json:"value"`
-		}
+		var operations []jsonPatchOp
 		if problems, err = kjson.UnmarshalStrict(p.data, &operations); err != nil {
-			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+			text := strings.ReplaceAll(err.Error(), "request.jsonPatchOp", "handlers.jsonPatchOp") // where Kubernetes has it
+			return nil, nil, apierrors.NewBadRequest("error decoding patch: " + text)
 		}
 		for i, problem := range problems {
 			problems[i] = fmt.Errorf("json patch %v", problem)

@@ -107,6 +107,9 @@ func kindPrefix(kind schema.GroupVersionKind) []byte {
 func appendKind(b []byte, kind schema.GroupVersionKind) []byte {
 	b = append(b, `"kind":`...)
 	b = strconv.AppendQuote(b, kind.Kind)
+	if kind.GroupVersion().Empty() { // old forms of discovery have none
+		return b
+	}
 	b = append(b, `,"apiVersion":`...)
 	return strconv.AppendQuote(b, kind.GroupVersion().String())
 }
