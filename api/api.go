@@ -157,7 +157,8 @@ type Resource struct {
 	// NameRule answers with the reasons why a name is not allowed; prefix says
 	// that it is a generateName. Nil means a DNS-1123 subdomain.
 	NameRule func(name string, prefix bool) []string
-	// AnyBase leaves a generateName unchecked: the name made of it is checked.
+	// AnyBase leaves a generateName unchecked: the name made of it is checked, and
+	// told of as what is declared (see request.invalid).
 	AnyBase bool
 	// LateMeta checks metadata, by the rules for paths alone, once nothing else is
 	// wrong with a new object.

@@ -252,6 +252,9 @@ func (e *expressions) validateChange(text string, returns []*cel.Type, path *fie
 func validateValidatingBinding(b *admissionregistrationv1.ValidatingAdmissionPolicyBinding) field.ErrorList {
 	path := field.NewPath("spec")
 	errs := validateBindingTarget(b.Spec.PolicyName, b.Spec.ParamRef, b.Spec.MatchResources, path)
+	if b.Spec.PolicyName == "" {
+		errs[0].MarkBeta()
+	}
 	actions, at := b.Spec.ValidationActions, path.Child("validationActions")
 	for i, a := range actions {
 		errs = append(errs, supported(a, at.Index(i), validationActions...)...)
@@ -263,7 +266,7 @@ func validateValidatingBinding(b *admissionregistrationv1.ValidatingAdmissionPol
 		errs = append(errs, field.Invalid(at, actions, "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)"))
 	}
 	if len(actions) == 0 {
-		errs = append(errs, field.Required(at, ""))
+		errs = append(errs, field.Required(at, "").MarkBeta())
 	}
 	return errs
 }

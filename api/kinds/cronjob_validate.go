@@ -76,7 +76,7 @@ func validateCronJobSpec(spec, old *batchv1.CronJobSpec) field.ErrorList {
 // had one before there was a field for it.
 func validateSchedule(spec *batchv1.CronJobSpec, zoneAllowed bool, path *field.Path) field.ErrorList {
 	if spec.Schedule == "" {
-		return field.ErrorList{field.Required(path, "")}
+		return field.ErrorList{field.Required(path, "").MarkBeta()}
 	}
 	var errs field.ErrorList
 	if _, err := ParseSchedule(spec.Schedule); err != nil {

@@ -46,19 +46,19 @@ func deviceClass() *api.Resource {
 // stored, all of them or none.
 func validateDeviceClass(spec, old *resourcev1.DeviceClassSpec, path *field.Path) field.ErrorList {
 	selectors, configs := path.Child("selectors"), path.Child("config")
-	errs := atMost(spec.Selectors, resourcev1.DeviceSelectorsMaxSize, selectors)
+	errs := atMost(spec.Selectors, resourcev1.DeviceSelectorsMaxSize, selectors).MarkBeta()
 	errs = append(errs, validateSelectors(spec.Selectors, equality.Semantic.DeepEqual(spec.Selectors, old.Selectors), selectors)...)
 	if tooMany := atMost(spec.Config, resourcev1.DeviceConfigMaxSize, configs); len(tooMany) > 0 {
-		errs = append(errs, tooMany...)
+		errs = append(errs, tooMany.MarkBeta()...)
 	} else {
 		stored := equality.Semantic.DeepEqual(spec.Config, old.Config)
 		for i := range spec.Config {
-			errs = append(errs, declaredConfiguration(&spec.Config[i].DeviceConfiguration, configs.Index(i))...)
+			errs = append(errs, declaredConfiguration(&spec.Config[i].DeviceConfiguration, configs.Index(i)).MarkBeta()...)
 			errs = append(errs, validateConfiguration(&spec.Config[i].DeviceConfiguration, stored, configs.Index(i))...)
 		}
 	}
 	if name := spec.ExtendedResourceName; name != nil {
-		errs = append(errs, declared(*name, path.Child("extendedResourceName"), validate.ExtendedResourceName[string])...)
+		errs = append(errs, declared(*name, path.Child("extendedResourceName"), validate.ExtendedResourceName[string]).MarkBeta()...)
 	}
 	return errs
 }
@@ -155,6 +155,6 @@ func validateTaintRule(r *resourcev1.DeviceTaintRule) field.ErrorList {
 			errs = append(errs, isDNSLabel(*s.Device, at.Child("device"))...)
 		}
 	}
-	errs = append(errs, declaredTaint(&r.Spec.Taint, path.Child("taint"))...)
+	errs = append(errs, declaredTaint(&r.Spec.Taint, path.Child("taint")).MarkBeta()...)
 	return append(errs, validateTaint(&r.Spec.Taint, path.Child("taint"))...)
 }

@@ -117,7 +117,7 @@ const (
 // wrong with them: earlier versions of Kubernetes were less strict.
 func validateEndpointSlice(s, old *discoveryv1.EndpointSlice) field.ErrorList {
 	errs := oneOf(s.AddressType, field.NewPath("addressType"),
-		discoveryv1.AddressTypeFQDN, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6)
+		discoveryv1.AddressTypeFQDN, discoveryv1.AddressTypeIPv4, discoveryv1.AddressTypeIPv6).MarkBeta()
 	errs = append(errs, validateSlicePorts(s.Ports, field.NewPath("ports"))...)
 	bad := validateSliceEndpoints(s, field.NewPath("endpoints"))
 	if len(bad) > 0 && old != nil && equality.Semantic.DeepEqual(s.Endpoints, old.Endpoints) {
@@ -141,9 +141,9 @@ func validateSliceEndpoint(e *discoveryv1.Endpoint, addressType discoveryv1.Addr
 	var errs field.ErrorList
 	addresses := path.Child("addresses")
 	if len(e.Addresses) == 0 {
-		errs = append(errs, field.Required(addresses, ""))
+		errs = append(errs, field.Required(addresses, "").MarkBeta())
 	} else if len(e.Addresses) > maxEndpointAddresses {
-		errs = append(errs, field.TooMany(addresses, len(e.Addresses), maxEndpointAddresses))
+		errs = append(errs, field.TooMany(addresses, len(e.Addresses), maxEndpointAddresses).MarkBeta())
 	}
 	for i, address := range e.Addresses {
 		errs = append(errs, validateSliceAddress(address, addressType, addresses, i)...)

@@ -99,14 +99,17 @@ func validateFlowSubject(s *flowcontrolv1.Subject, path *field.Path) field.Error
 	}
 	var errs field.ErrorList
 	for _, m := range members {
-		at := path.Child(m.name)
-		switch {
-		case m.kind == s.Kind && m.set:
-			errs = append(errs, m.check(at)...)
-		case m.kind == s.Kind:
-			errs = append(errs, field.Required(at, fmt.Sprintf("%s is required when subject kind is '%s'", m.name, m.kind)))
+		switch at := path.Child(m.name); {
+		case m.kind != s.Kind:
 		case m.set:
-			errs = append(errs, field.Forbidden(at, fmt.Sprintf("%s is forbidden when subject kind is not '%s'", m.name, m.kind)))
+			errs = append(errs, m.check(at)...)
+		default:
+			errs = append(errs, field.Required(at, fmt.Sprintf("%s is required when subject kind is '%s'", m.name, m.kind)))
+		}
+	}
+	for _, m := range members {
+		if m.kind != s.Kind && m.set {
+			errs = append(errs, field.Forbidden(path.Child(m.name), fmt.Sprintf("%s is forbidden when subject kind is not '%s'", m.name, m.kind)))
 		}
 	}
 	return errs

@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"slices"
 
 	autoscalingv2 "k8s.io/api/autoscaling/v2"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -22,13 +23,13 @@ const (
 // validateAutoscaler checks a spec; old is nil on create.
 func validateAutoscaler(spec, old *autoscalingv2.HorizontalPodAutoscalerSpec) field.ErrorList {
 	root := field.NewPath("spec")
-	errs := nonNegative(root, counter{"minReplicas", int64(ptr.Deref(spec.MinReplicas, 0))})
+	errs := nonNegative(root, counter{"minReplicas", int64(ptr.Deref(spec.MinReplicas, 0))}).MarkBeta()
 	most := root.Child("maxReplicas")
 	switch {
 	case spec.MaxReplicas == 0:
-		errs = append(errs, field.Required(most, ""))
+		errs = append(errs, field.Required(most, "").MarkBeta())
 	case spec.MaxReplicas < 0:
-		errs = append(errs, field.Invalid(most, spec.MaxReplicas, "must be greater than or equal to 1"))
+		errs = append(errs, field.Invalid(most, spec.MaxReplicas, "must be greater than or equal to 1").MarkBeta())
 	}
 	if spec.MinReplicas != nil && spec.MaxReplicas < *spec.MinReplicas {
 		errs = append(errs, field.Invalid(most, spec.MaxReplicas, "must be greater than or equal to `minReplicas`"))
@@ -121,14 +122,15 @@ func validateMetric(m *autoscalingv2.MetricSpec, lenient bool, at *field.Path) f
 	if m.Type == "" {
 		errs = append(errs, field.Required(at.Child("type"), "must specify a metric source type"))
 	}
-	known, count := false, 0
+	kinds := []autoscalingv2.MetricSourceType{
+		autoscalingv2.ContainerResourceMetricSourceType, autoscalingv2.ExternalMetricSourceType, autoscalingv2.ObjectMetricSourceType,
+		autoscalingv2.PodsMetricSourceType, autoscalingv2.ResourceMetricSourceType,
+	}
+	if !slices.Contains(kinds, m.Type) {
+		errs = append(errs, field.NotSupported(at.Child("type"), m.Type, kinds))
+	}
+	count := 0
 	for _, s := range sources {
-		if s.kind == m.Type {
-			known = true
-			if !s.set {
-				errs = append(errs, field.Required(at.Child(s.name), "must populate information for the given metric source"))
-			}
-		}
 		if !s.set {
 			continue
 		}
@@ -136,11 +138,10 @@ func validateMetric(m *autoscalingv2.MetricSpec, lenient bool, at *field.Path) f
 			errs = append(errs, s.check(at.Child(s.name))...)
 		}
 	}
-	if !known {
-		errs = append(errs, field.NotSupported(at.Child("type"), m.Type, []autoscalingv2.MetricSourceType{
-			autoscalingv2.ContainerResourceMetricSourceType, autoscalingv2.ExternalMetricSourceType, autoscalingv2.ObjectMetricSourceType,
-			autoscalingv2.PodsMetricSourceType, autoscalingv2.ResourceMetricSourceType,
-		}))
+	for _, s := range sources {
+		if s.kind == m.Type && !s.set {
+			errs = append(errs, field.Required(at.Child(s.name), "must populate information for the given metric source"))
+		}
 	}
 	for _, s := range sources {
 		if count > 1 && s.set && s.kind != m.Type {

@@ -77,8 +77,13 @@ func validateClassParameters(p *networkingv1.IngressClassParametersReference, pa
 	if p.APIGroup != nil {
 		errs = append(errs, invalidEach(path.Child("apiGroup"), *p.APIGroup, validation.IsDNS1123Subdomain(*p.APIGroup))...)
 	}
-	errs = append(errs, requiredSegment(p.Kind, path.Child("kind"), "")...)
-	errs = append(errs, requiredSegment(p.Name, path.Child("name"), "")...)
+	for _, part := range []struct{ name, value string }{{"kind", p.Kind}, {"name", p.Name}} {
+		flaws := requiredSegment(part.value, path.Child(part.name), "")
+		if part.value == "" {
+			flaws.MarkBeta()
+		}
+		errs = append(errs, flaws...)
+	}
 	if p.Scope == nil {
 		return append(errs, field.Required(path.Child("scope"), ""))
 	}

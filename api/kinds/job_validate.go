@@ -2,7 +2,6 @@ package kinds
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	batchv1 "k8s.io/api/batch/v1"
@@ -75,7 +74,7 @@ func validateGeneratedSelector(j *batchv1.Job) field.ErrorList {
 		errs = append(errs, field.Required(field.NewPath("metadata", "uid"), ""))
 	}
 	expected := generatedLabels(j)
-	for _, label := range slices.Sorted(maps.Keys(expected)) {
+	for _, label := range []string{legacyControllerUIDLabel, legacyJobNameLabel, batchv1.ControllerUidLabel, batchv1.JobNameLabel} {
 		want := expected[label]
 		at := field.NewPath("spec", "template", "metadata", "labels").Key(label)
 		if value, ok := j.Spec.Template.Labels[label]; !ok {

@@ -185,7 +185,7 @@ func (r *policyRules) peer(p *networkingv1.NetworkPolicyPeer, path *field.Path) 
 func (r *policyRules) block(b *networkingv1.IPBlock, path *field.Path) field.ErrorList {
 	at := path.Child("cidr")
 	if b.CIDR == "" {
-		return field.ErrorList{field.Required(at, "")}
+		return field.ErrorList{field.Required(at, "").MarkBeta()}
 	}
 	errs := validation.IsValidCIDRForLegacyField(at, b.CIDR, true, r.known)
 	_, whole, err := netutils.ParseCIDRSloppy(b.CIDR)

@@ -164,7 +164,7 @@ func validatePriorityLevelSpec(p *flowcontrolv1.PriorityLevelConfiguration, path
 		if spec.Type == flowcontrolv1.PriorityLevelEnablementExempt {
 			errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, exempt)...)
 		} else {
-			errs = append(errs, field.Forbidden(exempt, ""))
+			errs = append(errs, field.Forbidden(exempt, "").MarkBeta())
 		}
 	}
 	switch l := spec.Limited; {
@@ -176,11 +176,11 @@ func validatePriorityLevelSpec(p *flowcontrolv1.PriorityLevelConfiguration, path
 				errs = append(errs, field.Invalid(limited.Child("borrowingLimitPercent"), *n, "if specified, must be a non-negative integer"))
 			}
 		} else {
-			errs = append(errs, field.Forbidden(limited, ""))
+			errs = append(errs, field.Forbidden(limited, "").MarkBeta())
 		}
 		errs = append(errs, validateLimitResponse(&l.LimitResponse, limited.Child("limitResponse"), isLimited)...)
 	case spec.Type == flowcontrolv1.PriorityLevelEnablementLimited:
-		errs = append(errs, field.Required(limited, ""))
+		errs = append(errs, field.Required(limited, "").MarkBeta())
 	}
 	return errs
 }
@@ -199,7 +199,7 @@ func validateShares(nominal, lendable *int32, path *field.Path) field.ErrorList 
 // validateLimitResponse checks what happens to requests that cannot be served at
 // once. Of a level that is not limited, only the shape counts.
 func validateLimitResponse(r *flowcontrolv1.LimitResponse, path *field.Path, isLimited bool) field.ErrorList {
-	errs := named(string(r.Type), path.Child("type"))
+	var errs field.ErrorList
 	types := []flowcontrolv1.LimitResponseType{flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject}
 	if isLimited && r.Type != "" && !slices.Contains(types, r.Type) {
 		errs = append(errs, field.NotSupported(path.Child("type"), r.Type, types))
@@ -207,13 +207,13 @@ func validateLimitResponse(r *flowcontrolv1.LimitResponse, path *field.Path, isL
 	queues := r.Type == flowcontrolv1.LimitResponseTypeQueue
 	switch at := path.Child("queuing"); {
 	case queues && r.Queuing == nil:
-		errs = append(errs, field.Required(at, ""))
+		errs = append(errs, field.Required(at, "").MarkBeta())
 	case queues && isLimited:
 		errs = append(errs, validateQueuing(r.Queuing, at)...)
 	case !queues && r.Queuing != nil:
-		errs = append(errs, field.Forbidden(at, ""))
+		errs = append(errs, field.Forbidden(at, "").MarkBeta())
 	}
-	return errs
+	return append(errs, named(string(r.Type), path.Child("type")).MarkBeta()...)
 }
 
 func validateQueuing(q *flowcontrolv1.QueuingConfiguration, path *field.Path) field.ErrorList {

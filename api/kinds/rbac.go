@@ -26,7 +26,7 @@ func validatePolicyRules(rules []rbacv1.PolicyRule, namespaced bool) field.Error
 func validatePolicyRule(rule *rbacv1.PolicyRule, namespaced bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if len(rule.Verbs) == 0 {
-		errs = append(errs, field.Required(at.Child("verbs"), ""))
+		errs = append(errs, field.Required(at.Child("verbs"), "").MarkBeta())
 	}
 	if len(rule.NonResourceURLs) > 0 {
 		urls := at.Child("nonResourceURLs")
@@ -70,15 +70,14 @@ func validateBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced 
 	if !slices.Contains(roleKinds, ref.Kind) {
 		errs = append(errs, field.NotSupported(at.Child("kind"), ref.Kind, roleKinds))
 	}
-	if ref.Name == "" {
-		errs = append(errs, field.Required(at.Child("name"), ""))
-	} else {
-		for _, msg := range rbacName(ref.Name, false) {
-			errs = append(errs, field.Invalid(at.Child("name"), ref.Name, msg))
-		}
+	if ref.Name != "" {
+		errs = append(errs, invalidEach(at.Child("name"), ref.Name, rbacName(ref.Name, false))...)
 	}
 	for i := range subjects {
 		errs = append(errs, validateSubject(&subjects[i], namespaced, field.NewPath("subjects").Index(i))...)
+	}
+	if ref.Name == "" {
+		errs = append(errs, field.Required(at.Child("name"), "").MarkBeta())
 	}
 	return errs
 }
@@ -86,7 +85,7 @@ func validateBinding(ref *rbacv1.RoleRef, subjects []rbacv1.Subject, namespaced 
 func validateSubject(s *rbacv1.Subject, namespaced bool, at *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	if s.Name == "" {
-		errs = append(errs, field.Required(at.Child("name"), ""))
+		errs = append(errs, field.Required(at.Child("name"), "").MarkBeta())
 	}
 	group := rbacv1.GroupName
 	switch s.Kind {

@@ -126,8 +126,8 @@ func defaultReplicationController(rc *corev1.ReplicationController) {
 func validateReplicationController(spec *corev1.ReplicationControllerSpec, old *corev1.PodTemplateSpec) field.ErrorList {
 	path := field.NewPath("spec")
 	errs := nonNegative(path,
-		counter{"minReadySeconds", int64(spec.MinReadySeconds)},
-		counter{"replicas", int64(ptr.Deref(spec.Replicas, 0))})
+		counter{"replicas", int64(ptr.Deref(spec.Replicas, 0))},
+		counter{"minReadySeconds", int64(spec.MinReadySeconds)}).MarkBeta()
 	if len(spec.Selector) == 0 {
 		errs = append(errs, field.Required(path.Child("selector"), ""))
 	}

@@ -15,7 +15,7 @@ import (
 
 func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	path, status := field.NewPath("status"), &c.Status
-	errs := declaredClaimStatus(status, path)
+	errs := declaredClaimStatus(status, path).MarkBeta()
 	if len(status.ReservedFor) <= resourcev1.ResourceClaimReservedForMaxSize {
 		for i, ref := range status.ReservedFor {
 			at := path.Child("reservedFor").Index(i)
@@ -40,7 +40,7 @@ func validateClaimStatus(c, old *resourcev1.ResourceClaim) field.ErrorList {
 	switch {
 	case status.Allocation == nil:
 	case old.Status.Allocation == nil:
-		errs = append(errs, declaredAllocation(&status.Allocation.Devices, allocation.Child("devices"))...)
+		errs = append(errs, declaredAllocation(&status.Allocation.Devices, allocation.Child("devices")).MarkBeta()...)
 		errs = append(errs, validateAllocation(status.Allocation, requestNamesOf(&c.Spec.Devices), allocation)...)
 	case !equality.Semantic.DeepEqual(status.Allocation, old.Status.Allocation):
 		errs = append(errs, field.Invalid(allocation, nil, "field cannot be modified once set"))

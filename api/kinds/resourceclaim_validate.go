@@ -14,7 +14,7 @@ import (
 func same[T comparable](a, b *T) bool { return *a == *b }
 
 func validateDeviceClaim(c *resourcev1.DeviceClaim, path *field.Path) field.ErrorList {
-	errs := declaredDeviceClaim(c, path)
+	errs := declaredDeviceClaim(c, path).MarkBeta()
 	names := requestNamesOf(c)
 	if len(c.Requests) <= resourcev1.DeviceRequestsMaxSize {
 		for i := range c.Requests {

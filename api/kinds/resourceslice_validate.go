@@ -19,7 +19,7 @@ import (
 // validateSlice checks a slice; what a device of old has already is not checked
 // again where the rules came later. old is nil on create.
 func validateSlice(spec, old *resourcev1.ResourceSliceSpec, path *field.Path) field.ErrorList {
-	errs := declaredSlice(spec, path)
+	errs := declaredSlice(spec, path).MarkBeta()
 	errs = append(errs, validateDriver(spec.Driver, path.Child("driver"))...)
 	pool := path.Child("pool")
 	errs = append(errs, validatePool(spec.Pool.Name, pool.Child("name"))...)

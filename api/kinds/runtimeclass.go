@@ -28,8 +28,8 @@ func runtimeClass() *api.Resource {
 			return append(validateHandler(c.Handler, content.IsDNS1123Label), validateRuntimeClass(c)...)
 		}),
 		ValidateUpdate: validatesUpdate(func(c, old *nodev1.RuntimeClass) field.ErrorList {
-			errs := append(validateHandler(c.Handler, validation.IsDNS1123Label), validateRuntimeClass(c)...)
-			return append(errs, immutable(c.Handler, old.Handler, field.NewPath("handler"))...)
+			errs := immutable(c.Handler, old.Handler, field.NewPath("handler")).MarkBeta()
+			return append(append(errs, validateHandler(c.Handler, validation.IsDNS1123Label)...), validateRuntimeClass(c)...)
 		}),
 		Warnings:            warns(warnRuntimeClass),
 		AllowCreateOnUpdate: true,
@@ -51,9 +51,9 @@ func runtimeClass() *api.Resource {
 func validateHandler(handler string, rule func(string) []string) field.ErrorList {
 	at := field.NewPath("handler")
 	if handler == "" {
-		return field.ErrorList{field.Required(at, "")}
+		return field.ErrorList{field.Required(at, "").MarkBeta()}
 	}
-	return invalidEach(at, handler, rule(handler))
+	return invalidEach(at, handler, rule(handler)).MarkBeta()
 }
 
 func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {

@@ -39,10 +39,10 @@ func storageClass() *api.Resource {
 		Validate:   validates(validateStorageClass),
 		ValidateUpdate: validatesUpdate(func(c, old *storagev1.StorageClass) field.ErrorList {
 			errs := validateStorageClass(c)
-			errs = append(errs, immutable(c.Parameters, old.Parameters, field.NewPath("parameters"))...)
-			errs = append(errs, immutable(c.Provisioner, old.Provisioner, field.NewPath("provisioner"))...)
-			errs = append(errs, immutable(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy"))...)
-			return append(errs, immutable(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode"))...)
+			errs = append(errs, immutable(c.Provisioner, old.Provisioner, field.NewPath("provisioner")).MarkBeta()...)
+			errs = append(errs, immutable(c.Parameters, old.Parameters, field.NewPath("parameters")).MarkBeta()...)
+			errs = append(errs, immutable(c.ReclaimPolicy, old.ReclaimPolicy, field.NewPath("reclaimPolicy")).MarkBeta()...)
+			return append(errs, immutable(c.VolumeBindingMode, old.VolumeBindingMode, field.NewPath("volumeBindingMode")).MarkBeta()...)
 		}),
 		Warnings:                 warns(warnStorageClass),
 		AllowUnconditionalUpdate: true,
@@ -98,7 +98,7 @@ func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
 // validateProvisioner checks the name of a driver, which may have capitals.
 func validateProvisioner(name string, path *field.Path) field.ErrorList {
 	if name == "" {
-		return field.ErrorList{field.Required(path, "")}
+		return field.ErrorList{field.Required(path, "").MarkBeta()}
 	}
 	return isQualifiedName(strings.ToLower(name), path)
 }

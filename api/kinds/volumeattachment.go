@@ -38,7 +38,7 @@ func volumeAttachment() *api.Resource {
 		PrepareCreate: on(func(a *storagev1.VolumeAttachment) { a.Status = storagev1.VolumeAttachmentStatus{} }),
 		PrepareUpdate: onUpdate(func(a, old *storagev1.VolumeAttachment) { a.Status = *old.Status.DeepCopy() }),
 		Validate: validates(func(a *storagev1.VolumeAttachment) field.ErrorList {
-			return append(validateAttacher(a.Spec.Attacher, field.NewPath("spec", "attacher")), validateVolumeAttachment(a)...)
+			return append(validateAttacher(a.Spec.Attacher, field.NewPath("spec", "attacher")).MarkBeta(), validateVolumeAttachment(a)...)
 		}),
 		ValidateUpdate: validatesUpdate(validateVolumeAttachmentUpdate),
 		ResetFields:    resets(gv, "status"),
@@ -94,7 +94,7 @@ func validateAttacher(name string, path *field.Path) field.ErrorList {
 func validateVolumeAttachmentUpdate(a, old *storagev1.VolumeAttachment) field.ErrorList {
 	errs := pod.ValidateDriverName(a.Spec.Attacher, field.NewPath("spec", "attacher"))
 	errs = append(errs, validateVolumeAttachment(a)...)
-	return append(errs, immutable(a.Spec, old.Spec, field.NewPath("spec"))...)
+	return append(errs, immutable(a.Spec, old.Spec, field.NewPath("spec")).MarkBeta()...)
 }
 
 func validateVolumeAttachment(a *storagev1.VolumeAttachment) field.ErrorList {

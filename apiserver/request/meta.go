@@ -154,6 +154,11 @@ func checkNew(r *api.Resource, obj api.Object) (warnings []string, errs field.Er
 	if !r.LateMeta {
 		errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r), metadataPath)
 		errs = append(errs, finalizerDomains(r, obj)...)
+		for _, err := range errs {
+			if r.AnyBase && err.Field == "metadata.name" {
+				err.MarkBeta()
+			}
+		}
 	}
 	warnings, flaws := r.Check(obj)
 	if errs = append(errs, flaws...); len(errs) == 0 {
