@@ -38,7 +38,7 @@ func endpointSlice() *api.Resource {
 			return validateEndpointSlice(s, nil)
 		}),
 		ValidateUpdate: validatesUpdate(func(s, old *discoveryv1.EndpointSlice) field.ErrorList {
-			return append(validateEndpointSlice(s, old), immutable(s.AddressType, old.AddressType, field.NewPath("addressType"))...)
+			return append(validateEndpointSlice(s, old), immutable(s.AddressType, old.AddressType, field.NewPath("addressType")).MarkBeta()...)
 		}),
 		Warnings:                 warns(warnEndpointSlice),
 		AllowUnconditionalUpdate: true,

@@ -24,7 +24,7 @@ func roleBinding() *api.Resource {
 		Default:    on(func(b *rbacv1.RoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) }),
 		Validate:   validates(validate),
 		ValidateUpdate: validatesUpdate(func(b, old *rbacv1.RoleBinding) field.ErrorList {
-			return append(validate(b), unchanged(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+			return append(validate(b), unchanged(b.RoleRef, old.RoleRef, field.NewPath("roleRef")).MarkBeta()...)
 		}),
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
@@ -50,7 +50,7 @@ func clusterRoleBinding() *api.Resource {
 		Default:  on(func(b *rbacv1.ClusterRoleBinding) { defaultBinding(&b.RoleRef, b.Subjects) }),
 		Validate: validates(validate),
 		ValidateUpdate: validatesUpdate(func(b, old *rbacv1.ClusterRoleBinding) field.ErrorList {
-			return append(validate(b), unchanged(b.RoleRef, old.RoleRef, field.NewPath("roleRef"))...)
+			return append(validate(b), unchanged(b.RoleRef, old.RoleRef, field.NewPath("roleRef")).MarkBeta()...)
 		}),
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,

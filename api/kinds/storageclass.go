@@ -81,6 +81,9 @@ func defaultStorageClass(c *storagev1.StorageClass) {
 
 func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
 	errs := validateProvisioner(c.Provisioner, field.NewPath("provisioner"))
+	if c.Provisioner == "" {
+		errs.MarkBeta()
+	}
 	errs = append(errs, validateParameters(c.Parameters, field.NewPath("parameters"))...)
 	policies := []corev1.PersistentVolumeReclaimPolicy{corev1.PersistentVolumeReclaimDelete, corev1.PersistentVolumeReclaimRetain}
 	if p := ptr.Deref(c.ReclaimPolicy, ""); p != "" && !slices.Contains(policies, p) {
@@ -98,7 +101,7 @@ func validateStorageClass(c *storagev1.StorageClass) field.ErrorList {
 // validateProvisioner checks the name of a driver, which may have capitals.
 func validateProvisioner(name string, path *field.Path) field.ErrorList {
 	if name == "" {
-		return field.ErrorList{field.Required(path, "").MarkBeta()}
+		return field.ErrorList{field.Required(path, "")}
 	}
 	return isQualifiedName(strings.ToLower(name), path)
 }
