@@ -91,10 +91,11 @@ func (f *fuzzed) do(in call) answer {
 }
 
 // upstreamErrors begin refusals to which Kubernetes v1.37 gives the code 500 and
-// no reason: one of its own, and what its library says of configurations that
-// do not fit the schema.
+// no reason: of versions of an object that is to be created, or that are no
+// numbers, and what its library says of configurations that do not fit the schema.
 var upstreamErrors = []string{
 	"resourceVersion should not be set on objects to be created",
+	"strconv.ParseUint: parsing ",
 	"failed to create typed patch object (",
 	"failed to convert new object (",
 	// And of strategic merge patches.
