@@ -187,7 +187,7 @@ func otherLease(s *space) {
 // reservedGroup makes a control group as that of other services of the machine.
 func reservedGroup(t testing.TB, name string) string {
 	t.Helper()
-	group := filepath.Base(os.Getenv(machineVariable)) + "-" + name
+	group := "hansa-test-" + filepath.Base(os.Getenv(machineVariable)) + "-" + name // which others do not count
 	roots := []string{"/sys/fs/cgroup"}
 	if !unified() {
 		dirs, err := os.ReadDir(roots[0])
