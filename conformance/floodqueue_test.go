@@ -52,7 +52,7 @@ func besiege(t *testing.T, clients int, config *rest.Config, path string) (serve
 		all.Go(func() {
 			defer p.http.CloseIdleConnections()
 			for ctx.Err() == nil {
-				body := held{open, strings.NewReader(fmt.Sprintf(`{"metadata":{"name":"besieger-%d"}}`, i))}
+				body := held(open, fmt.Sprintf(`{"metadata":{"name":"besieger-%d"}}`, i))
 				req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.config.Host+path, body)
 				if err != nil {
 					t.Error(err)

@@ -9,15 +9,16 @@ import (
 	"testing"
 )
 
-// held is a body that comes when a channel is closed.
-type held struct {
-	until <-chan struct{}
-	io.Reader
-}
-
-func (h held) Read(b []byte) (int, error) {
-	<-h.until
-	return h.Reader.Read(b)
+// held is a body that comes when a channel is closed. A client that is answered
+// before closes it, and waits for it no longer.
+func held(until <-chan struct{}, text string) io.ReadCloser {
+	body, in := io.Pipe()
+	go func() {
+		<-until
+		_, err := io.WriteString(in, text)
+		in.CloseWithError(err)
+	}()
+	return body
 }
 
 // --max-requests-inflight and --max-mutating-requests-inflight, without fairness: so
@@ -57,7 +58,7 @@ func TestMaxRequestsInFlight(t *testing.T) {
 	for i := range cap(codes) {
 		writing.Go(func() {
 			for { // whoever looks may be in the way
-				body := held{release, strings.NewReader(fmt.Sprintf("metadata: {name: held-%d}", i))}
+				body := held(release, fmt.Sprintf("metadata: {name: held-%d}", i))
 				req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, p.url+configMaps, body)
 				if err != nil {
 					t.Error(err)
