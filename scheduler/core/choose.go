@@ -171,7 +171,7 @@ func (c *Cluster) evaluate(cl *class, p *Pending, verdicts func(slot int, s Scor
 	c.addScores(cl, p, s, add)
 	best := 0
 	for i := range s.slots {
-		if c.better(s.slots[i], s.total[i], s.slots[best], s.total[best]) {
+		if better(s.slots[i], c.standing(s.slots[i], s.total[i]), s.slots[best], c.standing(s.slots[best], s.total[best])) {
 			best = i
 		}
 		if verdicts != nil {
@@ -190,13 +190,20 @@ func fit(s []int64, n int) []int64 {
 	return s
 }
 
+// standing is what makes one slot preferred to another.
+type standing struct{ score, pods int64 }
+
+func (c *Cluster) standing(slot int, score int64) standing {
+	return standing{score, c.resources.pods[slot]}
+}
+
 // better is the order in which slots are preferred.
-func (c *Cluster) better(a int, scoreA int64, b int, scoreB int64) bool {
-	if scoreA != scoreB {
-		return scoreA > scoreB
+func better(a int, as standing, b int, bs standing) bool {
+	if as.score != bs.score {
+		return as.score > bs.score
 	}
-	if c.resources.pods[a] != c.resources.pods[b] {
-		return c.resources.pods[a] < c.resources.pods[b]
+	if as.pods != bs.pods {
+		return as.pods < bs.pods
 	}
 	return a < b
 }
@@ -354,10 +361,12 @@ func (t *topology) interPodScores(s *scratch) {
 // ranking holds the feasible slots of a class that no topology concerns, best
 // first: placing a pod changes the score of one node only.
 type ranking struct {
-	c     *Cluster
-	score []int64 // by slot
-	order []int   // a heap of slots
-	place []int   // by slot: its index in order, -1 for none
+	// at is by slot how it stood when it was last put in its place. A heap mends one
+	// change at a time: of several slots that have changed, those whose turn has not
+	// come have to look as before.
+	at    []standing
+	order []int // a heap of slots
+	place []int // by slot: its index in order, -1 for none
 	// What scores are relative to: the highest raw scores of feasible slots.
 	mostTaints, mostAffinity int64
 }
@@ -365,7 +374,7 @@ type ranking struct {
 func (r *ranking) Len() int { return len(r.order) }
 func (r *ranking) Less(i, j int) bool {
 	a, b := r.order[i], r.order[j]
-	return r.c.better(a, r.score[a], b, r.score[b])
+	return better(a, r.at[a], b, r.at[b])
 }
 func (r *ranking) Swap(i, j int) {
 	r.order[i], r.order[j] = r.order[j], r.order[i]
@@ -396,7 +405,7 @@ func (c *Cluster) best(cl *class) int {
 }
 
 func (c *Cluster) rank(cl *class) {
-	r := &ranking{c: c, score: make([]int64, len(c.names)), place: make([]int, len(c.names))}
+	r := &ranking{at: make([]standing, len(c.names)), place: make([]int, len(c.names))}
 	for slot := range r.place {
 		r.place[slot] = -1
 	}
@@ -408,7 +417,7 @@ func (c *Cluster) rank(cl *class) {
 	}
 	r.mostTaints, r.mostAffinity = maximum(r.order, cl.taints), maximum(r.order, cl.affinity)
 	for _, slot := range r.order {
-		r.score[slot] = c.score(cl, r, slot)
+		r.at[slot] = c.standing(slot, c.score(cl, r, slot))
 	}
 	heap.Init(r)
 	cl.ranking = r
@@ -440,7 +449,7 @@ func (c *Cluster) rerank(cl *class, slot int) {
 		return
 	}
 	if is {
-		r.score[slot] = c.score(cl, r, slot)
+		r.at[slot] = c.standing(slot, c.score(cl, r, slot))
 	}
 	switch {
 	case was && is:

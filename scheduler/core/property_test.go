@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
@@ -214,6 +215,36 @@ func TestClassesFollow(t *testing.T) {
 		p := template(i)
 		if got, want := printAll(w.c.Explain(p)), printAll(fresh.Explain(p)); got != want {
 			t.Fatalf("class %d:\n%s\nwant\n%s", i, got, want)
+		}
+	}
+}
+
+// TestSeveralPlacedBetweenChoices: whatever was placed since the last choice of a kind,
+// the next one is of the node with fewest pods, of several the first.
+func TestSeveralPlacedBetweenChoices(t *testing.T) {
+	const nodes, placed = 5, 4
+	pod := func(i int) *corev1.Pod {
+		name := fmt.Sprintf("p%d", i)
+		return &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name)}}
+	}
+	for history := range nodes * nodes * nodes * nodes {
+		c := NewCluster()
+		for i := range nodes {
+			c.SetNode(&corev1.Node{
+				ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("n%d", i)},
+				Status:     corev1.NodeStatus{Allocatable: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("110")}},
+			})
+		}
+		next := NewPending(pod(placed), nil)
+		c.Choose(next)
+		var counts [nodes]int
+		for i, left := 0, history; i < placed; i, left = i+1, left/nodes {
+			counts[left%nodes]++
+			c.Add(NewPod(pod(i)), fmt.Sprintf("n%d", left%nodes))
+		}
+		want := fmt.Sprintf("n%d", slices.Index(counts[:], slices.Min(counts[:])))
+		if got, _ := c.Choose(next); got != want {
+			t.Fatalf("with %v pods on them %s is chosen, want %s", counts, got, want)
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (w *world) best(p *corev1.Pod, verdicts []Verdict) string {
 		if w.t.promised[p.UID].node == v.Node {
 			return v.Node
 		}
-		if best == nil || w.c.better(w.c.slotOf[v.Node], v.Scores.Total(), w.c.slotOf[best.Node], best.Scores.Total()) {
+		if best == nil || w.better(v, best) {
 			best = v
 		}
 	}
@@ -98,6 +98,11 @@ func (w *world) best(p *corev1.Pod, verdicts []Verdict) string {
 		return ""
 	}
 	return best.Node
+}
+
+func (w *world) better(a, b *Verdict) bool {
+	at, bt := w.c.slotOf[a.Node], w.c.slotOf[b.Node]
+	return better(at, w.c.standing(at, a.Scores.Total()), bt, w.c.standing(bt, b.Scores.Total()))
 }
 
 var (
