@@ -15,6 +15,10 @@ func (r *Run) Unborn() bool {
 	return r.State == cri.ContainerState_CONTAINER_CREATED || r.Ended() && r.Reason == startError && r.Started.IsZero()
 }
 
+// undecided says of a run that never came to run that whoever is starting it has not
+// heard why: so it is not known either whether it was an attempt.
+func (c *Container) undecided(r *Run) bool { return c.Start.Busy && !r.Told && r.Unborn() }
+
 // setAside takes away the runs whose start was cut off, because this agent, one
 // before it or the runtime ended meanwhile: nobody is starting them, and of none was
 // it said to anybody why it did not start. They are no attempts: they are removed,
