@@ -15,9 +15,16 @@ func (r *Run) Unborn() bool {
 	return r.State == cri.ContainerState_CONTAINER_CREATED || r.Ended() && r.Reason == startError && r.Started.IsZero()
 }
 
-// undecided says of a run that never came to run that whoever is starting it has not
-// heard why: so it is not known either whether it was an attempt.
-func (c *Container) undecided(r *Run) bool { return c.Start.Busy && !r.Told && r.Unborn() }
+// untold says that a run never came to run, and that nobody was told why.
+func (r *Run) untold() bool { return r.Unborn() && !r.Told }
+
+// ended says that the newest run is over. Of one that never came to run that is not
+// said before whoever is starting it has heard why: until then it is not known
+// whether it was an attempt.
+func (c *Container) ended() bool {
+	r := c.Newest()
+	return r != nil && r.Ended() && !(c.Start.Busy && r.untold())
+}
 
 // setAside takes away the runs whose start was cut off, because this agent, one
 // before it or the runtime ended meanwhile: nobody is starting them, and of none was
@@ -29,7 +36,7 @@ func (s *State) setAside() {
 	}
 	for _, c := range s.Containers {
 		r := c.Newest()
-		if r == nil || c.Start.Busy || r.Told || !r.Unborn() {
+		if r == nil || c.Start.Busy || !r.untold() {
 			continue
 		}
 		c.Runs, c.Cut = c.Runs[1:], append(c.Cut, r)

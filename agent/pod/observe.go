@@ -135,7 +135,7 @@ func (s *State) ForgetRun(id string) {
 		c.Runs = slices.Delete(c.Runs, i, i+1)
 		switch {
 		case i > 0:
-		case r.Unborn() && !r.Told:
+		case r.untold():
 			c.redo(r)
 		default:
 			if !r.Ended() {

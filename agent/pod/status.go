@@ -118,14 +118,14 @@ func (s *State) containerStatus(c *Container, now time.Time) v1.ContainerStatus 
 	case newest == nil && previous != nil && !(s.goesOn() && s.restarts(c, previous.ExitCode)):
 		cs.State.Terminated = previous
 		s.readyWhenDone(&cs, c)
-	case newest != nil && newest.Ended() && !c.undecided(newest) && s.showsEnd(c, newest, now):
+	case c.ended() && s.showsEnd(c, newest, now):
 		cs.State.Terminated = terminated(newest)
 		cs.LastTerminationState.Terminated = previous
 		s.readyWhenDone(&cs, c)
 	default:
 		cs.State.Waiting = s.waiting(c, now)
 		cs.LastTerminationState.Terminated = previous
-		if newest != nil && newest.Ended() && !c.undecided(newest) {
+		if c.ended() {
 			cs.LastTerminationState.Terminated = terminated(newest)
 		}
 	}

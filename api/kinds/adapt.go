@@ -1,7 +1,6 @@
 package kinds
 
 import (
-	"slices"
 	"strings"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 
@@ -37,26 +35,11 @@ func parses[T api.Object](f func(T) error) func(api.Object) error {
 }
 
 func validates[T api.Object](f func(T) field.ErrorList) func(api.Object) field.ErrorList {
-	return func(obj api.Object) field.ErrorList { return distinct(f(obj.(T))) }
+	return func(obj api.Object) field.ErrorList { return api.Distinct(f(obj.(T))) }
 }
 
 func validatesUpdate[T api.Object](f func(obj, old T) field.ErrorList) func(obj, old api.Object) field.ErrorList {
-	return func(obj, old api.Object) field.ErrorList { return distinct(f(obj.(T), old.(T))) }
-}
-
-// distinct keeps the first of errors that read the same: clients of Kubernetes
-// are not told twice.
-func distinct(errs field.ErrorList) field.ErrorList {
-	if len(errs) < 2 {
-		return errs
-	}
-	seen := sets.New[string]()
-	return slices.DeleteFunc(errs, func(e *field.Error) bool {
-		text := e.Error()
-		told := seen.Has(text)
-		seen.Insert(text)
-		return told
-	})
+	return func(obj, old api.Object) field.ErrorList { return api.Distinct(f(obj.(T), old.(T))) }
 }
 
 // countChange makes a new generation of obj if now, its desired state, is not was,

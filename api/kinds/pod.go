@@ -158,10 +158,7 @@ func bind(obj api.Object, body runtime.Object, now time.Time) error {
 		return apierrors.NewBadRequest("name in URL does not match name in Binding object")
 	}
 	if errs := pod.ValidateBinding(b); len(errs) > 0 {
-		// Kubernetes does not make a status of it.
-		return &apierrors.StatusError{ErrStatus: metav1.Status{
-			Status: metav1.StatusFailure, Code: 500, Message: errs.ToAggregate().Error(),
-		}}
+		return errs.ToAggregate() // Kubernetes does not make a status of it
 	}
 	var refusal error
 	switch {

@@ -227,7 +227,7 @@ func dropForType(s, old *corev1.Service) {
 			spec.IPFamilyPolicy = nil
 		}
 	}
-	if usesNodePorts(old) && !usesNodePorts(s) && nodePorts(old).IsSuperset(nodePorts(s)) {
+	if ServiceUsesNodePorts(old) && !ServiceUsesNodePorts(s) && nodePorts(old).IsSuperset(nodePorts(s)) {
 		for i := range spec.Ports {
 			spec.Ports[i].NodePort = 0
 		}

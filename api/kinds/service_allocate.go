@@ -52,8 +52,8 @@ func ServiceNeedsNodePorts(s *corev1.Service) bool {
 		s.Spec.Type == corev1.ServiceTypeLoadBalancer && ptr.Deref(s.Spec.AllocateLoadBalancerNodePorts, true)
 }
 
-// usesNodePorts says whether ports may have a node port at all.
-func usesNodePorts(s *corev1.Service) bool {
+// ServiceUsesNodePorts says whether ports may have a node port at all.
+func ServiceUsesNodePorts(s *corev1.Service) bool {
 	return s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer
 }
 

@@ -308,7 +308,7 @@ func validateTraffic(s *corev1.Service, path *field.Path) field.ErrorList {
 		if !slices.Contains(known, *policy) {
 			errs = append(errs, field.NotSupported(internal, *policy, known))
 		}
-	} else if spec.Type == corev1.ServiceTypeClusterIP || usesNodePorts(s) {
+	} else if spec.Type == corev1.ServiceTypeClusterIP || ServiceUsesNodePorts(s) {
 		errs = append(errs, field.Required(internal, ""))
 	}
 	if d := spec.TrafficDistribution; d != nil {

@@ -7,6 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/internal/gonames"
 )
 
@@ -28,18 +29,7 @@ func (i *Info) invalid(name string, errs field.ErrorList) error {
 		return 1
 	})
 	if i.row().View == nil && !tellsTwice.Has(i.row().Group) {
-		errs = distinct(errs)
+		errs = api.Distinct(errs)
 	}
 	return apierrors.NewInvalid(i.kind(), name, errs)
-}
-
-func distinct(errs field.ErrorList) (kept field.ErrorList) {
-	seen := sets.New[string]()
-	for _, err := range errs {
-		if text := err.Error(); !seen.Has(text) {
-			seen.Insert(text)
-			kept = append(kept, err)
-		}
-	}
-	return kept
 }

@@ -37,7 +37,7 @@ func nodePortsOf(s *corev1.Service) []int32 {
 
 // hasNodePorts says whether node ports lead to a service.
 func hasNodePorts(s *corev1.Service) bool {
-	return s != nil && (s.Spec.Type == corev1.ServiceTypeNodePort || s.Spec.Type == corev1.ServiceTypeLoadBalancer)
+	return s != nil && kinds.ServiceUsesNodePorts(s)
 }
 
 // portsOf are the node ports that a service has, the health-check port among
