@@ -199,12 +199,19 @@ func drifted(live, dry *unstructured.Unstructured) bool {
 	return !apiequality.Semantic.DeepEqual(declared(live), declared(dry))
 }
 
+// declared is what somebody may declare of an object. The revision of a Deployment
+// is none of it: it is written with the status, at any time.
 func declared(u *unstructured.Unstructured) map[string]any {
 	c := u.DeepCopy()
 	delete(c.Object, "status")
 	for _, name := range []string{"managedFields", "resourceVersion", "generation", "creationTimestamp", "uid"} {
 		unstructured.RemoveNestedField(c.Object, "metadata", name)
 	}
+	annotations := c.GetAnnotations()
+	if delete(annotations, "deployment.kubernetes.io/revision"); len(annotations) == 0 {
+		annotations = nil
+	}
+	c.SetAnnotations(annotations)
 	return c.Object
 }
 

@@ -37,9 +37,10 @@ func TestAutoscaling(t *testing.T) {
 }
 
 // busy is a container that works as long as there is a file /tmp/work, and asks
-// for a hundredth of a CPU; idle is one that never does.
+// for a hundredth of a CPU, of which looking for the file takes next to nothing on a
+// busy machine, too; idle is one that never does.
 const (
-	busy = `{name: main, image: hansa.local/busybox:1, command: [sh, -c, "while true; do [ -f /tmp/work ] || sleep 1; done"], resources: {requests: {cpu: 10m}, limits: {cpu: 100m}}}`
+	busy = `{name: main, image: hansa.local/busybox:1, command: [sh, -c, "while true; do [ -f /tmp/work ] || sleep 5; done"], resources: {requests: {cpu: 10m}, limits: {cpu: 100m}}}`
 	idle = `{name: idle, image: hansa.local/busybox:1, command: [sleep, "100000"], resources: {requests: {cpu: 10m}}}`
 )
 
@@ -212,7 +213,7 @@ func topNode(s *space) {
 }
 
 func topPod(s *space) {
-	s.create("busy", "containers: ["+strings.Replace(busy, "[ -f /tmp/work ] || sleep 1", ":", 1)+", "+idle+"]")
+	s.create("busy", "containers: ["+strings.Replace(busy, "[ -f /tmp/work ] || sleep 5", ":", 1)+", "+idle+"]")
 	s.create("idle", "containers: ["+idle+"]")
 	s.ready("busy")
 	s.ready("idle")

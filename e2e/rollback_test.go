@@ -289,7 +289,7 @@ func rollbackOfRatio(s *space) {
 	s.apply(`
 apiVersion: apps/v1
 kind: StatefulSet
-metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 3s, hansa.dev/max-failure-ratio: "0.5"}}
+metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 5s, hansa.dev/max-failure-ratio: "0.5"}}
 spec:
   replicas: 2
   serviceName: web
@@ -324,7 +324,7 @@ func rollbackOfDeploymentRatio(s *space) {
 	s.apply(`
 apiVersion: apps/v1
 kind: Deployment
-metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 3s, hansa.dev/max-failure-ratio: "0.5"}}
+metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 5s, hansa.dev/max-failure-ratio: "0.5"}}
 spec:
   replicas: 2
   strategy: {rollingUpdate: {maxUnavailable: 2}}
@@ -367,7 +367,7 @@ func rollbackOfDaemonRatio(s *space) {
 	s.apply(`
 apiVersion: apps/v1
 kind: DaemonSet
-metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 3s, hansa.dev/max-failure-ratio: "1"}}
+metadata: {name: web, annotations: {hansa.dev/on-failure: rollback, hansa.dev/monitor: 5s, hansa.dev/max-failure-ratio: "1"}}
 spec:
   selector: {matchLabels: {app: web}}
   template:

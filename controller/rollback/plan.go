@@ -271,9 +271,16 @@ func provenOld(s snapshot, now time.Time) (out []*revision, after time.Duration)
 	return out, after
 }
 
-// steadyPods counts the pods that have been ready for d, and says when the next
-// one will have been.
+// stampPrecision is how much later than its stamp a change may have been: stamps
+// are whole seconds.
+const stampPrecision = time.Second
+
+// steadyPods counts the pods that have been ready for all of d, and says when the
+// next one will have been.
 func steadyPods(pods []*corev1.Pod, d time.Duration, now time.Time) (n int, after time.Duration) {
+	if d > 0 {
+		d += stampPrecision
+	}
 	for _, p := range pods {
 		ok, wait := podstate.Available(p, d, now)
 		if ok {

@@ -185,9 +185,10 @@ func TestPlan(t *testing.T) {
 		{"no policy", snapshot{undoneTo: "a"}, "forget"},
 		{"not observed", with(func(s *snapshot) { s.asked, s.observed = bad(), false }), ""},
 		{"not made yet", base, ""},
-		{"on trial", with(func(s *snapshot) { s.asked = rev("b", 2, two(ready(50*time.Second))...) }), "False/Monitoring after=20s"},
+		{"on trial", with(func(s *snapshot) { s.asked = rev("b", 2, two(ready(50*time.Second))...) }), "False/Monitoring after=21s"},
 		{"good", with(func(s *snapshot) { s.asked = rev("b", 2, two(ready(10*time.Second))...) }), "good=b False/Monitoring"},
 		{"good is said", with(func(s *snapshot) { s.asked = good }), "False/Good"},
+		{"ready for as long by the stamp, which is of whole seconds", with(func(s *snapshot) { s.asked = rev("b", 2, two(ready(30*time.Second))...) }), "False/Monitoring after=1s"},
 		{"more pods are to come", with(func(s *snapshot) { s.asked = rev("b", 2, aPod("p", ready(0))) }), "False/Monitoring after=2m0s"},
 		{"old pods are left", with(func(s *snapshot) {
 			s.asked, s.old = rev("b", 2, two(ready(0))...), []*revision{rev("a", 1, aPod("o", lost(time.Second)))}
@@ -215,7 +216,7 @@ func TestPlan(t *testing.T) {
 		}), "True/PodsFailed"},
 		{"a template of its own after a rollback", with(func(s *snapshot) {
 			s.asked, s.undoneFrom, s.undoneTo = rev("c", 4, two(ready(50*time.Second))...), "b", "a"
-		}), "False/Monitoring forget after=20s"},
+		}), "False/Monitoring forget after=21s"},
 		{"failed: nothing to go back to", with(func(s *snapshot) { s.asked, s.old, s.lastGood = bad(two(waits("CrashLoopBackOff"))...), nil, nil }), "False/NoGoodRevision"},
 		{"well after all", with(func(s *snapshot) { s.asked, s.old, s.lastGood = bad(two(ready(0))...), nil, nil }), "good=b False/NoGoodRevision"},
 		{"failed: what proves itself later is too late", with(func(s *snapshot) {
@@ -230,7 +231,7 @@ func TestPlan(t *testing.T) {
 		}), "good=a"},
 		{"or will be, when its pods have stayed ready", with(func(s *snapshot) {
 			s.old, s.lastGood = []*revision{rev("a", 1, two(ready(50*time.Second))...)}, nil
-		}), "after=20s"},
+		}), "after=21s"},
 		{"unless it does not stay ready", with(func(s *snapshot) {
 			s.old, s.lastGood = []*revision{rev("a", 1, aPod("p", ready(0)), aPod("q"))}, nil
 		}), ""},
