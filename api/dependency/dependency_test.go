@@ -275,6 +275,8 @@ func TestCirclesOverPlaces(t *testing.T) {
 		"of another":            {map[string]string{appsv1.StatefulSetPodNameLabel: "db-1-1"}, false},
 		"of another app":        {map[string]string{"app": "x", appsv1.StatefulSetPodNameLabel: "db-1"}, false},
 		"no place":              {map[string]string{appsv1.PodIndexLabel: "01"}, false},
+		"an empty place":        {map[string]string{appsv1.PodIndexLabel: ""}, false},
+		"an empty name":         {map[string]string{appsv1.StatefulSetPodNameLabel: "db-"}, false},
 	} {
 		db := &appsv1.StatefulSet{ObjectMeta: named("db", dependency.DependsOn, "service/front")}
 		db.Spec.Ordinals = &appsv1.StatefulSetOrdinals{Start: 1}

@@ -297,7 +297,7 @@ func leads(selector map[string]string, obj api.Object, set map[string]string) bo
 	if !ok {
 		return labels.Set(selector).AsSelectorPreValidated().Matches(labels.Set(set))
 	}
-	place := "" // any
+	var places []string // all that are asked for
 	for key, value := range selector {
 		switch key {
 		case appsv1.StatefulSetPodNameLabel:
@@ -307,21 +307,17 @@ func leads(selector map[string]string, obj api.Object, set map[string]string) bo
 			}
 			fallthrough
 		case appsv1.PodIndexLabel:
-			if place != "" && place != value {
-				return false
-			}
-			place = value
+			places = append(places, value)
 		default:
 			if is, there := set[key]; !there || is != value {
 				return false
 			}
 		}
 	}
-	if place == "" {
-		return true
-	}
-	n, err := strconv.Atoi(place)
-	return err == nil && strconv.Itoa(n) == place && n >= int(ptr.Deref(s.Spec.Ordinals, appsv1.StatefulSetOrdinals{}).Start)
+	return !slices.ContainsFunc(places, func(place string) bool {
+		n, err := strconv.Atoi(place)
+		return place != places[0] || err != nil || strconv.Itoa(n) != place || n < int(ptr.Deref(s.Spec.Ordinals, appsv1.StatefulSetOrdinals{}).Start)
+	})
 }
 
 // selected are the kinds whose pods a service may lead to.

@@ -32,7 +32,7 @@ Nodes keep the logs of pods that were deleted for as long as --keep-logs of
   hansa logs                       pods that are gone whose logs are kept
   hansa logs shop/                 … of one namespace
   hansa logs shop/web-0            the log of that pod, or of the last one of that name`,
-		Args: cobra.MaximumNArgs(1),
+		Args: atMost(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "" && output != "json" {
 				return usageError{fmt.Errorf("output format %q is not known; it is json or nothing", output)}

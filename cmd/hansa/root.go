@@ -16,7 +16,7 @@ func newRoot() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "hansa",
 		Short: "A container orchestrator in one binary, behind the Kubernetes API",
-		Long: `Hansa runs containers on one machine or many, behind the Kubernetes API.
+		Long: `Hansa runs containers on this machine, behind the Kubernetes API.
 
   hansa up                                start a cluster on this machine
   hansa kubectl apply -f app.yaml         use it; any kubectl works too
@@ -71,10 +71,13 @@ func noCommand(cmd *cobra.Command, args []string) error {
 	return usageError{fmt.Errorf("%s", message)}
 }
 
-// exactly is cobra.ExactArgs as wrong usage.
-func exactly(n int) cobra.PositionalArgs {
+// exactly and atMost say how many arguments a command takes; others are wrong usage.
+func exactly(n int) cobra.PositionalArgs { return usage(cobra.ExactArgs(n)) }
+func atMost(n int) cobra.PositionalArgs  { return usage(cobra.MaximumNArgs(n)) }
+
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
-		if err := cobra.ExactArgs(n)(cmd, args); err != nil {
+		if err := check(cmd, args); err != nil {
 			return usageError{fmt.Errorf("%w; usage: %s", err, cmd.UseLine())}
 		}
 		return nil

@@ -280,6 +280,7 @@ func TestExitStatus(t *testing.T) {
 		{[]string{"upp"}, 2},
 		{[]string{"up", "--foo"}, 2},
 		{[]string{"up", "extra"}, 2},
+		{[]string{"logs", "shop/web-0", "shop/web-1"}, 2},
 		{[]string{"image", "import"}, 2},
 		{[]string{"image", "lst"}, 2},
 		{[]string{"version", "-o", "xml"}, 2},
