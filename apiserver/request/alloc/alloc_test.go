@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	clocktesting "k8s.io/utils/clock/testing"
+	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/apiserver/request"
@@ -322,6 +323,20 @@ func TestPortsAreClaimedAndFreed(t *testing.T) {
 	}
 	c.delete("b")
 	want()
+}
+
+// A service without node ports claims none, so that others need not wait for it.
+func TestNoPorts(t *testing.T) {
+	c := newCluster(t)
+	c.mustCreate(service("a", nil))
+	c.mustCreate(service("b", func(s *corev1.ServiceSpec) {
+		s.Type, s.AllocateLoadBalancerNodePorts = corev1.ServiceTypeLoadBalancer, ptr.To(false)
+	}))
+	c.delete("a")
+	c.delete("b")
+	if c.raw("ranges/servicenodeports", &corev1.RangeAllocation{}) {
+		t.Error("ports were claimed")
+	}
 }
 
 // Who creates a service is told of a port that it has twice as of one that others

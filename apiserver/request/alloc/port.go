@@ -111,11 +111,8 @@ func (p *portSet) side() (store.Side, error) {
 // to claim what is new and free what is gone.
 func (a *Services) allocatePorts(ctx context.Context, w write) ([]store.Side, error) {
 	had := portsOf(w.was)
-	if w.s != nil && w.was != nil && !w.wantsPorts() && sets.New(had...).Equal(sets.New(portsOf(w.s)...)) {
+	if (w.s == nil || !w.wantsPorts()) && sets.New(had...).Equal(sets.New(portsOf(w.s)...)) {
 		return nil, distinctNodePorts(w.s)
-	}
-	if len(had) == 0 && !hasNodePorts(w.s) {
-		return nil, nil
 	}
 	p, err := a.usedPorts(ctx, w)
 	if err != nil {
