@@ -28,7 +28,7 @@ chaos: build ## kill -9, for longer than CI does: make chaos FOR=30m
 lint:
 	go run ./hack/lint
 	go vet ./...
-	go -C carried vet ./hansa-cni ./pause
+	go -C carried vet ./containerd/ends ./hansa-cni ./pause
 	go -C examples/operator vet ./...
 
 generate: ## what is generated from sources, committed and checked by CI

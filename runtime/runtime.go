@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -156,3 +157,11 @@ type TerminalSize struct{ Width, Height uint16 }
 type ExitError struct{ Code int }
 
 func (e *ExitError) Error() string { return "command terminated with a non-zero exit code" }
+
+// Exit is how and when a container ended, and whether the kernel killed any of its
+// processes for memory.
+type Exit struct {
+	Code      int32
+	At        time.Time
+	OOMKilled bool
+}

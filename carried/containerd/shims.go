@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"time"
 
 	api "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/containerd/api/types/task"
@@ -27,13 +26,15 @@ import (
 	"github.com/containerd/plugin"
 	"github.com/containerd/plugin/registry"
 	"github.com/containerd/ttrpc"
+
+	"hansa.dev/hansa/carried/containerd/ends"
 )
 
 // shimsConfig is the section io.containerd.shim.v1.hansa of the configuration.
 type shimsConfig struct {
 	// SocketDir is where shims have their sockets.
 	SocketDir string `toml:"socket_dir"`
-	// Exits is where is kept how containers ended whose shims are cleared away.
+	// Exits is where is kept how containers ended of which containerd may not know.
 	Exits string `toml:"exits"`
 	// Env is added to the environment of shims.
 	Env []string `toml:"env"`
@@ -43,7 +44,8 @@ type shimsConfig struct {
 // is nowhere but in containerd's memory, it is written down. That is when a task is
 // deleted, until the CRI service has written its status, and when containerd looks at
 // what an earlier one left: it takes a shim in which nothing runs for one that never had
-// a task, and clears it away. Of either the manager asks its stores before.
+// a task, and clears it away. Of either the manager asks its stores before. A shim that
+// has died by then left what it wrote, which is kept before anything is looked at.
 func init() {
 	registry.Register(&plugin.Registration{
 		Type:     plugins.ShimPlugin,
@@ -64,9 +66,13 @@ func init() {
 				return nil, err
 			}
 			db := m.(*metadata.DB)
-			shims := shims{
-				bundles: filepath.Join(filepath.Dir(ic.Properties[plugins.PropertyStateDir]), plugins.RuntimePluginV2.String()+".task"),
-				exits:   config.Exits,
+			shims := shims{ends.Keeper{
+				Dir:     config.Exits,
+				Bundles: filepath.Join(filepath.Dir(ic.Properties[plugins.PropertyStateDir]), plugins.RuntimePluginV2.String()+".task"),
+				Cgroups: "/sys/fs/cgroup",
+			}}
+			if err := shims.KeepWritten(); err != nil { // a full disk should not keep containerd away
+				log.G(ic.Context).WithError(err).Warn("how containers ended may be lost")
 			}
 			return runtime.NewShimManager(&runtime.ManagerConfig{
 				Address:      ic.Properties[plugins.PropertyGRPCAddress],
@@ -103,7 +109,7 @@ func (s *sandboxStore) Get(ctx context.Context, id string) (sandbox.Sandbox, err
 	case task.Status_RUNNING, task.Status_PAUSING, task.Status_PAUSED:
 		return sandbox.Sandbox{ID: id}, nil
 	case task.Status_STOPPED:
-		failed = s.keep(id, st)
+		_, failed = s.keep(ctx, id, st)
 	}
 	if failed != nil && !errdefs.IsNotFound(failed) {
 		log.G(ctx).WithError(failed).WithField("id", id).Warn("how a container ended may be lost")
@@ -117,15 +123,17 @@ type containerStore struct {
 	shims
 	statuses string // the CRI service's, by container
 
-	mu    sync.Mutex
-	noted map[string]bool // what is to go once the status is written
+	mu sync.Mutex
+	// noted are whose ends are to be kept until the status is written, or, where it is
+	// true, until the container is gone: of a kill for memory the status may not say.
+	noted map[string]bool
 }
 
 // Get finds a container.
 func (s *containerStore) Get(ctx context.Context, id string) (containers.Container, error) {
 	if _, err := os.Stat(filepath.Join(s.statuses, id)); err == nil {
 		if st, err := s.state(ctx, id); err == nil && st.GetStatus() == task.Status_STOPPED {
-			if err := s.note(id, st); err != nil {
+			if err := s.note(ctx, id, st); err != nil {
 				log.G(ctx).WithError(err).WithField("id", id).Warn("how a container ended may be lost")
 			}
 		}
@@ -133,35 +141,33 @@ func (s *containerStore) Get(ctx context.Context, id string) (containers.Contain
 	return s.Store.Get(ctx, id)
 }
 
-func (s *containerStore) note(id string, st *api.StateResponse) error {
+func (s *containerStore) note(ctx context.Context, id string, st *api.StateResponse) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for old := range s.noted {
-		if s.written(old) {
-			os.Remove(filepath.Join(s.exits, old)) // it does no harm where it stays
+	for old, killed := range s.noted {
+		if s.written(old, killed) {
+			os.Remove(filepath.Join(s.Dir, old)) // it does no harm where it stays
 			delete(s.noted, old)
 		}
 	}
-	if err := s.keep(id, st); err != nil {
-		return err
-	}
-	s.noted[id] = true
-	return nil
+	e, err := s.keep(ctx, id, st)
+	s.noted[id] = e.OOMKilled
+	return err
 }
 
-// written says that the CRI service has written a container's status since its end was
-// noted, or that the container is gone.
-func (s *containerStore) written(id string) bool {
+// written says that the CRI service has written all of a container's status since its
+// end was noted, or that the container is gone.
+func (s *containerStore) written(id string, killed bool) bool {
 	status, err := os.Stat(filepath.Join(s.statuses, id, "status"))
 	if err != nil {
 		return true
 	}
-	noted, err := os.Stat(filepath.Join(s.exits, id))
-	return err != nil || !status.ModTime().Before(noted.ModTime())
+	noted, err := os.Stat(filepath.Join(s.Dir, id))
+	return err != nil || !killed && !status.ModTime().Before(noted.ModTime())
 }
 
 // shims are those of which containerd has a bundle.
-type shims struct{ bundles, exits string }
+type shims struct{ ends.Keeper }
 
 // state asks a container's shim for its task; it may have none.
 func (s shims) state(ctx context.Context, id string) (*api.StateResponse, error) {
@@ -169,7 +175,7 @@ func (s shims) state(ctx context.Context, id string) (*api.StateResponse, error)
 	if err != nil {
 		return nil, err
 	}
-	data, err := os.ReadFile(filepath.Join(s.bundles, ns, id, "bootstrap.json"))
+	data, err := os.ReadFile(filepath.Join(s.Bundles, ns, id, "bootstrap.json"))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, errdefs.ErrNotFound
 	}
@@ -196,22 +202,11 @@ func (s shims) state(ctx context.Context, id string) (*api.StateResponse, error)
 	return st, errgrpc.ToNative(err)
 }
 
-// keep writes how a container ended, in the form in which its shim does.
-func (s shims) keep(id string, st *api.StateResponse) error {
-	data, err := json.Marshal(struct {
-		Timestamp time.Time
-		Pid       int
-		Status    int
-	}{st.GetExitedAt().AsTime(), int(st.GetPid()), int(st.GetExitStatus())})
+// keep writes how a container ended, as its shim says.
+func (s shims) keep(ctx context.Context, id string, st *api.StateResponse) (ends.End, error) {
+	ns, err := namespaces.NamespaceRequired(ctx)
 	if err != nil {
-		return err
+		return ends.End{}, err
 	}
-	if err := os.MkdirAll(s.exits, 0o700); err != nil {
-		return err
-	}
-	beside := filepath.Join(s.exits, "."+id+".new")
-	if err := os.WriteFile(beside, data, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(beside, filepath.Join(s.exits, id))
+	return s.Keep(ns, id, ends.End{Timestamp: st.GetExitedAt().AsTime(), Pid: int(st.GetPid()), Status: int(st.GetExitStatus())})
 }

@@ -44,7 +44,7 @@ type stage struct {
 // stages in their order: what fails fast first.
 var stages = []stage{
 	{name: "unit", packages: []string{"./..."}, except: []string{"conformance", "e2e", "runtime/cri"}, args: []string{"-timeout=10m"}},
-	{name: "carried", dir: "carried", packages: []string{"./hansa-cni", "./kubectl", "./pause"}},
+	{name: "carried", dir: "carried", packages: []string{"./containerd/ends", "./hansa-cni", "./kubectl", "./pause"}},
 	{name: "race", packages: []string{"./store/...", "./apiserver/...", "./client/...", "./controller/...", "./agent/work"}, args: []string{"-race", "-timeout=15m"}},
 	{name: "build", needs: "cmd/hansa", command: []string{"go", "run", "./hack/build"}},
 	{name: "kubectls", needs: "conformance/kubectls", command: []string{"go", "run", "./hack/build", "-kubectls"}},

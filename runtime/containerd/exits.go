@@ -9,25 +9,23 @@ import (
 	"path/filepath"
 	"time"
 
-	"hansa.dev/hansa/internal/whole"
+	"hansa.dev/hansa/runtime"
 )
 
-// exit is what a shim writes into the bundle of a container that has ended.
+// exit is how a container ended, as the carried containerd writes it down.
 type exit struct {
 	Timestamp time.Time
 	Status    int32
+	OOMKilled bool
 }
 
-// exitsDir has the exits of containers that ended while no containerd heard it, a
-// file for each, named by its ID. It outlives the machine's end, as the
-// containers' status does.
+// exitsDir has the exits of containers of whose end containerd may not know, a file for
+// each, named by its ID. It outlives the machine's end, as the containers' status does.
 func (c Config) exitsDir() string { return filepath.Join(c.rootDir(), "exits") }
 
-// keepExits keeps what the shims have written of ended containers: a containerd
-// that starts clears the bundles of those away and knows of no exit any more. What
-// was kept of containers that are removed goes. It is called while no containerd
-// runs.
-func (c Config) keepExits() error {
+// forgetExits forgets what was kept of containers that are removed. It is called while
+// no containerd runs.
+func (c Config) forgetExits() error {
 	kept, err := filepath.Glob(filepath.Join(c.exitsDir(), "*"))
 	if err != nil {
 		return fmt.Errorf("list kept exits: %w", err)
@@ -39,35 +37,21 @@ func (c Config) keepExits() error {
 			errs = append(errs, os.Remove(file))
 		}
 	}
-	found, err := filepath.Glob(filepath.Join(c.stateDir(), "io.containerd.runtime.v2.task", criNamespace, "*", "exit.json"))
-	if err != nil {
-		return fmt.Errorf("list exits: %w", err)
-	}
-	if len(found) > 0 {
-		errs = append(errs, os.MkdirAll(c.exitsDir(), 0o700))
-	}
-	for _, file := range found {
-		data, err := os.ReadFile(file)
-		if err == nil {
-			err = whole.Write(filepath.Join(c.exitsDir(), filepath.Base(filepath.Dir(file))), data)
-		}
-		errs = append(errs, err)
-	}
 	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("keep exits of containers: %w", err)
+		return fmt.Errorf("forget exits of removed containers: %w", err)
 	}
 	return nil
 }
 
-// Exit is how and when a container ended of whose end containerd does not know.
-func (c Config) Exit(id string) (code int32, at time.Time, known bool) {
+// Exit is how and when a container ended of whose end containerd may not know all.
+func (c Config) Exit(id string) (e runtime.Exit, known bool) {
 	data, err := os.ReadFile(filepath.Join(c.exitsDir(), id))
 	if err != nil {
-		return 0, time.Time{}, false
+		return runtime.Exit{}, false
 	}
-	var e exit
-	if json.Unmarshal(data, &e) != nil || e.Timestamp.IsZero() {
-		return 0, time.Time{}, false
+	var kept exit
+	if json.Unmarshal(data, &kept) != nil || kept.Timestamp.IsZero() {
+		return runtime.Exit{}, false
 	}
-	return e.Status, e.Timestamp, true
+	return runtime.Exit{Code: kept.Status, At: kept.Timestamp, OOMKilled: kept.OOMKilled}, true
 }

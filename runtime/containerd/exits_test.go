@@ -5,10 +5,11 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"hansa.dev/hansa/runtime"
 )
 
-// What a shim wrote of a container's end is kept for as long as the container is
-// there.
+// What was kept of a container's end is known for as long as the container is there.
 func TestExits(t *testing.T) {
 	c := Config{DataDir: t.TempDir(), RunDir: t.TempDir()}
 	write := func(path, text string) {
@@ -20,38 +21,29 @@ func TestExits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	bundles := filepath.Join(c.stateDir(), "io.containerd.runtime.v2.task", criNamespace)
 	containers := filepath.Join(c.rootDir(), "io.containerd.grpc.v1.cri", "containers")
-	for _, id := range []string{"ended", "running", "odd"} {
-		write(filepath.Join(bundles, id, "config.json"), "{}")
+	for _, id := range []string{"ended", "killed", "running", "odd"} {
 		write(filepath.Join(containers, id, "status"), "{}")
 	}
-	write(filepath.Join(bundles, "ended", "exit.json"), `{"Timestamp":"2026-01-02T03:04:05.6Z","Pid":7,"Status":5}`)
-	write(filepath.Join(bundles, "odd", "exit.json"), `{`)
-	keep := func() {
+	write(filepath.Join(c.exitsDir(), "ended"), `{"Timestamp":"2026-01-02T03:04:05.6Z","Pid":7,"Status":5}`)
+	write(filepath.Join(c.exitsDir(), "killed"), `{"Timestamp":"2026-01-02T03:04:05.6Z","Pid":8,"Status":137,"OOMKilled":true}`)
+	write(filepath.Join(c.exitsDir(), "odd"), `{`)
+	at := time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)
+	check := func(want map[string]runtime.Exit) {
 		t.Helper()
-		if err := c.keepExits(); err != nil {
+		if err := c.forgetExits(); err != nil {
 			t.Fatal(err)
 		}
-	}
-	keep()
-	if err := os.RemoveAll(bundles); err != nil { // as containerd does when it starts
-		t.Fatal(err)
-	}
-	keep()
-	if code, at, known := c.Exit("ended"); code != 5 || !known || !at.Equal(time.Date(2026, 1, 2, 3, 4, 5, 600_000_000, time.UTC)) {
-		t.Errorf("exit %d at %s, %v", code, at, known)
-	}
-	for _, id := range []string{"running", "odd", "other"} {
-		if code, _, known := c.Exit(id); known {
-			t.Errorf("%s: exit %d", id, code)
+		for _, id := range []string{"ended", "killed", "running", "odd", "other"} {
+			is, expected := want[id]
+			if e, known := c.Exit(id); known != expected || e != is {
+				t.Errorf("%s: %+v, %v", id, e, known)
+			}
 		}
 	}
+	check(map[string]runtime.Exit{"ended": {Code: 5, At: at}, "killed": {Code: 137, At: at, OOMKilled: true}})
 	if err := os.RemoveAll(filepath.Join(containers, "ended")); err != nil {
 		t.Fatal(err)
 	}
-	keep()
-	if _, _, known := c.Exit("ended"); known {
-		t.Error("the exit of a container that was removed is kept")
-	}
+	check(map[string]runtime.Exit{"killed": {Code: 137, At: at, OOMKilled: true}})
 }

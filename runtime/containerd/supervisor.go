@@ -117,8 +117,8 @@ func (s *Supervisor) launch(ctx context.Context) error {
 	if err := c.noteNamespaces(); err != nil {
 		return fmt.Errorf("start containerd: %w", err)
 	}
-	if err := c.keepExits(); err != nil {
-		s.log.Warn("exit codes may be lost", "err", err) // a full disk should not keep containerd away
+	if err := c.forgetExits(); err != nil {
+		s.log.Warn("not all is cleared away", "err", err)
 	}
 
 	cmd := exec.Command(c.binary(), "--config", c.configFile())

@@ -31,9 +31,9 @@ type Client struct {
 	runtime  cri.RuntimeServiceClient
 	images   cri.ImageServiceClient
 	endpoint string
-	// Exit, where there is one, tells how a container ended of which the runtime
-	// knows only that it did. It is set before the first call.
-	Exit func(id string) (code int32, at time.Time, known bool)
+	// Exit, where there is one, tells how a container ended of which the runtime may
+	// not know all. It is set before the first call.
+	Exit func(id string) (e runtime.Exit, known bool)
 }
 
 var _ runtime.Runtime = (*Client)(nil)
@@ -178,21 +178,39 @@ func (c *Client) RemoveContainer(ctx context.Context, id string) error {
 // ContainerStatus is the state of one container.
 func (c *Client) ContainerStatus(ctx context.Context, id string) (*cri.ContainerStatus, error) {
 	r, err := c.runtime.ContainerStatus(ctx, &cri.ContainerStatusRequest{ContainerId: id})
-	st := r.GetStatus()
-	if st != nil && st.State == cri.ContainerState_CONTAINER_EXITED && st.Reason == unknownReason && c.Exit != nil {
-		if code, at, known := c.Exit(id); known {
-			st.ExitCode, st.FinishedAt, st.Reason = code, at.UnixNano(), "Error"
-			if code == 0 {
-				st.Reason = "Completed"
-			}
+	if st := r.GetStatus(); st.GetState() == cri.ContainerState_CONTAINER_EXITED && c.Exit != nil {
+		if e, known := c.Exit(id); known {
+			correct(st, e)
 		}
 	}
-	return st, wrap(err, "read status of container %s", id)
+	return r.GetStatus(), wrap(err, "read status of container %s", id)
 }
 
-// unknownReason is containerd's, with exit code 255, for a container whose end it
-// did not hear of.
-const unknownReason = "Unknown"
+// Reasons that containerd gives: reasonUnknown, with exit code 255, for a container of
+// whose end it did not hear; reasonError for a code other than 0; reasonOOM as soon as
+// it hears that a process was killed for memory, be it after the end.
+const (
+	reasonUnknown   = "Unknown"
+	reasonError     = "Error"
+	reasonCompleted = "Completed"
+	reasonOOM       = "OOMKilled"
+)
+
+// correct puts into the status of a container how it ended. One with another reason did
+// not start.
+func correct(st *cri.ContainerStatus, e runtime.Exit) {
+	switch {
+	case st.Reason != reasonUnknown && st.Reason != reasonError && st.Reason != reasonOOM:
+		return
+	case st.Reason == reasonOOM || e.OOMKilled:
+		st.Reason = reasonOOM
+	case e.Code == 0:
+		st.Reason = reasonCompleted
+	default:
+		st.Reason = reasonError
+	}
+	st.ExitCode, st.FinishedAt = e.Code, e.At.UnixNano()
+}
 
 // Containers are all with these labels that the runtime knows, ended ones too.
 func (c *Client) Containers(ctx context.Context, labels map[string]string) ([]*cri.Container, error) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -41,8 +42,9 @@ func meanwhile(t *testing.T, script string) string {
 	return dir
 }
 
-// How a container ended is known whenever it did: while containerd was away, after
-// what was known of ends had been kept, and before the next one looked.
+// How a container ended is known whenever it did: while containerd was away, after what
+// was known of ends had been kept, and before the next one looked. So is that it was
+// killed for memory.
 func TestExitsWhileContainerdIsAway(t *testing.T) {
 	c := config(t)
 	t.Cleanup(func() { down(t, c) })
@@ -64,17 +66,13 @@ done`, pids))
 	well := started(t, client, c, "well", awaited+"0")
 	on := started(t, client, c, "on", awaited+"7")
 	taken := started(t, client, c, "taken", awaited+"8")
-	if err := os.WriteFile(pids, fmt.Appendln(nil, pidOf(t, c, then), pidOf(t, c, well)), 0o600); err != nil {
+	const eats = `while [ ! -e /go ]; do sleep 0.1; done; exec tail /dev/zero`
+	killed := started(t, client, c, "killed", eats)
+	killedThen := started(t, client, c, "killed-then", eats)
+	killedAlone := started(t, client, c, "killed-alone", eats) // its shim is, too
+	alone := started(t, client, c, "alone", awaited+"9")
+	if err := os.WriteFile(pids, fmt.Appendln(nil, pidOf(t, c, then), pidOf(t, c, well), pidOf(t, c, killedThen)), 0o600); err != nil {
 		t.Fatal(err)
-	}
-
-	end := func(id string) {
-		t.Helper()
-		n := pidOf(t, c, id)
-		if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/go", n), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		until(t, "the container has ended", func() bool { return unix.Kill(n, 0) != nil })
 	}
 
 	// Of one it has heard, and cannot write it down.
@@ -82,7 +80,7 @@ done`, pids))
 	if err := errors.Join(unix.Mount(dir, dir, "", unix.MS_BIND, ""), unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")); err != nil {
 		t.Fatal(err)
 	}
-	end(taken)
+	end(t, c, taken)
 	until(t, "its task is deleted", func() bool {
 		_, err := os.Stat(bundle(c, taken))
 		return err != nil
@@ -90,7 +88,11 @@ done`, pids))
 	if err := unix.Kill(s.PID(), unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	end(before)
+	end(t, c, before)
+	end(t, c, killed)
+	for _, id := range []string{killedAlone, alone} {
+		endWithShim(t, c, id)
+	}
 	if err := unix.Kill(s.PID(), unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -99,18 +101,21 @@ done`, pids))
 	}
 	ran, cancel := context.WithCancel(ctx)
 	defer cancel()
-	killed := s.PID()
+	gone := s.PID()
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ran) }()
-	until(t, "containerd runs again", func() bool { return s.PID() != killed })
-	for id, want := range map[string]int32{before: 5, then: 6, well: 0, taken: 8} {
+	until(t, "containerd runs again", func() bool { return s.PID() != gone })
+	for id, want := range map[string]int32{before: 5, then: 6, well: 0, taken: 8, alone: 9, killed: 137, killedThen: 137, killedAlone: 137} {
 		st, err := client.ContainerStatus(ctx, id)
 		if err != nil {
 			t.Fatal(err)
 		}
 		reason := "Error"
-		if want == 0 {
+		switch want {
+		case 0:
 			reason = "Completed"
+		case 137:
+			reason = "OOMKilled"
 		}
 		if st.State != crv1.ContainerState_CONTAINER_EXITED || st.ExitCode != want || st.Reason != reason || st.FinishedAt < st.StartedAt {
 			t.Errorf("container %s, that ended with %d: %v", st.GetMetadata().GetName(), want, st)
@@ -119,7 +124,7 @@ done`, pids))
 	if st, err := client.ContainerStatus(ctx, on); err != nil || st.State != crv1.ContainerState_CONTAINER_RUNNING {
 		t.Errorf("the one that goes on: %v, %v", st, err)
 	}
-	end(on)
+	end(t, c, on)
 	until(t, "it has ended, too", func() bool {
 		st, err := client.ContainerStatus(ctx, on)
 		ended := err == nil && st.State == crv1.ContainerState_CONTAINER_EXITED
@@ -131,6 +136,30 @@ done`, pids))
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// end has a container end that waits for it.
+func end(t *testing.T, c containerd.Config, id string) {
+	t.Helper()
+	n := pidOf(t, c, id)
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/root/go", n), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the container has ended", func() bool { return unix.Kill(n, 0) != nil })
+}
+
+// endWithShim is end, and then its shim dies.
+func endWithShim(t *testing.T, c containerd.Config, id string) {
+	t.Helper()
+	shim := parentOf(t, pidOf(t, c, id))
+	end(t, c, id)
+	until(t, "its shim has written it down", func() bool {
+		_, err := os.Stat(filepath.Join(bundle(c, id), "exit.json"))
+		return err == nil
+	})
+	if err := unix.Kill(shim, unix.SIGKILL); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -150,6 +179,20 @@ func pidOf(t *testing.T, c containerd.Config, id string) (pid int) {
 		t.Fatal(err)
 	}
 	return pid
+}
+
+// parentOf is the process that started another: a shim a container's first.
+func parentOf(t *testing.T, pid int) (parent int) {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err == nil {
+		_, after, _ := strings.Cut(string(text), ") ") // the name may have spaces
+		_, err = fmt.Sscanf(after, "%1s %d", new(string), &parent)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parent
 }
 
 // until waits for what a test needs.
@@ -181,7 +224,10 @@ func started(t *testing.T, client *cri.Client, c containerd.Config, name, script
 	}
 	id, err := client.CreateContainer(ctx, sandbox, &crv1.ContainerConfig{
 		Metadata: &crv1.ContainerMetadata{Name: name}, Image: &crv1.ImageSpec{Image: image}, Command: []string{"sh", "-c", script},
-		Linux: &crv1.LinuxContainerConfig{SecurityContext: &crv1.LinuxContainerSecurityContext{NamespaceOptions: sc.Linux.SecurityContext.NamespaceOptions}},
+		Linux: &crv1.LinuxContainerConfig{
+			Resources:       &crv1.LinuxContainerResources{MemoryLimitInBytes: 32 << 20},
+			SecurityContext: &crv1.LinuxContainerSecurityContext{NamespaceOptions: sc.Linux.SecurityContext.NamespaceOptions},
+		},
 	}, sc)
 	if err != nil {
 		t.Fatal(err)
