@@ -278,6 +278,8 @@ type Subresource struct {
 	// the result is validated.
 	PrepareUpdate  func(obj, old Object)
 	ValidateUpdate func(obj, old Object) field.ErrorList
+	// ValidateUpdateAt is ValidateUpdate of what depends on the time, in its place.
+	ValidateUpdateAt func(obj, old Object, now time.Time) field.ErrorList
 	// Stamp is as the resource's, which does not run for a view.
 	Stamp func(obj, old Object, now time.Time)
 	// Warnings are as those of the resource, for writes of this part of it.

@@ -144,7 +144,7 @@ func startControlPlane(ctx context.Context, l *lifecycle, c Config, k keys, list
 		Converter:  func() managedfields.TypeConverter { return typeConverter(p.registry) },
 		Allocators: map[schema.GroupResource]request.Allocator{{Resource: "services"}: services},
 		Hooks:      hooks(reviewer, p.tokens),
-		Rules:      allRules(rules.New(p.registry, view, authorizer, clk), custom.Rules()),
+		Rules:      allRules(rules.New(p.registry, view, authorizer), custom.Rules()),
 		Computed:   p.computed(l, log),
 		Audit:      auditLog,
 		Metrics:    p.metrics,

@@ -73,6 +73,7 @@ func TestIssuedNow(t *testing.T) {
 	}
 	otherEnd := func(s *certificatesv1.PodCertificateRequestStatus) { s.NotAfter = s.NotBefore }
 	otherStart := func(s *certificatesv1.PodCertificateRequestStatus) { s.NotBefore = s.NotAfter }
+	status := kinds.Registry().Must(certificatesv1.GroupName, "podcertificaterequests").Subresources["status"]
 	const far = "must be set to within 5 minutes of kube-apiserver's current time"
 	long := of(now.Add(-time.Hour), nil)
 	for name, c := range map[string]struct {
@@ -90,7 +91,7 @@ func TestIssuedNow(t *testing.T) {
 		"issued long ago":        {long, long, ""},
 		"not issued":             {request(), request(), ""},
 	} {
-		errs := kinds.ValidatePodCertificateStatus(c.r, c.old, now)
+		errs := status.ValidateUpdateAt(c.r, c.old, now)
 		switch {
 		case c.want == "" && len(errs) > 0, c.want != "" && (len(errs) != 1 || errs[0].Detail != c.want):
 			t.Errorf("%s: %v, want %q", name, errs, c.want)

@@ -254,6 +254,9 @@ func (w *write) change(old api.Object, subresource string) field.ErrorList {
 	}
 	sub.PrepareUpdate(obj, old)
 	w.defaults(obj)
+	if sub.ValidateUpdateAt != nil {
+		return sub.ValidateUpdateAt(obj, old, time.Time{}) // the tables are of no particular time
+	}
 	return sub.ValidateUpdate(obj, old)
 }
 

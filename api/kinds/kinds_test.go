@@ -130,7 +130,7 @@ func TestRowsAreWhole(t *testing.T) {
 			}
 		}
 		for name, sub := range row.Subresources {
-			view := sub.PrepareUpdate != nil && sub.ValidateUpdate != nil
+			view := sub.PrepareUpdate != nil && (sub.ValidateUpdate != nil || sub.ValidateUpdateAt != nil)
 			body := sub.New != nil && sub.Put != nil
 			if !view && !body && !sub.Connect {
 				t.Errorf("%s/%s is neither a view, nor has it a body or a handler", row.Plural, name)

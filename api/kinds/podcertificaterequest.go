@@ -59,10 +59,9 @@ func podCertificateRequest() *api.Resource {
 					r.Spec = *old.Spec.DeepCopy()
 					keepMeta(r, old)
 				}),
-				// The time is for the server to know (package rules).
-				ValidateUpdate: validatesUpdate(func(r, old *certificatesv1.PodCertificateRequest) field.ErrorList {
-					return ValidatePodCertificateStatus(r, old, time.Time{})
-				}),
+				ValidateUpdateAt: func(obj, old api.Object, now time.Time) field.ErrorList {
+					return validatePodCertificateStatus(obj.(*certificatesv1.PodCertificateRequest), old.(*certificatesv1.PodCertificateRequest), now)
+				},
 				ResetFields: resets(gv, "metadata", "spec"),
 			},
 		},

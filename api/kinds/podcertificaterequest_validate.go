@@ -125,10 +125,10 @@ func podVerdict(r *certificatesv1.PodCertificateRequest) string {
 	return ""
 }
 
-// ValidatePodCertificateStatus says what is wrong with a status that replaces that
+// validatePodCertificateStatus says what is wrong with a status that replaces that
 // of old at the time now, in Kubernetes' order: much of it is the first flaw only.
 // Without a time (the zero one) nothing is held against it.
-func ValidatePodCertificateStatus(r, old *certificatesv1.PodCertificateRequest, now time.Time) field.ErrorList {
+func validatePodCertificateStatus(r, old *certificatesv1.PodCertificateRequest, now time.Time) field.ErrorList {
 	path := field.NewPath("status")
 	if errs := validatePodVerdicts(r.Status.Conditions, path); len(errs) > 0 {
 		return errs // the rest depends on the conditions

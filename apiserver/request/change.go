@@ -353,11 +353,17 @@ func (h *Handler) release(ctx context.Context, row *api.Resource, cur api.Object
 // validate is everything that the changed object is checked for.
 func (c *change) validate(ctx context.Context, obj, cur api.Object) field.ErrorList {
 	row, sub := c.info.row(), c.info.sub()
-	own := row.ValidateUpdate
-	if sub != nil && (sub.Put == nil || sub.ValidateUpdate != nil) {
+	own, base := row.ValidateUpdate, row.ChecksBase
+	if sub != nil && sub.Put == nil {
+		base = sub.ChecksBase
+	}
+	switch {
+	case sub != nil && sub.ValidateUpdateAt != nil:
+		own = func(obj, old api.Object) field.ErrorList { return sub.ValidateUpdateAt(obj, old, c.h.Clock.Now()) }
+	case sub != nil && (sub.Put == nil || sub.ValidateUpdate != nil):
 		own = sub.ValidateUpdate
 	}
-	errs := validateChange(row, obj, cur, own)
+	errs := validateChange(row, obj, cur, base, own)
 	if v := c.info.Served.Version.ValidateUpdate; v != nil && sub == nil {
 		errs = append(errs, v(obj, cur)...)
 	}

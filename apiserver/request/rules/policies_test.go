@@ -8,7 +8,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authentication/user"
-	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
@@ -20,7 +19,7 @@ import (
 // them, unless the reference was there before.
 func TestParametersAreAuthorized(t *testing.T) {
 	view := requesttest.Store(t).View()
-	all := rules.New(kinds.Registry(), view, requesttest.AdminOnly, clock.RealClock{})
+	all := rules.New(kinds.Registry(), view, requesttest.AdminOnly)
 	policy := func(kind string) api.Object {
 		p := &admissionregistrationv1.ValidatingAdmissionPolicy{ObjectMeta: metav1.ObjectMeta{Name: "p"}}
 		if kind != "" {
@@ -66,7 +65,7 @@ func TestParametersAreAuthorized(t *testing.T) {
 
 // Warnings say by a path where they belong.
 func TestTypeCheckingPaths(t *testing.T) {
-	all := rules.New(kinds.Registry(), requesttest.Store(t).View(), requesttest.AdminOnly, clock.RealClock{})
+	all := rules.New(kinds.Registry(), requesttest.Store(t).View(), requesttest.AdminOnly)
 	check := all["validatingadmissionpolicies.admissionregistration.k8s.io/status"].Validate
 	p := &admissionregistrationv1.ValidatingAdmissionPolicy{}
 	p.Status.TypeChecking = &admissionregistrationv1.TypeChecking{ExpressionWarnings: []admissionregistrationv1.ExpressionWarning{{FieldRef: "spec.validations[0].expression"}, {FieldRef: "spec.validations["}}}

@@ -11,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/utils/clock"
 
 	"hansa.dev/hansa/api"
 	"hansa.dev/hansa/api/kinds"
@@ -27,7 +26,7 @@ type View interface {
 // New gives the rules by the names of request.HookName. z decides who may sign,
 // who may write which part of a claim's status, and whose parameters a policy may
 // show.
-func New(reg *api.Registry, view View, z authorizer.UnconditionalAuthorizer, clk clock.PassiveClock) map[string]request.Rule {
+func New(reg *api.Registry, view View, z authorizer.UnconditionalAuthorizer) map[string]request.Rule {
 	c := &claims{view: view, namespaces: reg.Must("", "namespaces"), authorizer: z}
 	p := &policies{registry: reg, view: view, authorizer: z}
 	const admission = "." + admissionregistrationv1.GroupName
@@ -38,7 +37,7 @@ func New(reg *api.Registry, view View, z authorizer.UnconditionalAuthorizer, clk
 		"mutatingadmissionpolicies" + admission:               {Validate: p.policy},
 		"mutatingadmissionpolicybindings" + admission:         {Validate: p.binding},
 		"certificatesigningrequests.certificates.k8s.io":      {Prepare: setRequester},
-		"podcertificaterequests.certificates.k8s.io/status":   {Validate: signs(z, clk)},
+		"podcertificaterequests.certificates.k8s.io/status":   {Validate: signs(z)},
 		"resourceclaims.resource.k8s.io":                      {Validate: c.adminAccess},
 		"resourceclaimtemplates.resource.k8s.io":              {Validate: c.adminAccess},
 		"resourceclaims.resource.k8s.io/status":               {Validate: c.status},
@@ -52,14 +51,10 @@ func setRequester(info *request.Info, obj api.Object) {
 	}
 }
 
-// signs holds whoever writes the status of a PodCertificateRequest to what only
-// its signer may say, and to the present time.
-func signs(z authorizer.UnconditionalAuthorizer, clk clock.PassiveClock) func(context.Context, *request.Info, api.Object, api.Object, field.ErrorList) field.ErrorList {
+// signs lets only its signer write the status of a PodCertificateRequest.
+func signs(z authorizer.UnconditionalAuthorizer) func(context.Context, *request.Info, api.Object, api.Object, field.ErrorList) field.ErrorList {
 	return func(ctx context.Context, info *request.Info, obj, old api.Object, found field.ErrorList) field.ErrorList {
 		r, was := obj.(*certificatesv1.PodCertificateRequest), old.(*certificatesv1.PodCertificateRequest)
-		if flaws := kinds.ValidatePodCertificateStatus(r, was, clk.Now()); len(flaws) > 0 {
-			found = flaws // the row has not seen the time, which comes before others
-		}
 		if len(found) > 0 || equality.Semantic.DeepEqual(r.Status, was.Status) {
 			return found
 		}

@@ -2,10 +2,17 @@ package rules_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -15,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
-	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
@@ -44,7 +50,7 @@ type fixture struct {
 func setup(t *testing.T) fixture {
 	return fixture{requesttest.Handler(t, func(c *request.Config) {
 		c.Authorizer = byGroups
-		c.Rules = rules.New(c.Registry, c.Store.View(), byGroups, clock.RealClock{})
+		c.Rules = rules.New(c.Registry, c.Store.View(), byGroups)
 	}), t}
 }
 
@@ -118,6 +124,53 @@ func TestSigner(t *testing.T) {
 	}
 	if err := deny("sign signers example.com/*"); err != nil {
 		t.Errorf("the signer: %v", err)
+	}
+}
+
+// A certificate begins when it is issued, by the server's clock.
+func TestIssuedNow(t *testing.T) {
+	f := setup(t)
+	_, key, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stub, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.create("certificates.k8s.io/v1", "podcertificaterequests", "default", &certificatesv1.PodCertificateRequest{
+		ObjectMeta: metav1.ObjectMeta{Name: "r"},
+		Spec: certificatesv1.PodCertificateRequestSpec{
+			SignerName: "example.com/s", PodName: "p", PodUID: "1", ServiceAccountName: "s", ServiceAccountUID: "2", NodeName: "n", NodeUID: "3",
+			StubPKCS10Request: stub,
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	issue := func(start time.Time) error {
+		leaf := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: start, NotAfter: start.Add(2 * time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		status, err := json.Marshal(map[string]any{"status": certificatesv1.PodCertificateRequestStatus{
+			Conditions:       []metav1.Condition{{Type: "Issued", Status: metav1.ConditionTrue, Reason: "R", LastTransitionTime: metav1.NewTime(start)}},
+			CertificateChain: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+			NotBefore:        ptr.To(metav1.NewTime(start)),
+			NotAfter:         ptr.To(metav1.NewTime(start.Add(2 * time.Hour))),
+			BeginRefreshAt:   ptr.To(metav1.NewTime(start.Add(time.Hour))),
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f.patch(requesttest.Admin, "certificates.k8s.io/v1", "podcertificaterequests", "default", "r", "status", string(status))
+	}
+	now := f.Clock.Now().UTC().Truncate(time.Second)
+	if err := issue(now.Add(-time.Hour)); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "must be set to within 5 minutes of kube-apiserver's current time") {
+		t.Errorf("issued an hour ago: %v", err)
+	}
+	if err := issue(now); err != nil {
+		t.Errorf("issued now: %v", err)
 	}
 }
 
