@@ -268,6 +268,8 @@ type Subresource struct {
 	// the parent's: Scale, TokenRequest, Eviction, PodExecOptions.
 	Kind schema.GroupVersionKind
 	New  func() runtime.Object
+	// Default fills in what a client left out of a body of its own kind.
+	Default func(body runtime.Object)
 
 	// Table shows the body as a row, when it is of a kind of its own. Nil: it is
 	// shown as it is only.

@@ -166,6 +166,9 @@ func TestServiceAccountTokens(t *testing.T) {
 	if left := r.Status.ExpirationTimestamp.Sub(account.GetCreationTimestamp().Time).Seconds(); left < 650 || left > 800 || r.Spec.ExpirationSeconds == nil || *r.Spec.ExpirationSeconds != 700 {
 		t.Errorf("a token for 700 s ends %.0f s after the account was made; spec %+v", left, r.Spec)
 	}
+	if m := r.ManagedFields; len(m) != 1 || m[0].Subresource != "token" || m[0].APIVersion != "authentication.k8s.io/v1" || string(m[0].FieldsV1.Raw) != `{"f:spec":{"f:expirationSeconds":{}}}` {
+		t.Errorf("the request's managers are %+v", m)
+	}
 	robot := withToken(t, r.Status.Token)
 	_, u := robot.whoami(t)
 	want := []string{"system:serviceaccounts", "system:serviceaccounts:" + ns, "system:authenticated"}

@@ -40,6 +40,7 @@ func serviceAccount() *api.Resource {
 				Verbs:   []string{"create"},
 				Kind:    authenticationv1.SchemeGroupVersion.WithKind("TokenRequest"),
 				New:     func() runtime.Object { return &authenticationv1.TokenRequest{} },
+				Default: func(body runtime.Object) { DefaultTokenRequest(body.(*authenticationv1.TokenRequest)) },
 				Connect: true,
 			},
 		},

@@ -349,7 +349,11 @@ func (h *Handler) decode(info *Info, body Body, fieldValidation string) (runtime
 			}
 		}
 	}
-	if hub, ok := obj.(api.Object); ok && (info.sub() == nil || info.sub().New == nil) {
+	sub := info.sub()
+	if sub != nil && sub.Default != nil {
+		sub.Default(obj)
+	}
+	if hub, ok := obj.(api.Object); ok && (sub == nil || sub.New == nil) {
 		hub.GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
 		h.fill(info.row(), hub)
 	}

@@ -27,7 +27,10 @@ type fieldManager struct {
 
 // managerOf is that of the request's version and subresource, made at first use.
 func (h *Handler) managerOf(info *Info) (*fieldManager, error) {
-	gvk := info.Served.Version.WithKind(info.Served.Kind)
+	gvk, empty := info.Served.Version.WithKind(info.Served.Kind), info.row().New
+	if info.posts() {
+		gvk, empty = info.sub().Kind, func() api.Object { return info.sub().New().(api.Object) }
+	}
 	memo, key := &info.Served.Memo, managerKey{info.Subresource}
 	if m, ok := memo.Load(key); ok {
 		return m.(*fieldManager), nil
@@ -44,8 +47,8 @@ func (h *Handler) managerOf(info *Info) (*fieldManager, error) {
 	if err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field manager of %s: %w", gvk, err))
 	}
-	m := &fieldManager{library: library, empty: info.row().New()}
-	if m.tracker, err = h.newTracker(info, reset[gvk.GroupVersion()]); err != nil {
+	m := &fieldManager{library: library, empty: empty()}
+	if m.tracker, err = h.newTracker(info, gvk, empty(), reset[gvk.GroupVersion()]); err != nil {
 		return nil, apierrors.NewInternalError(fmt.Errorf("field tracker of %s: %w", gvk, err))
 	}
 	stored, _ := memo.LoadOrStore(key, m)
@@ -61,14 +64,13 @@ func (h *Handler) library(info *Info, gvk schema.GroupVersionKind, filters map[f
 	return managedfields.NewDefaultFieldManager(h.Converter(), h.convert, h.convert, h.convert, gvk, hubVersion(gvk.Group), info.Subresource, filters)
 }
 
-// newTracker makes the tracker of a version that is the hub's own type, or of no
-// Go type, and whose writers own all but some fields.
-func (h *Handler) newTracker(info *Info, reset fieldpath.Filter) (*fields.Tracker, error) {
+// newTracker makes the tracker of a version that is the hub's own type, that of
+// example, or of no Go type, and whose writers own all but some fields.
+func (h *Handler) newTracker(info *Info, gvk schema.GroupVersionKind, example api.Object, reset fieldpath.Filter) (*fields.Tracker, error) {
 	excluded, plain := reset.(api.AllBut)
 	if reset != nil && !plain {
 		return nil, nil
 	}
-	gvk := info.Served.Version.WithKind(info.Served.Kind)
 	if info.row().View != nil {
 		kind, err := info.row().Merge().Type()
 		if err != nil {
@@ -79,7 +81,7 @@ func (h *Handler) newTracker(info *Info, reset fieldpath.Filter) (*fields.Tracke
 	if info.Served.Version.FromHub != nil {
 		return nil, nil
 	}
-	example := withKind(info.row().New(), gvk)
+	example = withKind(example, gvk)
 	kind, err := h.Converter().(*typeConverter).typeOf(example, nil)
 	if err != nil {
 		return nil, err

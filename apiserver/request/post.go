@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -36,8 +37,8 @@ func (h *Handler) preparePost(ctx context.Context, info *Info, body Body, opts *
 			info.Name = meta.GetName()
 		}
 	}
-	if review, ok := decoded.(api.Object); ok && info.Subresource == "" && h.pods(info) == nil {
-		if err := h.track(info, review, nil, info.manager(opts.FieldManager)); err != nil {
+	if body, ok := decoded.(api.Object); ok && h.pods(info) == nil && (info.Subresource == "" || info.posts()) {
+		if err := h.track(info, body, nil, info.manager(opts.FieldManager)); err != nil {
 			return nil, err
 		}
 	}
@@ -47,6 +48,13 @@ func (h *Handler) preparePost(ctx context.Context, info *Info, body Body, opts *
 		return nil, err
 	}
 	return decoded, h.Admission.Validate(ctx, attrs)
+}
+
+// posts says whether the request is for a body of its own kind, which is answered
+// and becomes a part of no object: a token.
+func (i *Info) posts() bool {
+	sub := i.sub()
+	return sub != nil && sub.New != nil && sub.Put == nil && slices.Contains(sub.Verbs, "create") && !sub.Kind.Empty()
 }
 
 // post answers what was posted.

@@ -28,7 +28,7 @@ const (
 var requestKind = authenticationv1.SchemeGroupVersion.WithKind("TokenRequest")
 
 // Request answers a TokenRequest for an account: the subresource "token" of
-// service accounts. req belongs to the callee. warn, which may be nil, gets
+// service accounts. req has its defaults and belongs to the callee. warn, which may be nil, gets
 // sentences for the client.
 func (t *Tokens) Request(account *corev1.ServiceAccount, req *authenticationv1.TokenRequest, warn func(string)) (*authenticationv1.TokenRequest, error) {
 	now := t.o.Clock.Now()
@@ -96,7 +96,6 @@ func (t *Tokens) complete(account *corev1.ServiceAccount, req *authenticationv1.
 	if len(req.Spec.Audiences) == 0 {
 		req.Spec.Audiences = t.o.Audiences
 	}
-	kinds.DefaultTokenRequest(req)
 	errs := kinds.ValidateTokenRequest(req)
 	if len(req.Spec.Attestations) > 0 {
 		errs = append(errs, field.Forbidden(field.NewPath("spec", "attestations"), "this server issues no tokens for admission webhooks"))

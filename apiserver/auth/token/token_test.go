@@ -25,6 +25,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/kinds"
 	"hansa.dev/hansa/apiserver/auth/authtest"
 	"hansa.dev/hansa/apiserver/auth/token"
 )
@@ -82,7 +83,9 @@ func boundTo(kind, name, uid string) *authenticationv1.BoundObjectReference {
 
 func (f *fixture) issue(t testing.TB, spec authenticationv1.TokenRequestSpec) *authenticationv1.TokenRequest {
 	t.Helper()
-	answer, err := f.Request(account(), &authenticationv1.TokenRequest{Spec: spec}, nil)
+	req := &authenticationv1.TokenRequest{Spec: spec}
+	kinds.DefaultTokenRequest(req)
+	answer, err := f.Request(account(), req, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +198,7 @@ func TestRequestRefuses(t *testing.T) {
 		{"something else", authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: boundTo("ConfigMap", "c", "")}}, 400,
 			"cannot bind token to object of type /v1, Kind=ConfigMap"},
 	} {
+		kinds.DefaultTokenRequest(&c.req)
 		_, err := f.Request(account(), &c.req, nil)
 		status, ok := err.(apierrors.APIStatus)
 		if !ok || status.Status().Code != c.code || !strings.Contains(err.Error(), c.text) {
