@@ -160,6 +160,9 @@ type Resource struct {
 	// AnyBase leaves a generateName unchecked: the name made of it is checked, and
 	// told of as what is declared (see request.invalid).
 	AnyBase bool
+	// ChecksBase checks the generateName of a changed object, too: in Kubernetes
+	// kinds do that whose update is validated as a new object is.
+	ChecksBase bool
 	// LateMeta checks metadata, by the rules for paths alone, once nothing else is
 	// wrong with a new object.
 	LateMeta bool
@@ -287,6 +290,8 @@ type Subresource struct {
 	// Warnings are as those of the resource, for writes of this part of it.
 	Warnings    func(obj, old Object) []string
 	ResetFields map[schema.GroupVersion]fieldpath.Filter
+	// ChecksBase is as that of the resource, for writes of this part of it.
+	ChecksBase bool
 
 	// For a subresource with a body of its own over the same object (scale,
 	// binding): Get derives the body, Put applies one to a copy of the object,

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // refusals are requests that a kube-apiserver 1.37.2 was seen to refuse in these
@@ -96,6 +97,34 @@ func TestVersionsOfNewObjects(t *testing.T) {
 		create(t, "configmaps", ns, `metadata: {name: v`+version+`, resourceVersion: "`+version+`"}`)
 	}
 	admin.do(t, call{method: "POST", path: at("configmaps", ns) + "?dryRun=All", body: `metadata: {name: v1, resourceVersion: "1"}`}).status2xx(t)
+}
+
+// checksBase are the kinds whose update is validated as a new object is, which asks
+// for a generateName again (Validate…Update in pkg/apis/…/validation and the
+// strategies' ValidateUpdate of a kube-apiserver 1.37.2).
+var checksBase = sets.New(
+	"ConfigMap", "Secret", "Namespace", "Node", "Pod", "Endpoints", "EndpointSlice", "ServiceAccount", "LimitRange",
+	"PersistentVolume", "PersistentVolumeClaim", "ControllerRevision", "ClusterTrustBundle", "IngressClass", "Ingress",
+	"IPAddress", "RuntimeClass", "FlowSchema", "PriorityLevelConfiguration", "ResourceClaim", "ResourceClaimTemplate",
+	"CSINode", "CSIStorageCapacity", "StorageClass", "VolumeAttachment", "VolumeAttributesClass", "StorageVersionMigration",
+	"ValidatingWebhookConfiguration", "MutatingWebhookConfiguration", "ValidatingAdmissionPolicy",
+	"ValidatingAdmissionPolicyBinding", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding")
+
+func TestGenerateNamesOfChanges(t *testing.T) {
+	ns := namespace(t)
+	for _, s := range samples(t, ns) {
+		t.Run(s.GetAPIVersion()+"/"+s.GetKind(), func(t *testing.T) {
+			s.make(t)
+			a := admin.do(t, call{method: "PATCH", path: s.path(s.GetName()), contentType: mergePatch, body: `{"metadata":{"generateName":"A_"}}`})
+			if !checksBase.Has(s.GetKind()) {
+				a.status2xx(t)
+				return
+			}
+			if got, want := causesOf(a.status(t)), []string{"FieldValueInvalid metadata.generateName"}; !slices.Equal(got, want) {
+				t.Errorf("causes are %q, want %q", got, want)
+			}
+		})
+	}
 }
 
 // What is wrong with an object is told in Kubernetes' order.

@@ -21,6 +21,7 @@ func validatingAdmissionPolicy() *api.Resource {
 		Kind:         "ValidatingAdmissionPolicy",
 		Categories:   []string{"api-extensions"},
 		Prefix:       "validatingadmissionpolicies",
+		ChecksBase:   true,
 		AnyFinalizer: true,
 		Default:      on(defaultValidatingPolicy),
 		PrepareCreate: on(func(p *admissionregistrationv1.ValidatingAdmissionPolicy) {
@@ -75,6 +76,7 @@ func mutatingAdmissionPolicy() *api.Resource {
 		Kind:          "MutatingAdmissionPolicy",
 		Categories:    []string{"api-extensions"},
 		Prefix:        "mutatingadmissionpolicies",
+		ChecksBase:    true,
 		AnyFinalizer:  true,
 		Default:       on(defaultMutatingPolicy),
 		PrepareCreate: on(func(p *admissionregistrationv1.MutatingAdmissionPolicy) { p.Generation = 1 }),
@@ -178,6 +180,7 @@ type bindingParts struct {
 // policyBinding adds what both kinds of bindings have in common.
 func policyBinding(r *api.Resource, parts func(api.Object) bindingParts) *api.Resource {
 	r.Categories, r.Prefix, r.AnyFinalizer = []string{"api-extensions"}, r.Plural, true
+	r.ChecksBase = true
 	r.Default = func(obj api.Object) { defaultMatch(parts(obj).match) }
 	r.PrepareCreate = func(obj api.Object) { obj.SetGeneration(1) }
 	r.PrepareUpdate = func(obj, old api.Object) {

@@ -29,6 +29,7 @@ func apiService() *api.Resource {
 		Kind:       "APIService",
 		Categories: []string{"api-extensions"},
 		Prefix:     "apiregistration.k8s.io/apiservices",
+		ChecksBase: true,
 		NameRule:   func(name string, _ bool) []string { return content.IsPathSegmentName(name) },
 		Default: on(func(s *apiregistrationv1.APIService) {
 			if b := s.Spec.Service; b != nil && b.Port == nil {

@@ -20,6 +20,7 @@ func configMap() *api.Resource {
 		ShortNames:               []string{"cm"},
 		Namespaced:               true,
 		Prefix:                   "configmaps",
+		ChecksBase:               true,
 		Validate:                 validates(validateConfigMap),
 		ValidateUpdate:           validatesUpdate(validateConfigMapUpdate),
 		AllowUnconditionalUpdate: true,

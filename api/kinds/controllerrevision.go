@@ -21,6 +21,7 @@ func controllerRevision() *api.Resource {
 		Kind:       "ControllerRevision",
 		Namespaced: true,
 		Prefix:     "controllerrevisions",
+		ChecksBase: true,
 		Indexes:    []api.Index{orphanIndex()},
 		Validate: validates(func(r *appsv1.ControllerRevision) field.ErrorList {
 			return append(nonNegative(nil, counter{"revision", r.Revision}), validateRevisionData(r.Data.Raw)...)

@@ -25,6 +25,7 @@ func csiNode() *api.Resource {
 		Singular:      "csinode",
 		Kind:          "CSINode",
 		Prefix:        "csinodes",
+		ChecksBase:    true,
 		Inert:         noVolumeDrivers,
 		PrepareCreate: on(func(n *storagev1.CSINode) { n.Status = storagev1.CSINodeStatus{} }),
 		PrepareUpdate: onUpdate(func(n, old *storagev1.CSINode) { n.Status = *old.Status.DeepCopy() }),
@@ -177,6 +178,7 @@ func csiStorageCapacity() *api.Resource {
 		Kind:       "CSIStorageCapacity",
 		Namespaced: true,
 		Prefix:     "csistoragecapacities",
+		ChecksBase: true,
 		Inert:      noVolumeDrivers,
 		Validate: validates(func(c *storagev1.CSIStorageCapacity) field.ErrorList {
 			return validateStorageCapacity(c, metav1validation.LabelSelectorValidationOptions{})

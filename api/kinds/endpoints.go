@@ -25,6 +25,7 @@ func endpoints() *api.Resource {
 		ShortNames: []string{"ep"},
 		Namespaced: true,
 		Prefix:     "services/endpoints",
+		ChecksBase: true,
 		Default:    on(defaultEndpoints),
 		Validate:   validates(func(e *corev1.Endpoints) field.ErrorList { return validateEndpoints(e, nil) }),
 		ValidateUpdate: validatesUpdate(func(e, old *corev1.Endpoints) field.ErrorList {

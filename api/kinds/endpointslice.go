@@ -28,6 +28,7 @@ func endpointSlice() *api.Resource {
 		Kind:       "EndpointSlice",
 		Namespaced: true,
 		Prefix:     "endpointslices",
+		ChecksBase: true,
 		Default:    on(defaultEndpointSlice),
 		PrepareCreate: on(func(s *discoveryv1.EndpointSlice) {
 			s.Generation = 1

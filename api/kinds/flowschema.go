@@ -14,11 +14,12 @@ func flowSchema() *api.Resource {
 	gv := flowcontrolv1.SchemeGroupVersion
 	doc := flowcontrolv1.FlowSchemaSpec{}.SwaggerDoc()
 	return stored[flowcontrolv1.FlowSchema, *flowcontrolv1.FlowSchema, flowcontrolv1.FlowSchemaList](gv, &api.Resource{
-		Plural:   "flowschemas",
-		Singular: "flowschema",
-		Kind:     "FlowSchema",
-		Prefix:   "flowschemas",
-		Default:  on(defaultFlowSchema),
+		Plural:     "flowschemas",
+		Singular:   "flowschema",
+		Kind:       "FlowSchema",
+		Prefix:     "flowschemas",
+		ChecksBase: true,
+		Default:    on(defaultFlowSchema),
 		PrepareCreate: on(func(f *flowcontrolv1.FlowSchema) {
 			f.Status = flowcontrolv1.FlowSchemaStatus{}
 			f.Generation = 1

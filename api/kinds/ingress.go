@@ -27,6 +27,7 @@ func ingress() *api.Resource {
 		ShortNames: []string{"ing"},
 		Namespaced: true,
 		Prefix:     "ingress",
+		ChecksBase: true,
 		Inert:      "nothing routes traffic by it",
 		PrepareCreate: on(func(i *networkingv1.Ingress) {
 			i.Status = networkingv1.IngressStatus{}

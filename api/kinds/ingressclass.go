@@ -21,6 +21,7 @@ func ingressClass() *api.Resource {
 		Singular:      "ingressclass",
 		Kind:          "IngressClass",
 		Prefix:        "ingressclasses",
+		ChecksBase:    true,
 		Inert:         "nothing routes traffic by the ingresses of a class",
 		Default:       on(defaultIngressClass),
 		PrepareCreate: on(func(c *networkingv1.IngressClass) { c.Generation = 1 }),

@@ -25,6 +25,7 @@ func ipAddress() *api.Resource {
 		Kind:       "IPAddress",
 		ShortNames: []string{"ip"},
 		Prefix:     "ipaddresses",
+		ChecksBase: true,
 		NameRule:   isCanonicalIP,
 		PlainNames: true,
 		Validate:   validates(validateIPAddress),

@@ -23,6 +23,7 @@ func limitRange() *api.Resource {
 		ShortNames: []string{"limits"},
 		Namespaced: true,
 		Prefix:     "limitranges",
+		ChecksBase: true,
 		Default:    on(defaultLimitRange),
 		PrepareCreate: on(func(l *corev1.LimitRange) {
 			if l.Name == "" {

@@ -23,6 +23,7 @@ func namespace() *api.Resource {
 		// Namespaces are deleted one by one, each with all it holds.
 		Verbs:          []string{"create", "delete", "get", "list", "patch", "update", "watch"},
 		Prefix:         "namespaces",
+		ChecksBase:     true,
 		Default:        on(defaultNamespace),
 		PrepareCreate:  on(prepareNamespace),
 		PrepareUpdate:  onUpdate(keepNamespaceLifecycle),

@@ -26,6 +26,7 @@ func node() *api.Resource {
 		Kind:       "Node",
 		ShortNames: []string{"no"},
 		Prefix:     "minions",
+		ChecksBase: true,
 		Default:    on(defaultNode),
 		// A node registers itself together with its status.
 		PrepareCreate: on(func(n *corev1.Node) {
@@ -64,7 +65,8 @@ func node() *api.Resource {
 		}),
 		Subresources: map[string]*api.Subresource{
 			"status": {
-				Verbs: updateVerbs,
+				Verbs:      updateVerbs,
+				ChecksBase: true,
 				PrepareUpdate: onUpdate(func(n, old *corev1.Node) {
 					n.Spec = *old.Spec.DeepCopy()
 					if old.Status.Config == nil {

@@ -28,6 +28,7 @@ func persistentVolume() *api.Resource {
 		Kind:          "PersistentVolume",
 		ShortNames:    []string{"pv"},
 		Prefix:        "persistentvolumes",
+		ChecksBase:    true,
 		Inert:         "nothing binds it to a claim, and no node mounts it",
 		Default:       on(defaultPersistentVolume),
 		PrepareCreate: on(preparePersistentVolume),

@@ -23,6 +23,7 @@ func persistentVolumeClaim() *api.Resource {
 		ShortNames: []string{"pvc"},
 		Namespaced: true,
 		Prefix:     "persistentvolumeclaims",
+		ChecksBase: true,
 		Inert:      "nothing finds or makes a volume for it",
 		Default:    on(defaultClaim),
 		PrepareCreate: on(func(c *corev1.PersistentVolumeClaim) {

@@ -31,6 +31,7 @@ func pods() *api.Resource {
 		Categories:     []string{"all"},
 		Namespaced:     true,
 		Prefix:         "pods",
+		ChecksBase:     true,
 		Default:        on(pod.Default),
 		PrepareCreate:  on(pod.PrepareCreate),
 		PrepareUpdate:  onUpdate(pod.PrepareUpdate),
@@ -110,11 +111,13 @@ func podSubresources(gv schema.GroupVersion) map[string]*api.Subresource {
 			Verbs:          updateVerbs,
 			PrepareUpdate:  onUpdate(pod.PrepareEphemeralContainersUpdate),
 			ValidateUpdate: validatesUpdate(pod.ValidateEphemeralContainersUpdate),
+			ChecksBase:     true,
 		},
 		"resize": {
 			Verbs:          updateVerbs,
 			PrepareUpdate:  onUpdate(pod.PrepareResize),
 			ValidateUpdate: validatesUpdate(pod.ValidateResize),
+			ChecksBase:     true,
 		},
 		"binding": {
 			Verbs: []string{"create"},

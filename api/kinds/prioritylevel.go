@@ -20,11 +20,12 @@ func priorityLevelConfiguration() *api.Resource {
 	gv := flowcontrolv1.SchemeGroupVersion
 	queuing := flowcontrolv1.QueuingConfiguration{}.SwaggerDoc()
 	return stored[flowcontrolv1.PriorityLevelConfiguration, *flowcontrolv1.PriorityLevelConfiguration, flowcontrolv1.PriorityLevelConfigurationList](gv, &api.Resource{
-		Plural:   "prioritylevelconfigurations",
-		Singular: "prioritylevelconfiguration",
-		Kind:     "PriorityLevelConfiguration",
-		Prefix:   "prioritylevelconfigurations",
-		Default:  on(defaultPriorityLevel),
+		Plural:     "prioritylevelconfigurations",
+		Singular:   "prioritylevelconfiguration",
+		Kind:       "PriorityLevelConfiguration",
+		Prefix:     "prioritylevelconfigurations",
+		ChecksBase: true,
+		Default:    on(defaultPriorityLevel),
 		PrepareCreate: on(func(p *flowcontrolv1.PriorityLevelConfiguration) {
 			p.Status = flowcontrolv1.PriorityLevelConfigurationStatus{}
 			p.Generation = 1

@@ -23,6 +23,7 @@ func resourceClaim() *api.Resource {
 		Kind:       "ResourceClaim",
 		Namespaced: true,
 		Prefix:     "resourceclaims",
+		ChecksBase: true,
 		Inert:      undevised,
 		Default:    on(defaultResourceClaim),
 		PrepareCreate: on(func(c *resourcev1.ResourceClaim) {
@@ -74,6 +75,7 @@ func resourceClaimTemplate() *api.Resource {
 		Kind:          "ResourceClaimTemplate",
 		Namespaced:    true,
 		Prefix:        "resourceclaimtemplates",
+		ChecksBase:    true,
 		Inert:         undevised,
 		Default:       on(func(t *resourcev1.ResourceClaimTemplate) { defaultRequests(t.Spec.Spec.Devices.Requests) }),
 		PrepareCreate: on(func(t *resourcev1.ResourceClaimTemplate) { dropDisabledRequests(&t.Spec.Spec) }),

@@ -23,14 +23,16 @@ func runtimeClass() *api.Resource {
 		Singular:     "runtimeclass",
 		Kind:         "RuntimeClass",
 		Prefix:       "runtimeclasses",
+		ChecksBase:   true,
 		AnyFinalizer: true,
 		Validate: validates(func(c *nodev1.RuntimeClass) field.ErrorList {
-			return append(validateHandler(c.Handler, content.IsDNS1123Label), validateRuntimeClass(c)...)
+			at, errs := field.NewPath("handler"), validateRuntimeClass(c)
+			if c.Handler == "" {
+				return append(errs, field.Required(at, "").MarkBeta())
+			}
+			return append(errs, invalidEach(at, c.Handler, content.IsDNS1123Label(c.Handler)).MarkBeta()...)
 		}),
-		ValidateUpdate: validatesUpdate(func(c, old *nodev1.RuntimeClass) field.ErrorList {
-			errs := immutable(c.Handler, old.Handler, field.NewPath("handler")).MarkBeta()
-			return append(append(errs, validateHandler(c.Handler, validation.IsDNS1123Label)...), validateRuntimeClass(c)...)
-		}),
+		ValidateUpdate:      validatesUpdate(validateRuntimeClassUpdate),
 		Warnings:            warns(warnRuntimeClass),
 		AllowCreateOnUpdate: true,
 		Table: &api.Table{

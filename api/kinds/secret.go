@@ -23,6 +23,7 @@ func secret() *api.Resource {
 		Kind:                     "Secret",
 		Namespaced:               true,
 		Prefix:                   "secrets",
+		ChecksBase:               true,
 		Default:                  on(defaultSecret),
 		Validate:                 validates(validateSecret),
 		ValidateUpdate:           validatesUpdate(validateSecretUpdate),

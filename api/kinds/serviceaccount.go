@@ -21,6 +21,7 @@ func serviceAccount() *api.Resource {
 		ShortNames:    []string{"sa"},
 		Namespaced:    true,
 		Prefix:        "serviceaccounts",
+		ChecksBase:    true,
 		PrepareCreate: on(keepSecretNames),
 		PrepareUpdate: onUpdate(func(sa, _ *corev1.ServiceAccount) { keepSecretNames(sa) }),
 		Warnings:      warns(warnServiceAccount),

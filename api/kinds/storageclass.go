@@ -34,6 +34,7 @@ func storageClass() *api.Resource {
 		Kind:       "StorageClass",
 		ShortNames: []string{"sc"},
 		Prefix:     "storageclasses",
+		ChecksBase: true,
 		Inert:      "nothing makes volumes by it",
 		Default:    on(defaultStorageClass),
 		Validate:   validates(validateStorageClass),
@@ -213,6 +214,7 @@ func volumeAttributesClass() *api.Resource {
 		Kind:       "VolumeAttributesClass",
 		ShortNames: []string{"vac"},
 		Prefix:     "volumeattributesclasses",
+		ChecksBase: true,
 		Inert:      "nothing changes volumes by it",
 		Validate:   validates(validateVolumeAttributesClass),
 		ValidateUpdate: validatesUpdate(func(c, old *storagev1.VolumeAttributesClass) field.ErrorList {

@@ -20,10 +20,11 @@ import (
 func storageVersionMigration() *api.Resource {
 	gv := storagemigrationv1.SchemeGroupVersion
 	row := stored[storagemigrationv1.StorageVersionMigration, *storagemigrationv1.StorageVersionMigration, storagemigrationv1.StorageVersionMigrationList](gv, &api.Resource{
-		Plural:   "storageversionmigrations",
-		Singular: "storageversionmigration",
-		Kind:     "StorageVersionMigration",
-		Prefix:   "storageversionmigrations",
+		Plural:     "storageversionmigrations",
+		Singular:   "storageversionmigration",
+		Kind:       "StorageVersionMigration",
+		Prefix:     "storageversionmigrations",
+		ChecksBase: true,
 		PrepareCreate: on(func(m *storagemigrationv1.StorageVersionMigration) {
 			m.Status = storagemigrationv1.StorageVersionMigrationStatus{}
 		}),

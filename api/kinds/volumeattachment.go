@@ -24,11 +24,12 @@ func volumeAttachment() *api.Resource {
 	attacher := column("Attacher", "string", doc["attacher"])
 	attacher.Format = "name"
 	return stored[storagev1.VolumeAttachment, *storagev1.VolumeAttachment, storagev1.VolumeAttachmentList](gv, &api.Resource{
-		Plural:   "volumeattachments",
-		Singular: "volumeattachment",
-		Kind:     "VolumeAttachment",
-		Prefix:   "volumeattachments",
-		Inert:    noVolumeDrivers,
+		Plural:     "volumeattachments",
+		Singular:   "volumeattachment",
+		Kind:       "VolumeAttachment",
+		Prefix:     "volumeattachments",
+		ChecksBase: true,
+		Inert:      noVolumeDrivers,
 		Default: on(func(a *storagev1.VolumeAttachment) {
 			if spec := a.Spec.Source.InlineVolumeSpec; spec != nil {
 				roundToMilli(spec.Capacity)

@@ -168,11 +168,17 @@ func checkNew(r *api.Resource, obj api.Object) (warnings []string, errs field.Er
 }
 
 // validateChange is everything that a changed object is checked for; validate
-// is the row's or the subresource's part.
-func validateChange(r *api.Resource, obj, old api.Object, validate func(obj, old api.Object) field.ErrorList) field.ErrorList {
+// is the row's or the subresource's part, and base says whether a generateName is
+// checked.
+func validateChange(r *api.Resource, obj, old api.Object, base bool, validate func(obj, old api.Object) field.ErrorList) field.ErrorList {
 	errs := apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, pathSegment, metadataPath)
 	errs = append(errs, apivalidation.ValidateObjectMetaAccessorUpdate(obj, old, metadataPath)...)
 	errs = append(errs, finalizerDomains(r, obj)...)
+	if name := obj.GetGenerateName(); base && name != "" {
+		for _, why := range nameRule(r)(name, true) {
+			errs = append(errs, field.Invalid(metadataPath.Child("generateName"), name, why))
+		}
+	}
 	if validate != nil {
 		errs = append(errs, validate(obj, old)...)
 	}
