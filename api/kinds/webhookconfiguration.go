@@ -2,6 +2,7 @@ package kinds
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ func mutatingWebhookConfiguration() *api.Resource {
 		PrepareCreate: on(func(c *admissionregistrationv1.MutatingWebhookConfiguration) { c.Generation = 1 }),
 		PrepareUpdate: onUpdate(func(c, old *admissionregistrationv1.MutatingWebhookConfiguration) {
 			defaultMutatingWebhooks(c)
-			countChange(c, old, c.Webhooks, old.Webhooks)
+			countWebhooks(c, old, c.Webhooks, old.Webhooks)
 		}),
 		Validate: validates(func(c *admissionregistrationv1.MutatingWebhookConfiguration) field.ErrorList {
 			return append(validateWebhooks(c.Webhooks, nil), isNoStaticName(c.Name)...)
@@ -66,7 +67,7 @@ func validatingWebhookConfiguration() *api.Resource {
 		PrepareCreate: on(func(c *admissionregistrationv1.ValidatingWebhookConfiguration) { c.Generation = 1 }),
 		PrepareUpdate: onUpdate(func(c, old *admissionregistrationv1.ValidatingWebhookConfiguration) {
 			defaultValidatingWebhooks(c)
-			countChange(c, old, c.Webhooks, old.Webhooks)
+			countWebhooks(c, old, c.Webhooks, old.Webhooks)
 		}),
 		Validate: validates(func(c *admissionregistrationv1.ValidatingWebhookConfiguration) field.ErrorList {
 			return append(validateWebhooks(allAsMutating(c.Webhooks), nil), isNoStaticName(c.Name)...)
@@ -109,6 +110,14 @@ func allAsMutating(webhooks []admissionregistrationv1.ValidatingWebhook) []admis
 		all = append(all, asMutating(&webhooks[i]))
 	}
 	return all
+}
+
+// countWebhooks makes a new generation of whatever is not the very same: Kubernetes
+// tells an empty list or map from none here, and none comes back from storage.
+func countWebhooks[T any](c, old api.Object, now, was []T) {
+	if !reflect.DeepEqual(now, was) {
+		c.SetGeneration(old.GetGeneration() + 1)
+	}
 }
 
 // fill sets what is not set.
