@@ -43,8 +43,9 @@ func daemonSet() *api.Resource {
 			return append(validateDaemonSet(&ds.Spec, nil), onfailure.Validate(ds.Annotations, nil, "")...)
 		}),
 		ValidateUpdate: validatesUpdate(func(ds, old *appsv1.DaemonSet) field.ErrorList {
-			errs := append(validateDaemonSet(&ds.Spec, &old.Spec), onfailure.Validate(ds.Annotations, old.Annotations, "")...)
-			return append(errs, unchanged(ds.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))...)
+			errs := unchanged(ds.Spec.Selector, old.Spec.Selector, field.NewPath("spec", "selector"))
+			errs = append(errs, validateDaemonSet(&ds.Spec, &old.Spec)...)
+			return append(errs, onfailure.Validate(ds.Annotations, old.Annotations, "")...)
 		}),
 		Warnings: warns(func(ds, old *appsv1.DaemonSet) []string {
 			if old != nil && equality.Semantic.DeepEqual(ds.Spec.Template, old.Spec.Template) {

@@ -174,8 +174,10 @@ func validateBindingConditions(good, bad []string, path *field.Path) field.Error
 	names(good, resourcev1.BindingConditionsMaxSize, goods)
 	names(bad, resourcev1.BindingFailureConditionsMaxSize, bads)
 	errs = append(errs, repeated(good, goods.Index)...)
-	errs = append(errs, repeated(bad, bads.Index)...)
 	for i, name := range bad {
+		if slices.Contains(bad[:i], name) {
+			errs = append(errs, field.Duplicate(bads.Index(i), name))
+		}
 		if slices.Contains(good, name) {
 			errs = append(errs, field.Invalid(bads.Index(i), name, "bindingFailureConditions must not overlap with bindingConditions"))
 		}

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"hansa.dev/hansa/api"
@@ -34,10 +33,8 @@ func event() *api.Resource {
 		Namespaced: true,
 		Prefix:     "events",
 		TTL:        eventTTL,
-		// Old clients name events as they like.
-		NameRule:                 rbacName,
-		Validate:                 validates(validateEvent),
-		ValidateUpdate:           validatesUpdate(func(e, _ *corev1.Event) field.ErrorList { return validateEvent(e) }),
+		// Old clients name events as they like. Each version has all of its rules.
+		LateMeta:                 true,
 		AnyFinalizer:             true,
 		AllowCreateOnUpdate:      true,
 		AllowUnconditionalUpdate: true,
@@ -60,10 +57,10 @@ func event() *api.Resource {
 		Fields:      selects(eventFields),
 	})
 	row.Versions[0].Validate = validates(func(e *corev1.Event) field.ErrorList {
-		return validateReporter(e, "reportingComponent")
+		return validateEvent(e, "reportingComponent")
 	})
 	row.Versions[0].ValidateUpdate = validatesUpdate(func(e, _ *corev1.Event) field.ErrorList {
-		return validateReporter(e, "reportingComponent")
+		return validateEvent(e, "reportingComponent")
 	})
 	row.Versions = append(row.Versions, api.Version{
 		GroupVersion:   eventsv1.SchemeGroupVersion,
@@ -163,8 +160,9 @@ func eventFromHub(obj api.Object) (api.Object, error) {
 }
 
 // validateEvent is what every event must satisfy. One with an eventTime comes
-// from a client of the newer kind.
-func validateEvent(e *corev1.Event) field.ErrorList {
+// from a client of the newer kind. reporter is what the client's version calls that
+// field.
+func validateEvent(e *corev1.Event, reporter string) field.ErrorList {
 	var errs field.ErrorList
 	regards := e.InvolvedObject.Namespace
 	var agrees bool
@@ -180,12 +178,16 @@ func validateEvent(e *corev1.Event) field.ErrorList {
 		errs = append(errs, field.Invalid(field.NewPath("involvedObject", "namespace"), regards, "does not match event.namespace"))
 	}
 	if !e.EventTime.IsZero() {
+		if e.ReportingController == "" {
+			errs = append(errs, field.Required(field.NewPath(reporter), ""))
+		}
+		errs = append(errs, isQualifiedName(e.ReportingController, field.NewPath(reporter))...)
 		errs = append(errs, requiredText(e.ReportingInstance, 128, "reportingInstance")...)
 		errs = append(errs, requiredText(e.Action, 128, "action")...)
 		errs = append(errs, requiredText(e.Reason, 128, "reason")...)
 		errs = append(errs, limitedText(e.Message, 1024, "message")...)
 	}
-	return append(errs, invalidEach(field.NewPath("namespace"), e.Namespace, validation.IsDNS1123Subdomain(e.Namespace))...)
+	return errs
 }
 
 func requiredText(value string, limit int, name string) field.ErrorList {
@@ -202,24 +204,12 @@ func limitedText(value string, limit int, name string) field.ErrorList {
 	return field.ErrorList{field.Invalid(field.NewPath(name), "", fmt.Sprintf("can have at most %v characters", limit))}
 }
 
-// validateReporter checks the reporter of a new-style event under the name that
-// the field has in the client's version.
-func validateReporter(e *corev1.Event, name string) field.ErrorList {
-	if e.EventTime.IsZero() {
-		return nil
-	}
-	var errs field.ErrorList
-	if e.ReportingController == "" {
-		errs = append(errs, field.Required(field.NewPath(name), ""))
-	}
-	return append(errs, isQualifiedName(e.ReportingController, field.NewPath(name))...)
-}
-
 // validateNewEvent is the strict check of creation in events.k8s.io, where the
 // fields of the old kind of event must stay empty.
 func validateNewEvent(e *corev1.Event) field.ErrorList {
-	errs := validateReporter(e, "reportingController")
-	errs = append(errs, invalidEach(field.NewPath("metadata", "name"), e.Name, apivalidation.NameIsDNSSubdomain(e.Name, false))...)
+	errs := validateEvent(e, "reportingController")
+	errs = append(errs, apivalidation.ValidateObjectMeta(&e.ObjectMeta, true, apivalidation.NameIsDNSSubdomain, field.NewPath("metadata"))...)
+	errs = append(errs, eventFinalizers(e)...)
 	errs = append(errs, validateSeries(e.Series)...)
 	if e.EventTime.IsZero() {
 		errs = append(errs, field.Required(field.NewPath("eventTime"), ""))
@@ -245,9 +235,13 @@ func validateNewEvent(e *corev1.Event) field.ErrorList {
 
 // validateChangedEvent lets a writer in events.k8s.io change the series only.
 func validateChangedEvent(e, old *corev1.Event) field.ErrorList {
-	errs := validateReporter(e, "reportingController")
+	errs := append(validateEvent(e, "reportingController"), eventFinalizers(e)...)
 	if !equality.Semantic.DeepEqual(e.Series, old.Series) {
 		errs = append(errs, validateSeries(e.Series)...)
+	}
+	eventTime := e.EventTime
+	if eventTime.Truncate(time.Microsecond).Equal(old.EventTime.Truncate(time.Microsecond)) {
+		eventTime = old.EventTime // clients of microsecond precision may meet a stored time of more
 	}
 	for _, f := range []struct {
 		name       string
@@ -261,6 +255,7 @@ func validateChangedEvent(e, old *corev1.Event) field.ErrorList {
 		{"lastTimestamp", e.LastTimestamp, old.LastTimestamp},
 		{"count", e.Count, old.Count},
 		{"type", e.Type, old.Type},
+		{"eventTime", eventTime, old.EventTime},
 		{"action", e.Action, old.Action},
 		{"related", e.Related, old.Related},
 		{"reportingController", e.ReportingController, old.ReportingController},
@@ -268,11 +263,12 @@ func validateChangedEvent(e, old *corev1.Event) field.ErrorList {
 	} {
 		errs = append(errs, unchanged(f.value, f.was, field.NewPath(f.name))...)
 	}
-	// Clients of microsecond precision may meet a stored time of less.
-	if !e.EventTime.Truncate(time.Microsecond).Equal(old.EventTime.Truncate(time.Microsecond)) {
-		errs = append(errs, unchanged(e.EventTime, old.EventTime, field.NewPath("eventTime"))...)
-	}
 	return errs
+}
+
+// eventFinalizers is asked by events.k8s.io alone.
+func eventFinalizers(e *corev1.Event) field.ErrorList {
+	return api.ValidateFinalizerDomains(e.Finalizers, field.NewPath("metadata", "finalizers").Index)
 }
 
 func validateSeries(s *corev1.EventSeries) field.ErrorList {

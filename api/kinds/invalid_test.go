@@ -209,11 +209,11 @@ func (w *write) create(obj api.Object) field.ErrorList {
 	if w.row.Validate != nil {
 		errs = append(errs, w.row.Validate(obj)...)
 	}
-	if len(errs) == 0 && w.row.Prefix != "" {
-		errs = metadata(func(name string, _ bool) []string { return content.IsPathSegmentName(name) })
-	}
 	if w.row.Version.Validate != nil {
 		errs = append(errs, w.row.Version.Validate(obj)...)
+	}
+	if len(errs) == 0 && w.row.Prefix != "" {
+		errs = metadata(func(name string, _ bool) []string { return content.IsPathSegmentName(name) })
 	}
 	return errs
 }

@@ -37,8 +37,6 @@ func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
 	path, spec, was := field.NewPath("spec"), &j.Spec, &old.Spec
 	errs := validateJobSpec(spec, &was.Template, path)
 	errs = append(errs, validateJobSelector(spec, path)...)
-	errs = append(errs, validatePodHostname(j)...)
-
 	errs = append(errs, validateCompletionsUpdate(j, old, path.Child("completions"))...)
 	errs = append(errs, unchanged(spec.Selector, was.Selector, path.Child("selector"))...)
 	errs = append(errs, validateJobTemplateUpdate(j, old, path.Child("template"))...)
@@ -46,7 +44,8 @@ func validateJobUpdate(j, old *batchv1.Job) field.ErrorList {
 	errs = append(errs, unchanged(spec.PodFailurePolicy, was.PodFailurePolicy, path.Child("podFailurePolicy"))...)
 	errs = append(errs, unchanged(spec.BackoffLimitPerIndex, was.BackoffLimitPerIndex, path.Child("backoffLimitPerIndex"))...)
 	errs = append(errs, unchanged(spec.ManagedBy, was.ManagedBy, path.Child("managedBy"))...)
-	return append(errs, unchanged(spec.SuccessPolicy, was.SuccessPolicy, path.Child("successPolicy"))...)
+	errs = append(errs, unchanged(spec.SuccessPolicy, was.SuccessPolicy, path.Child("successPolicy"))...)
+	return append(errs, validatePodHostname(j)...)
 }
 
 // validatePodHostname makes sure that the last index still fits into the

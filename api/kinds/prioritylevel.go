@@ -153,68 +153,88 @@ func isFixedPriorityLevel(p *flowcontrolv1.PriorityLevelConfiguration, path *fie
 }
 
 func validatePriorityLevelSpec(p *flowcontrolv1.PriorityLevelConfiguration, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	spec := &p.Spec
+	var errs, declared field.ErrorList
+	spec, kind := &p.Spec, path.Child("type")
 	exempt, limited := path.Child("exempt"), path.Child("limited")
-	types := []flowcontrolv1.PriorityLevelEnablement{flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited}
-	if (p.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != (spec.Type == flowcontrolv1.PriorityLevelEnablementExempt) {
-		errs = append(errs, field.Invalid(path.Child("type"), spec.Type, "must be 'Exempt' if and only if `name` is 'exempt'"))
+	isExempt, isLimited := spec.Type == flowcontrolv1.PriorityLevelEnablementExempt, spec.Type == flowcontrolv1.PriorityLevelEnablementLimited
+	if (p.Name == flowcontrolv1.PriorityLevelConfigurationNameExempt) != isExempt {
+		errs = append(errs, field.Invalid(kind, spec.Type, "must be 'Exempt' if and only if `name` is 'exempt'"))
 	}
-	errs = append(errs, oneOf(spec.Type, path.Child("type"), types...)...)
-	if e := spec.Exempt; e != nil {
-		if spec.Type == flowcontrolv1.PriorityLevelEnablementExempt {
-			errs = append(errs, validateShares(e.NominalConcurrencyShares, e.LendablePercent, exempt)...)
-		} else {
-			errs = append(errs, field.Forbidden(exempt, "").MarkBeta())
-		}
+	if e := spec.Exempt; e != nil && isExempt {
+		errs = append(errs, validateShares(e.NominalConcurrencyShares, exempt)...)
+		errs = append(errs, validateLendable(e.LendablePercent, exempt)...)
+	} else if e != nil {
+		declared = append(declared, field.Forbidden(exempt, ""))
 	}
-	switch l := spec.Limited; {
-	case l != nil:
-		isLimited := spec.Type == flowcontrolv1.PriorityLevelEnablementLimited
-		if isLimited {
-			errs = append(errs, validateShares(l.NominalConcurrencyShares, l.LendablePercent, limited)...)
-			if n := l.BorrowingLimitPercent; n != nil && *n < 0 {
-				errs = append(errs, field.Invalid(limited.Child("borrowingLimitPercent"), *n, "if specified, must be a non-negative integer"))
-			}
-		} else {
-			errs = append(errs, field.Forbidden(limited, "").MarkBeta())
-		}
-		errs = append(errs, validateLimitResponse(&l.LimitResponse, limited.Child("limitResponse"), isLimited)...)
-	case spec.Type == flowcontrolv1.PriorityLevelEnablementLimited:
-		errs = append(errs, field.Required(limited, "").MarkBeta())
+	switch {
+	case isLimited && spec.Limited == nil:
+		declared = append(declared, field.Required(limited, ""))
+	case isLimited:
+		errs = append(errs, validateLimited(spec.Limited, limited)...)
+	case spec.Limited != nil:
+		declared = append(declared, field.Forbidden(limited, ""))
+	}
+	switch {
+	case spec.Type == "":
+		declared = append(declared, field.Required(kind, ""))
+	case !isExempt && !isLimited:
+		errs = append(errs, field.NotSupported(kind, spec.Type,
+			[]flowcontrolv1.PriorityLevelEnablement{flowcontrolv1.PriorityLevelEnablementExempt, flowcontrolv1.PriorityLevelEnablementLimited}))
+	}
+	if spec.Limited != nil {
+		declared = append(declared, declaredLimitResponse(&spec.Limited.LimitResponse, limited.Child("limitResponse"))...)
+	}
+	return append(errs, declared.MarkBeta()...)
+}
+
+func validateLimited(l *flowcontrolv1.LimitedPriorityLevelConfiguration, path *field.Path) field.ErrorList {
+	errs := validateShares(l.NominalConcurrencyShares, path)
+	errs = append(errs, validateLimitResponse(&l.LimitResponse, path.Child("limitResponse"))...)
+	errs = append(errs, validateLendable(l.LendablePercent, path)...)
+	if n := l.BorrowingLimitPercent; n != nil && *n < 0 {
+		errs = append(errs, field.Invalid(path.Child("borrowingLimitPercent"), *n, "if specified, must be a non-negative integer"))
 	}
 	return errs
 }
 
-func validateShares(nominal, lendable *int32, path *field.Path) field.ErrorList {
-	var errs field.ErrorList
-	if nominal != nil && *nominal < 0 {
-		errs = append(errs, field.Invalid(path.Child("nominalConcurrencyShares"), *nominal, "must be a non-negative integer"))
+func validateShares(nominal *int32, path *field.Path) field.ErrorList {
+	if nominal == nil || *nominal >= 0 {
+		return nil
 	}
-	if lendable != nil && (*lendable < 0 || *lendable > 100) {
-		errs = append(errs, field.Invalid(path.Child("lendablePercent"), *lendable, "must be between 0 and 100, inclusive"))
+	return field.ErrorList{field.Invalid(path.Child("nominalConcurrencyShares"), *nominal, "must be a non-negative integer")}
+}
+
+func validateLendable(percent *int32, path *field.Path) field.ErrorList {
+	if percent == nil || *percent >= 0 && *percent <= 100 {
+		return nil
 	}
-	return errs
+	return field.ErrorList{field.Invalid(path.Child("lendablePercent"), *percent, "must be between 0 and 100, inclusive")}
 }
 
 // validateLimitResponse checks what happens to requests that cannot be served at
-// once. Of a level that is not limited, only the shape counts.
-func validateLimitResponse(r *flowcontrolv1.LimitResponse, path *field.Path, isLimited bool) field.ErrorList {
-	var errs field.ErrorList
+// once.
+func validateLimitResponse(r *flowcontrolv1.LimitResponse, path *field.Path) field.ErrorList {
 	types := []flowcontrolv1.LimitResponseType{flowcontrolv1.LimitResponseTypeQueue, flowcontrolv1.LimitResponseTypeReject}
-	if isLimited && r.Type != "" && !slices.Contains(types, r.Type) {
-		errs = append(errs, field.NotSupported(path.Child("type"), r.Type, types))
+	switch {
+	case r.Type == flowcontrolv1.LimitResponseTypeQueue && r.Queuing != nil:
+		return validateQueuing(r.Queuing, path.Child("queuing"))
+	case r.Type != "" && !slices.Contains(types, r.Type):
+		return field.ErrorList{field.NotSupported(path.Child("type"), r.Type, types)}
 	}
-	queues := r.Type == flowcontrolv1.LimitResponseTypeQueue
-	switch at := path.Child("queuing"); {
-	case queues && r.Queuing == nil:
-		errs = append(errs, field.Required(at, "").MarkBeta())
-	case queues && isLimited:
-		errs = append(errs, validateQueuing(r.Queuing, at)...)
-	case !queues && r.Queuing != nil:
-		errs = append(errs, field.Forbidden(at, "").MarkBeta())
+	return nil
+}
+
+// declaredLimitResponse is asked of a level that is not limited, too.
+func declaredLimitResponse(r *flowcontrolv1.LimitResponse, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	queues, at := r.Type == flowcontrolv1.LimitResponseTypeQueue, path.Child("queuing")
+	if queues && r.Queuing == nil {
+		errs = append(errs, field.Required(at, ""))
 	}
-	return append(errs, named(string(r.Type), path.Child("type")).MarkBeta()...)
+	if !queues && r.Queuing != nil {
+		errs = append(errs, field.Forbidden(at, ""))
+	}
+	return append(errs, named(string(r.Type), path.Child("type"))...)
 }
 
 func validateQueuing(q *flowcontrolv1.QueuingConfiguration, path *field.Path) field.ErrorList {

@@ -41,11 +41,7 @@ func resourceSlice() *api.Resource {
 			return validateSlice(&s.Spec, nil, field.NewPath("spec"))
 		}),
 		ValidateUpdate: validatesUpdate(func(s, old *resourcev1.ResourceSlice) field.ErrorList {
-			path := field.NewPath("spec")
-			errs := validateSlice(&s.Spec, &old.Spec, path)
-			errs = append(errs, unchanged(s.Spec.Pool.Name, old.Spec.Pool.Name, path.Child("pool", "name"))...)
-			errs = append(errs, unchanged(s.Spec.Driver, old.Spec.Driver, path.Child("driver"))...)
-			return append(errs, unchanged(s.Spec.NodeName, old.Spec.NodeName, path.Child("nodeName"))...)
+			return validateSlice(&s.Spec, &old.Spec, field.NewPath("spec"))
 		}),
 		Warnings: warns(func(s, _ *resourcev1.ResourceSlice) []string {
 			if s.Spec.Driver == strings.ToLower(s.Spec.Driver) {

@@ -29,6 +29,11 @@ func validateSlice(spec, old *resourcev1.ResourceSliceSpec, path *field.Path) fi
 	if n := spec.Pool.Generation; n < 0 {
 		errs = append(errs, field.Invalid(pool.Child("generation"), n, "must be greater than or equal to zero"))
 	}
+	if old != nil {
+		errs = append(errs, unchanged(spec.Pool.Name, old.Pool.Name, pool.Child("name"))...)
+		errs = append(errs, unchanged(spec.Driver, old.Driver, path.Child("driver"))...)
+		errs = append(errs, unchanged(spec.NodeName, old.NodeName, path.Child("nodeName"))...)
+	}
 	errs = append(errs, validateSliceNodes(spec, path)...)
 	if spec.SharedCounters != nil && spec.Devices != nil {
 		errs = append(errs, field.Invalid(path, "", "only one of `sharedCounters` or `devices` is allowed"))
@@ -191,14 +196,14 @@ func validateDevices(spec, old *resourcev1.ResourceSliceSpec, path *field.Path) 
 				was = &old.Devices[k]
 			}
 		}
-		errs = append(errs, validateDevice(d, was, path.Index(i))...)
-		errs = append(errs, validateDeviceNodes(d, isTrue(spec.PerDeviceNodeSelection), path.Index(i))...)
+		errs = append(errs, validateDevice(d, was, isTrue(spec.PerDeviceNodeSelection), path.Index(i))...)
 	}
 	return append(errs, repeated(names, path.Index)...)
 }
 
-// validateDevice checks one; was is empty for one that is new.
-func validateDevice(d, was *resourcev1.Device, path *field.Path) field.ErrorList {
+// validateDevice checks one; was is empty for one that is new, and own says that
+// devices themselves say where they are.
+func validateDevice(d, was *resourcev1.Device, own bool, path *field.Path) field.ErrorList {
 	errs := isDNSLabel(d.Name, path.Child("name"))
 	if n, most := len(d.Attributes)+len(d.Capacity), resourcev1.ResourceSliceMaxAttributesAndCapacitiesPerDevice; n > most {
 		errs = append(errs, field.Invalid(path, n, fmt.Sprintf("the total number of attributes and capacities must not exceed %d", most)))
@@ -232,6 +237,7 @@ func validateDevice(d, was *resourcev1.Device, path *field.Path) field.ErrorList
 			errs = append(errs, atMostCounters(c.Counters, resourcev1.ResourceSliceMaxCountersPerDeviceCounterConsumption, path.Child("consumesCounters").Index(i))...)
 		}
 	}
+	errs = append(errs, validateDeviceNodes(d, own, path)...)
 	return append(errs, validateBindingConditions(d.BindingConditions, d.BindingFailureConditions, path)...)
 }
 

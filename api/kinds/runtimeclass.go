@@ -10,7 +10,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"hansa.dev/hansa/api"
@@ -48,14 +47,20 @@ func runtimeClass() *api.Resource {
 	})
 }
 
-// validateHandler: Kubernetes words the rule for labels differently for a new
-// object and for a changed one.
-func validateHandler(handler string, rule func(string) []string) field.ErrorList {
+// validateRuntimeClassUpdate: of a changed handler only the change is declared, so
+// its form is told of first, and in other words than that of a new one.
+func validateRuntimeClassUpdate(c, old *nodev1.RuntimeClass) field.ErrorList {
 	at := field.NewPath("handler")
-	if handler == "" {
-		return field.ErrorList{field.Required(at, "").MarkBeta()}
+	var errs field.ErrorList
+	if c.Handler != "" {
+		errs = isDNSLabel(c.Handler, at)
 	}
-	return invalidEach(at, handler, rule(handler)).MarkBeta()
+	errs = append(errs, validateRuntimeClass(c)...)
+	errs = append(errs, immutable(c.Handler, old.Handler, at).MarkBeta()...)
+	if c.Handler == "" {
+		errs = append(errs, field.Required(at, "").MarkBeta())
+	}
+	return errs
 }
 
 func validateRuntimeClass(c *nodev1.RuntimeClass) field.ErrorList {

@@ -136,28 +136,26 @@ func validateAttachmentSource(s *storagev1.VolumeAttachmentSource, path *field.P
 func validateInlineVolume(spec *corev1.PersistentVolumeSpec, path *field.Path) field.ErrorList {
 	const context = " in the context of inline volumes"
 	var errs field.ErrorList
-	for _, f := range []struct {
-		name, why string
-		set       bool
-	}{
-		{"claimRef", "may not be specified", spec.ClaimRef != nil},
-		{"capacity", "may not be specified", len(spec.Capacity) > 0},
-		{"persistentVolumeReclaimPolicy", "may only be Retain",
-			spec.PersistentVolumeReclaimPolicy != "" && spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimRetain},
-		{"nodeAffinity", "may not be specified", spec.NodeAffinity != nil},
-		{"storageClassName", "may not be specified", spec.StorageClassName != ""},
-		{"volumeMode", "may not specify volumeMode other than Filesystem",
-			ptr.Deref(spec.VolumeMode, corev1.PersistentVolumeFilesystem) != corev1.PersistentVolumeFilesystem},
-	} {
-		if f.set {
-			errs = append(errs, field.Forbidden(path.Child(f.name), f.why+context))
+	forbidden := func(name, why string, set bool) {
+		if set {
+			errs = append(errs, field.Forbidden(path.Child(name), why+context))
 		}
 	}
+	const none = "may not be specified"
+	forbidden("claimRef", none, spec.ClaimRef != nil)
+	forbidden("capacity", none, len(spec.Capacity) > 0)
 	if spec.CSI == nil {
 		errs = append(errs, field.Required(path.Child("csi"), "has to be specified"+context))
 	}
 	errs = append(errs, validateAccessModes(spec.AccessModes, path.Child("accessModes"))...)
-	return append(errs, validateVolumeSource(spec, "", false, path)...)
+	policy := spec.PersistentVolumeReclaimPolicy
+	forbidden("persistentVolumeReclaimPolicy", "may only be Retain", policy != "" && policy != corev1.PersistentVolumeReclaimRetain)
+	forbidden("nodeAffinity", none, spec.NodeAffinity != nil)
+	errs = append(errs, validateVolumeSource(spec, "", false, path)...)
+	forbidden("storageClassName", none, spec.StorageClassName != "")
+	forbidden("volumeMode", "may not specify volumeMode other than Filesystem",
+		ptr.Deref(spec.VolumeMode, corev1.PersistentVolumeFilesystem) != corev1.PersistentVolumeFilesystem)
+	return errs
 }
 
 func validateVolumeError(e *storagev1.VolumeError, path *field.Path) field.ErrorList {

@@ -21,9 +21,7 @@ func (c *checker) ephemeralContainers(at *field.Path, s *scope) {
 		e, p := &s.spec.EphemeralContainers[i], at.Index(i)
 		ctr := asContainer(e)
 		c.container(p, ctr, s)
-		if !c.isPod {
-			c.imageUnpadded(p.Child("image"), e.Image)
-		}
+		c.imageUnpadded(p.Child("image"), e.Image)
 		if names.Has(e.Name) {
 			c.duplicate(p.Child("name"), e.Name)
 		}

@@ -257,10 +257,7 @@ func (c *creation) finish(ctx context.Context, obj api.Object) (sides []store.Si
 			return nil, err
 		}
 	}
-	warnings, errs := checkNew(row, obj)
-	if v := info.Served.Version.Validate; v != nil {
-		errs = append(errs, v(obj)...)
-	}
+	warnings, errs := checkNew(info.Served, obj)
 	if rule.Validate != nil {
 		errs = rule.Validate(ctx, info, obj, nil, errs)
 	}

@@ -150,10 +150,10 @@ func nameRule(r *api.Resource) apivalidation.ValidateNameFunc {
 
 // checkNew is everything that a new object is checked for and warned about. What a
 // kind's own rules let pass, its name as a part of a path among them, is checked last.
-func checkNew(r *api.Resource, obj api.Object) (warnings []string, errs field.ErrorList) {
+func checkNew(r *api.Served, obj api.Object) (warnings []string, errs field.ErrorList) {
 	if !r.LateMeta {
-		errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r), metadataPath)
-		errs = append(errs, finalizerDomains(r, obj)...)
+		errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, nameRule(r.Resource), metadataPath)
+		errs = append(errs, finalizerDomains(r.Resource, obj)...)
 		for _, err := range errs {
 			if r.AnyBase && err.Field == "metadata.name" {
 				err.MarkBeta()
@@ -161,7 +161,11 @@ func checkNew(r *api.Resource, obj api.Object) (warnings []string, errs field.Er
 		}
 	}
 	warnings, flaws := r.Check(obj)
-	if errs = append(errs, flaws...); len(errs) == 0 {
+	errs = append(errs, flaws...)
+	if r.Version.Validate != nil {
+		errs = append(errs, r.Version.Validate(obj)...)
+	}
+	if len(errs) == 0 {
 		errs = apivalidation.ValidateObjectMetaAccessor(obj, r.Namespaced, pathSegment, metadataPath)
 	}
 	return warnings, errs
