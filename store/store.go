@@ -1,5 +1,5 @@
 // Package store keeps the objects of a cluster: durable in an Engine (etcd, or
-// memory for tests and simulation), and once more in this process as a live,
+// memory for tests), and once more in this process as a live,
 // indexed copy from which everything is read and watched.
 //
 // # Frozen objects

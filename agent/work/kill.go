@@ -24,6 +24,8 @@ type killing struct {
 	// hooked says that the preStop hook has been run, or is no longer waited
 	// for.
 	hooked bool
+	// noted says that the file of againFile tells of it, or is about to.
+	noted bool
 }
 
 // minStop is what a container has for the stop signal, however short its grace
@@ -39,7 +41,7 @@ func (w *Worker) kill(ctx context.Context, a pod.Action) step {
 	own := &killing{}
 	if before != nil {
 		before.cancel()
-		own.number, own.hooked = before.number+1, true
+		own.number, own.hooked, own.noted = before.number+1, true, before.noted
 	} else {
 		w.containerEvent(a.Container, v1.EventTypeNormal, "Killing", a.Message)
 	}
@@ -48,10 +50,11 @@ func (w *Worker) kill(ctx context.Context, a pod.Action) step {
 	w.kills[a.Container] = own
 	t := hookTarget{spec: c.Spec, ip: first(w.state.Sandbox.IPs), id: a.ID}
 	report, sandbox := w.reporter(a.Container), c.Running().Sandbox
-	again := w.againFile(a.Container)
+	note, again := a.Again && !own.noted, w.againFile(a.Container)
+	own.noted = own.noted || note
 	return func(context.Context) (func(), error) {
 		defer own.cancel()
-		if a.Again {
+		if note {
 			noteAgain(again, a) //nolint:errcheck // it is for the case that this agent dies
 		}
 		left := a.Grace

@@ -1,7 +1,7 @@
 // Package fake is a container runtime that keeps everything in memory: for
-// tests of the agent and for the simulator. Containers are goroutines that run
-// the Program of their image; logs are really written when the sandbox names a
-// log directory that exists.
+// tests of the agent. Containers are goroutines that run the Program of their
+// image; logs are really written when the sandbox names a log directory that
+// exists.
 //
 // What it does is observable as text (Calls), and any call can be made to fail
 // (Fail).

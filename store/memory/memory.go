@@ -1,5 +1,5 @@
-// Package memory is a store engine without a disk: for simulations and fast
-// tests. It keeps the whole history since the last compaction.
+// Package memory is a store engine without a disk, for fast tests. It keeps the whole
+// history since the last compaction.
 package memory
 
 import (
