@@ -34,7 +34,7 @@ func (s *space) measuredPod() {
 containers:
 - name: main
   image: hansa.local/busybox:1
-  command: [sh, -c, "echo said; dd if=/dev/zero of=/work/f bs=1024 count=1024; exec sleep 100000"]
+  command: [sh, -c, "echo said; dd if=/dev/zero of=/work/f bs=1024 count=1024 2>/dev/null; exec sleep 100000"]
   resources: {limits: {cpu: 500m, memory: 64Mi}}
   volumeMounts: [{name: work, mountPath: /work}]
   livenessProbe: {exec: {command: ["true"]}, periodSeconds: 1}
