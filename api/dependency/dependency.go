@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/internal/podstate"
 )
 
 // The annotations of whatever depends on something.
@@ -46,8 +47,10 @@ const (
 	Finalizer = "hansa.dev/stop-order"
 	// GatePrefix begins the names of our scheduling gates.
 	GatePrefix = "depends-on.hansa.dev/"
-	// Failed is the condition of a pod that runs though a dependency has failed, and
-	// that is restarted once it is back.
+	// Failed is the condition of a pod that runs without what it depends on: True
+	// when that has failed, and the pod is restarted once it is back. Of a pod whose
+	// revision is monitored it is Unknown as soon as a dependency is lost, and False
+	// since it is back.
 	Failed corev1.PodConditionType = "hansa.dev/DependencyFailed"
 	// Unheld is in the words by which a pod is refused that has to wait and cannot.
 	Unheld = "names its node, so that nothing can hold it back"
@@ -114,12 +117,19 @@ func Gates(p *corev1.Pod) []string {
 	return names
 }
 
-// Waits says whether a pod waits for what it depends on, or runs without it until it
-// is restarted.
+// Waits says whether a pod waits for what it depends on, or runs without it.
 func Waits(p *corev1.Pod) bool {
-	return len(Gates(p)) > 0 || slices.ContainsFunc(p.Status.Conditions, func(c corev1.PodCondition) bool {
-		return c.Type == Failed && c.Status == corev1.ConditionTrue
-	})
+	c := podstate.Condition(p, Failed)
+	return len(Gates(p)) > 0 || c != nil && c.Status != corev1.ConditionFalse
+}
+
+// Back is since when nothing is lost any more of what a pod depends on, to the second;
+// zero if nothing was, or is still.
+func Back(p *corev1.Pod) time.Time {
+	if c := podstate.Condition(p, Failed); c != nil && c.Status == corev1.ConditionFalse {
+		return c.LastTransitionTime.Time
+	}
+	return time.Time{}
 }
 
 // Parse reads the value of DependsOn: KIND[.GROUP]/NAME[:CONDITION], divided by

@@ -25,6 +25,7 @@ const (
 	waitingFor = "WaitingForDependencies"
 	areMet     = "DependenciesMet"
 	hasFailed  = "DependencyFailed"
+	isLost     = "DependencyLost"
 	isBack     = "DependencyRestored"
 	inCircle   = "CircularDependency"
 )
@@ -101,8 +102,8 @@ func (l *Loop) batch(ctx context.Context, writes []client.Write) []client.Result
 	return l.client.Batch(ctx, writes)
 }
 
-// report writes the conditions by which pods say what they wait for, and why they are
-// stopped.
+// report writes the conditions by which pods say what they wait for, what they lack, and
+// why they are stopped.
 func (l *Loop) report(ctx context.Context, plans []podPlan, pods []*corev1.Pod, now time.Time) error {
 	var writes []client.Write
 	var which []int
@@ -116,6 +117,10 @@ func (l *Loop) report(ctx context.Context, plans []podPlan, pods []*corev1.Pod, 
 			scheduled.Message = one.message
 		case one.fail != "":
 			setCondition(changed, corev1.PodCondition{Type: dependency.Failed, Status: corev1.ConditionTrue, Reason: hasFailed, Message: one.fail}, now)
+		case one.lack != "":
+			setCondition(changed, corev1.PodCondition{Type: dependency.Failed, Status: corev1.ConditionUnknown, Reason: isLost, Message: one.lack}, now)
+		case one.back:
+			setCondition(changed, corev1.PodCondition{Type: dependency.Failed, Status: corev1.ConditionFalse, Reason: isBack}, now)
 		case one.stop != "" || one.restart != "":
 			c := corev1.PodCondition{Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: hasFailed, Message: one.stop + one.restart}
 			setCondition(changed, c, now)

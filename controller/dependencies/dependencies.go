@@ -21,6 +21,7 @@ import (
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
+	"hansa.dev/hansa/internal/onfailure"
 	"hansa.dev/hansa/internal/podstate"
 )
 
@@ -303,6 +304,10 @@ func (l *Loop) serve(ctx context.Context, root dependency.Link, now time.Time) (
 		}
 		waiting = waiting || gates
 		s.mode, s.grace = dependency.Policy(chain)
+		s.monitored = slices.ContainsFunc(chain, func(at dependency.Link) bool {
+			_, on := onfailure.Read(at.Object.GetAnnotations())
+			return on
+		})
 		subjects, all = append(subjects, s), append(all, s.needs...)
 	})
 	for _, d := range all {

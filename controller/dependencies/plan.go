@@ -1,6 +1,7 @@
 package dependencies
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -23,6 +24,9 @@ type subject struct {
 	vague string // what is not understood of that; empty: nothing
 	mode  string
 	grace time.Duration
+	// monitored: its revision may be undone if it fails, so that it says when it lacks
+	// something.
+	monitored bool
 }
 
 // outlook is how things stand with what the pods of one root wait for.
@@ -40,8 +44,10 @@ type podPlan struct {
 	drop []string // gates
 	// message is what its condition PodScheduled is to say; empty: what it says.
 	message string
-	// fail is why it is to have the condition Failed; empty: it is left alone.
-	fail string
+	// fail is why it is to have the condition Failed, lack why that is to be Unknown;
+	// empty: it is left alone. back has it say that nothing is lacking any more.
+	fail, lack string
+	back       bool
 	// stop and restart are why it is to be deleted.
 	stop, restart string
 }
@@ -73,7 +79,7 @@ func planPods(subjects []subject, o outlook, now time.Time) plan {
 		} else {
 			one = planRunning(s, o, &p, now)
 		}
-		if one.pod = s.pod; len(one.drop) > 0 || one.message+one.fail+one.stop+one.restart != "" {
+		if one.pod = s.pod; len(one.drop) > 0 || one.back || one.message+one.fail+one.lack+one.stop+one.restart != "" {
 			p.pods = append(p.pods, one)
 		}
 	}
@@ -132,28 +138,42 @@ func planWaiting(s subject, gates []string, o outlook) podPlan {
 
 // planRunning is about a pod that was let go.
 func planRunning(s subject, o outlook, p *plan, now time.Time) (one podPlan) {
-	if s.mode != dependency.Stop && s.mode != dependency.Restart {
+	acts := s.mode == dependency.Stop || s.mode == dependency.Restart
+	status := corev1.ConditionFalse
+	marked := podstate.Condition(s.pod, dependency.Failed)
+	if marked != nil {
+		status = marked.Status
+	}
+	if !acts && !s.monitored && status == corev1.ConditionFalse {
 		return one
 	}
-	why, all := "", true
+	failed, lack, all := "", "", true
 	for _, d := range s.needs {
 		state := o.states[d]
 		all = all && (state.Met || d.Once() && !state.Failed)
-		left, is := failure(d, state, s.grace, p.lost, now)
-		if is && why == "" {
-			why = fmt.Sprintf("%s %s", d, state.Why)
+		if _, lost := p.lost[d]; !lost && !state.Failed {
+			continue
 		}
-		p.after = controller.Sooner(p.after, left)
+		why := fmt.Sprintf("%s %s", d, state.Why)
+		lack = cmp.Or(lack, why)
+		if left, is := failure(d, state, s.grace, p.lost, now); acts {
+			if is {
+				failed = cmp.Or(failed, why)
+			}
+			p.after = controller.Sooner(p.after, left)
+		}
 	}
-	marked := podstate.Condition(s.pod, dependency.Failed)
-	isMarked := marked != nil && marked.Status == corev1.ConditionTrue
 	switch {
-	case s.mode == dependency.Stop:
-		one.stop = why
-	case why != "" && !isMarked:
-		one.fail = why
-	case isMarked && all:
+	case failed != "" && s.mode == dependency.Stop:
+		one.stop = failed
+	case failed != "" && status != corev1.ConditionTrue:
+		one.fail = failed
+	case status == corev1.ConditionTrue && all && s.mode == dependency.Restart:
 		one.restart = marked.Message
+	case lack != "" && s.monitored && status == corev1.ConditionFalse:
+		one.lack = lack
+	case lack == "" && status == corev1.ConditionUnknown:
+		one.back = true
 	}
 	return one
 }

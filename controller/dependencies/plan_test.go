@@ -25,7 +25,7 @@ var (
 	migrate = on("job", "migrate", "Complete")
 
 	isMet    = dependency.State{Met: true}
-	isLost   = dependency.State{Lost: true, Why: "no replica is ready"}
+	isGone   = dependency.State{Lost: true, Why: "no replica is ready"}
 	isFew    = dependency.State{Why: "not all replicas are ready"}
 	hasEnded = dependency.State{Lost: true, Failed: true, Why: "has failed: BackoffLimitExceeded"}
 	hasToEnd = dependency.State{Lost: true, Why: "has not ended"}
@@ -57,16 +57,16 @@ func TestPlanWaiting(t *testing.T) {
 		drop    []string
 		message string
 	}{
-		{"nothing is there", subject{pod: waitingPod(allGates...), needs: everybody}, stateOf(isLost, isFew, hasToEnd), nil,
+		{"nothing is there", subject{pod: waitingPod(allGates...), needs: everybody}, stateOf(isGone, isFew, hasToEnd), nil,
 			": waits for deployment/db:Ready (no replica is ready), deployment/queue:Ready (not all replicas are ready), job/migrate:Complete (has not ended)"},
-		{"what is done for good frees alone", subject{pod: waitingPod(allGates...), needs: everybody}, stateOf(isLost, isMet, isMet), []string{migrate.Gate()},
+		{"what is done for good frees alone", subject{pod: waitingPod(allGates...), needs: everybody}, stateOf(isGone, isMet, isMet), []string{migrate.Gate()},
 			": waits for deployment/db:Ready (no replica is ready)"},
 		{"what comes and goes does not", subject{pod: waitingPod(allGates...), needs: everybody}, stateOf(isMet, isMet, hasToEnd), nil,
 			": waits for job/migrate:Complete (has not ended)"},
 		{"all is there", subject{pod: waitingPod(allGates...), needs: everybody}, stateOf(isMet, isMet, isMet), allGates, ""},
 		{"a gate that was freed", subject{pod: waitingPod(db.Gate()), needs: everybody}, stateOf(isMet, isMet, hasToEnd), []string{db.Gate()}, ""},
-		{"asked for no more", subject{pod: waitingPod(allGates...), needs: everybody[1:]}, stateOf(isLost, isMet, isMet), allGates, ""},
-		{"not understood any more", subject{pod: waitingPod(allGates...), needs: everybody[1:], vague: "no kind"}, stateOf(isLost, isMet, isMet), []string{migrate.Gate()}, ": waits for no kind"},
+		{"asked for no more", subject{pod: waitingPod(allGates...), needs: everybody[1:]}, stateOf(isGone, isMet, isMet), allGates, ""},
+		{"not understood any more", subject{pod: waitingPod(allGates...), needs: everybody[1:], vague: "no kind"}, stateOf(isGone, isMet, isMet), []string{migrate.Gate()}, ": waits for no kind"},
 		{"gates of others stay", subject{pod: waitingPod(db.Gate(), foreign), needs: everybody}, stateOf(isMet, isMet, isMet), []string{db.Gate()}, ""},
 	} {
 		got := planPods([]subject{c.s}, c.o, now)
@@ -91,11 +91,11 @@ func TestPlanRunning(t *testing.T) {
 		want       podPlan
 		after      time.Duration
 	}{
-		{"wait", dependency.Wait, &corev1.Pod{}, outlook{statesOf(isLost, isMet, hasEnded), "", since}, podPlan{}, 0},
-		{"within its grace", dependency.Stop, &corev1.Pod{}, outlook{statesOf(isLost, isMet, isMet), "", since}, podPlan{}, 20 * time.Second},
-		{"just lost", dependency.Restart, &corev1.Pod{}, stateOf(isLost, isMet, isMet), podPlan{}, 30 * time.Second},
+		{"wait", dependency.Wait, &corev1.Pod{}, outlook{statesOf(isGone, isMet, hasEnded), "", since}, podPlan{}, 0},
+		{"within its grace", dependency.Stop, &corev1.Pod{}, outlook{statesOf(isGone, isMet, isMet), "", since}, podPlan{}, 20 * time.Second},
+		{"just lost", dependency.Restart, &corev1.Pod{}, stateOf(isGone, isMet, isMet), podPlan{}, 30 * time.Second},
 		{"a part of it is left", dependency.Stop, &corev1.Pod{}, stateOf(isFew, isMet, isMet), podPlan{}, 0},
-		{"lost for too long", dependency.Stop, &corev1.Pod{}, outlook{statesOf(isLost, isMet, isMet), "", map[dependency.Dependency]time.Time{db: now.Add(-30 * time.Second)}}, podPlan{stop: lost}, 0},
+		{"lost for too long", dependency.Stop, &corev1.Pod{}, outlook{statesOf(isGone, isMet, isMet), "", map[dependency.Dependency]time.Time{db: now.Add(-30 * time.Second)}}, podPlan{stop: lost}, 0},
 		{"failed", dependency.Stop, &corev1.Pod{}, stateOf(isMet, isMet, hasEnded), podPlan{stop: ended}, 0},
 		{"runs again", dependency.Stop, &corev1.Pod{}, stateOf(isMet, isMet, hasToEnd), podPlan{}, 0},
 		{"failed, to be restarted", dependency.Restart, &corev1.Pod{}, stateOf(isMet, isMet, hasEnded), podPlan{fail: ended}, 0},
@@ -110,6 +110,54 @@ func TestPlanRunning(t *testing.T) {
 			one = got.pods[0]
 		}
 		if one.stop != c.want.stop || one.restart != c.want.restart || one.fail != c.want.fail || got.after != c.after {
+			t.Errorf("%s: %+v after %s", c.what, one, got.after)
+		}
+	}
+}
+
+// Pods whose revision is monitored say when they lack something: once when it is lost,
+// and once when it is back.
+func TestPlanMonitored(t *testing.T) {
+	says := func(status corev1.ConditionStatus) *corev1.Pod {
+		return &corev1.Pod{Status: corev1.PodStatus{Conditions: []corev1.PodCondition{{Type: dependency.Failed, Status: status}}}}
+	}
+	silent, lacks, has := &corev1.Pod{}, says(corev1.ConditionUnknown), says(corev1.ConditionFalse)
+	ago := func(d time.Duration) outlook {
+		return outlook{statesOf(isGone, isMet, isMet), "", map[dependency.Dependency]time.Time{db: now.Add(-d)}}
+	}
+	const lost, ended = "deployment/db:Ready no replica is ready", "job/migrate:Complete has failed: BackoffLimitExceeded"
+	for _, c := range []struct {
+		what, mode string
+		monitored  bool
+		pod        *corev1.Pod
+		o          outlook
+		want       podPlan
+		after      time.Duration
+	}{
+		{"not monitored", dependency.Wait, false, silent, ago(0), podPlan{}, 0},
+		{"lost", dependency.Wait, true, silent, ago(0), podPlan{lack: lost}, 0},
+		{"known", dependency.Wait, true, lacks, ago(time.Hour), podPlan{}, 0},
+		{"failed for good", dependency.Wait, true, silent, stateOf(isMet, isMet, hasEnded), podPlan{lack: ended}, 0},
+		{"not done anew", dependency.Wait, true, silent, stateOf(isMet, isMet, hasToEnd), podPlan{}, 0},
+		{"back", dependency.Wait, true, lacks, stateOf(isMet, isMet, isMet), podPlan{back: true}, 0},
+		{"a part of it is back", dependency.Wait, true, lacks, stateOf(isFew, isMet, isMet), podPlan{back: true}, 0},
+		{"back, and not monitored any more", dependency.Wait, false, lacks, stateOf(isMet, isMet, isMet), podPlan{back: true}, 0},
+		{"that is known", dependency.Wait, true, has, stateOf(isMet, isMet, isMet), podPlan{}, 0},
+		{"lost again", dependency.Wait, true, has, ago(0), podPlan{lack: lost}, 0},
+		{"within its grace", dependency.Stop, true, silent, ago(10 * time.Second), podPlan{lack: lost}, 20 * time.Second},
+		{"known, within its grace", dependency.Restart, true, lacks, ago(10 * time.Second), podPlan{}, 20 * time.Second},
+		{"for too long", dependency.Stop, true, lacks, ago(30 * time.Second), podPlan{stop: lost}, 0},
+		{"for too long, to be restarted", dependency.Restart, true, lacks, ago(30 * time.Second), podPlan{fail: lost}, 0},
+		{"back in time", dependency.Restart, true, lacks, stateOf(isMet, isMet, isMet), podPlan{back: true}, 0},
+		{"to be restarted", dependency.Restart, true, says(corev1.ConditionTrue), ago(time.Hour), podPlan{}, 0},
+	} {
+		s := subject{pod: c.pod, needs: everybody, mode: c.mode, grace: dependency.DefaultGrace, monitored: c.monitored}
+		got := planPods([]subject{s}, c.o, now)
+		var one podPlan
+		if len(got.pods) > 0 {
+			one = got.pods[0]
+		}
+		if one.stop != c.want.stop || one.fail != c.want.fail || one.lack != c.want.lack || one.back != c.want.back || one.restart != "" || got.after != c.after {
 			t.Errorf("%s: %+v after %s", c.what, one, got.after)
 		}
 	}
@@ -160,7 +208,7 @@ func TestPlanWaitingProperty(t *testing.T) {
 			o := outlook{states: states{}}
 			all := true
 			for _, d := range everybody {
-				o.states[d] = rapid.SampledFrom([]dependency.State{isMet, isMet, isLost, isFew}).Draw(r, d.String())
+				o.states[d] = rapid.SampledFrom([]dependency.State{isMet, isMet, isGone, isFew}).Draw(r, d.String())
 				done[d] = o.states[d].Met || d.Once() && done[d]
 				all = all && done[d]
 			}

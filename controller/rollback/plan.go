@@ -45,6 +45,8 @@ type snapshot struct {
 	desired  int32
 	whole    bool
 	minReady time.Duration
+	// depends: the workload waits for others, all its pods with it.
+	depends  bool
 	asked    *revision // that spec asks for; nil: not made yet
 	old      []*revision
 	lastGood *revision // to go back to, never the one that is asked for

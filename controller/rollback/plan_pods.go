@@ -13,7 +13,8 @@ import (
 )
 
 // patience is for how long a pod may have what may pass by itself: a secret that
-// is created a moment later, a registry that does not answer once.
+// is created a moment later, a registry that does not answer once. For so long, too, a
+// pod may be broken until it turns out that what it depends on is lost.
 const patience = 10 * time.Second
 
 // hopeless are reasons of waiting containers that count at once, passing those
@@ -31,7 +32,7 @@ var (
 // for the first of them, and says when one that may still get over it counts.
 func failures(s snapshot, since, now time.Time) (n int32, why string, after time.Duration) {
 	for _, p := range s.asked.pods {
-		problem, wait := failing(p, since, now)
+		problem, wait := s.failing(p, since, now)
 		after = controller.Sooner(after, wait)
 		if problem == "" {
 			continue
@@ -56,7 +57,11 @@ func failures(s snapshot, since, now time.Time) (n int32, why string, after time
 // failing says what is wrong with a pod, or when that would count. A pod that is
 // on its way out, that somebody disrupted, or that lacks what it depends on, says
 // nothing about its revision.
-func failing(p *corev1.Pod, since, now time.Time) (problem string, after time.Duration) {
+//
+// A crash, or readiness that is lost, counts at once, unless the pod depends on others:
+// then after patience, and if they were back only later, when the deadline has passed
+// since.
+func (s snapshot) failing(p *corev1.Pod, since, now time.Time) (problem string, after time.Duration) {
 	if c := podstate.Condition(p, corev1.DisruptionTarget); p.DeletionTimestamp != nil || c != nil && c.Status == corev1.ConditionTrue || dependency.Waits(p) {
 		return "", 0
 	}
@@ -77,9 +82,14 @@ func failing(p *corev1.Pod, since, now time.Time) (problem string, after time.Du
 				text += ": " + w.Message
 			}
 			if hopeless[w.Reason] {
-				return text + lastEnd(&list[i]), 0
+				text, wait := s.broke(p, endOf(&list[i]), now, text+lastEnd(&list[i]))
+				if text != "" {
+					return text, 0
+				}
+				after = controller.Sooner(after, wait)
+				continue
 			}
-			begun := since
+			begun := latest(since, dependency.Back(p))
 			if p.Status.StartTime != nil {
 				begun = latest(begun, p.Status.StartTime.Time)
 			}
@@ -91,9 +101,36 @@ func failing(p *corev1.Pod, since, now time.Time) (problem string, after time.Du
 		}
 	}
 	if lostReadiness(p) {
-		return unreadyText(p), 0
+		text, wait := s.broke(p, podstate.Condition(p, corev1.ContainersReady).LastTransitionTime.Time, now, unreadyText(p))
+		return text, controller.Sooner(after, wait)
 	}
 	return "", after
+}
+
+// broke says whether a problem counts that a pod has since at, or when it will. Zero is
+// long ago.
+func (s snapshot) broke(p *corev1.Pod, at, now time.Time, problem string) (counts string, after time.Duration) {
+	var wait time.Duration
+	switch back := dependency.Back(p); {
+	case !back.IsZero() && !at.After(back):
+		wait = back.Add(s.policy.Deadline).Sub(now)
+	case s.depends || dependency.Text(p) != "":
+		wait = at.Add(patience).Sub(now)
+	}
+	if wait > 0 {
+		return "", wait
+	}
+	return problem, 0
+}
+
+// endOf is when a container ended last; zero if it did not.
+func endOf(c *corev1.ContainerStatus) time.Time {
+	for _, t := range []*corev1.ContainerStateTerminated{c.State.Terminated, c.LastTerminationState.Terminated} {
+		if t != nil {
+			return t.FinishedAt.Time
+		}
+	}
+	return time.Time{}
 }
 
 // lastEnd is how a container that crashes ended.

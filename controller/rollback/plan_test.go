@@ -118,8 +118,59 @@ func TestFailing(t *testing.T) {
 		{"its dependency failed", aPod("p", waits("CrashLoopBackOff"), bereft), now, "", 0},
 		{"being deleted", aPod("p", waits("CrashLoopBackOff"), func(p *corev1.Pod) { stamp := at(0); p.DeletionTimestamp = &stamp }), now, "", 0},
 	} {
-		got, after := failing(c.pod, epoch, c.now)
+		got, after := snapshot{}.failing(c.pod, epoch, c.now)
 		if !strings.Contains(got, c.want) || c.want == "" && got != "" || after != c.after {
+			t.Errorf("%s: %q after %s, want %q after %s", c.name, got, after, c.want, c.after)
+		}
+	}
+}
+
+// lacking is a pod whose dependency is lost, and regained one of which it is back.
+func lacking(p *corev1.Pod) {
+	p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: dependency.Failed, Status: corev1.ConditionUnknown, LastTransitionTime: at(0)})
+}
+
+func regained(when time.Duration) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		p.Status.Conditions = append(p.Status.Conditions, corev1.PodCondition{Type: dependency.Failed, Status: corev1.ConditionFalse, LastTransitionTime: at(when)})
+	}
+}
+
+func crashed(when time.Duration) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		waits("CrashLoopBackOff")(p)
+		p.Status.ContainerStatuses[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{FinishedAt: at(when), ExitCode: 1, Reason: "Error"}
+	}
+}
+
+// What breaks because a dependency is lost says nothing of a revision, whichever of the
+// two is noticed first.
+func TestFailingWithoutDependencies(t *testing.T) {
+	s := snapshot{depends: true, policy: onfailure.Policy{Deadline: 30 * time.Second}}
+	const unready, crash = "container c did not stay ready", "container c: CrashLoopBackOff: because (exit code 1, Error)"
+	for _, c := range []struct {
+		name  string
+		pod   *corev1.Pod
+		want  string
+		after time.Duration
+	}{
+		{"unready for a moment", aPod("p", lost(55*time.Second)), "", 5 * time.Second},
+		{"unready", aPod("p", lost(50*time.Second)), unready, 0},
+		{"unready without it", aPod("p", lost(30*time.Second), lacking), "", 0},
+		{"unready since before it was back", aPod("p", lost(25*time.Second), regained(40*time.Second)), "", 10 * time.Second},
+		{"unready since it is back, as far as stamps tell", aPod("p", lost(40*time.Second), regained(40*time.Second)), "", 10 * time.Second},
+		{"unready for long since it is back", aPod("p", lost(25*time.Second), regained(30*time.Second)), unready, 0},
+		{"unready with it", aPod("p", lost(45*time.Second), regained(40*time.Second)), unready, 0},
+		{"crash, a moment ago", aPod("p", crashed(55*time.Second)), "", 5 * time.Second},
+		{"crash", aPod("p", crashed(50*time.Second)), crash, 0},
+		{"crash without it", aPod("p", crashed(30*time.Second), lacking), "", 0},
+		{"crash before it was back", aPod("p", crashed(30*time.Second), regained(40*time.Second)), "", 10 * time.Second},
+		{"crash with it", aPod("p", crashed(45*time.Second), regained(40*time.Second)), crash, 0},
+		{"no secret, a moment after it is back", aPod("p", waits("CreateContainerConfigError"), regained(55*time.Second)), "", 5 * time.Second},
+		{"no secret with it", aPod("p", waits("CreateContainerConfigError"), regained(40*time.Second)), "container c: CreateContainerConfigError: because", 0},
+		{"not an image", aPod("p", waits("InvalidImageName")), "container c: InvalidImageName: because", 0},
+	} {
+		if got, after := s.failing(c.pod, epoch, epoch.Add(time.Minute)); got != c.want || after != c.after {
 			t.Errorf("%s: %q after %s, want %q after %s", c.name, got, after, c.want, c.after)
 		}
 	}
@@ -255,6 +306,8 @@ func TestPlanWhilePodsWait(t *testing.T) {
 	late.condition.since = epoch.Add(-2 * time.Minute)
 	unheld := trial(now.Add(time.Second))
 	unheld.asked.refused = &refusal{missing: 2, since: epoch, waits: true}
+	dependent := trial(time.Time{}, aPod("p", lost(55*time.Second)), aPod("q", ready(0)))
+	dependent.depends = true
 	for _, c := range []struct {
 		name string
 		s    snapshot
@@ -265,6 +318,9 @@ func TestPlanWhilePodsWait(t *testing.T) {
 		{"one waits, another does not get ready", trial(now.Add(time.Second), aPod("p", gated), aPod("q")), "failed=ProgressDeadlineExceeded False/Monitoring"},
 		{"one waits, another fails", trial(time.Time{}, aPod("p", gated), aPod("q", waits("CrashLoopBackOff"))), "failed=PodsFailed False/Monitoring"},
 		{"one lost what it depends on", trial(time.Time{}, aPod("p", lost(30*time.Second), bereft), aPod("q", ready(0))), "False/WaitingForDependencies"},
+		{"one lacks what it depends on for now", trial(time.Time{}, aPod("p", lost(30*time.Second), lacking), aPod("q", ready(0))), "False/WaitingForDependencies"},
+		{"all lack it, and do without", trial(time.Time{}, aPod("p", ready(10*time.Second), lacking), aPod("q", ready(10*time.Second), lacking)), "good=b False/WaitingForDependencies"},
+		{"one may lack it", dependent, "False/Monitoring after=5s"},
 		{"they may not be made before what they depend on", unheld, "False/WaitingForDependencies"},
 		{"the deadline passed while they waited", trial(epoch, aPod("p"), aPod("q")), "False/Monitoring after=2m0s"},
 		{"and passes again", late, "failed=ProgressDeadlineExceeded False/Monitoring"},

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"hansa.dev/hansa/api"
+	"hansa.dev/hansa/api/dependency"
 	"hansa.dev/hansa/client"
 	"hansa.dev/hansa/client/events"
 	"hansa.dev/hansa/controller"
@@ -65,6 +66,8 @@ func (l *Loop) Step(ctx context.Context, key api.Key, now time.Time) (time.Durat
 		if carriers, err = l.look(w, &s); err != nil {
 			return 0, fmt.Errorf("revisions of %s %s: %w", l.kind.Kind, key, err)
 		}
+		graph := dependency.Graph{Registry: l.client.Registry(), View: l.client.View()}
+		s.depends = len(graph.Needs(graph.Chain(l.workloads, w))) > 0
 	}
 	dec := plan(s, now)
 	if err := l.mark(ctx, s, dec, carriers); err != nil {
