@@ -84,9 +84,20 @@ type tester interface {
 
 func newWorld(t *testing.T) *world { return newWorldIn(t, t) }
 
+// example is the test of a property while it checks one example, at whose end things
+// are cleaned up: a hundred worlds at once would be looked through for mutations.
+type example struct {
+	testing.TB
+	in tester
+}
+
+func (e example) Cleanup(f func())         { e.in.Cleanup(f) }
+func (e example) Context() context.Context { return e.in.Context() }
+
 // newWorldIn is a world for one example of the properties that t checks.
 func newWorldIn(t testing.TB, in tester) *world {
 	t.Helper()
+	t = example{t, in}
 	w := &world{tester: in, clock: testclock.NewFakeClock(epoch)}
 	w.h = requesttest.Handler(t, func(c *request.Config) {
 		view := c.Store.View()
