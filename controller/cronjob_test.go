@@ -395,6 +395,7 @@ func TestCronJobClockJump(t *testing.T) {
 
 // Each run happens once, whatever dies when, and Forbid and Replace are kept.
 func TestCronJobRunsOnce(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w := timed(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }

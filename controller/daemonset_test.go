@@ -470,6 +470,7 @@ func TestDaemonSetFails(t *testing.T) {
 // Whatever dies when, no node has two pods of a set without surge, nor three with
 // it, and in the end each has the one that it should.
 func TestDaemonSetSurvivesDeath(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		nodes := []string{"a", "b", "c"}
 		w := daemons(t, r, nodes...)

@@ -489,6 +489,7 @@ func TestDependencyCircleOfTwoWrites(t *testing.T) {
 // Deployments that depend on one another at random start in order, whatever dies
 // when, and all of them do.
 func TestDependenciesStartProperty(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w, loop := shopping(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }

@@ -250,6 +250,7 @@ func TestPodOfSeveralBudgets(t *testing.T) {
 // However evictions, the loop, and deaths of its process fall, no more pods go
 // than the budget can spare.
 func TestEvictionsKeepTheBudget(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorldIn(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }

@@ -176,6 +176,7 @@ func TestOwnersThatAreNot(t *testing.T) {
 // On random graphs, with deaths at any write: what is reachable from a root
 // that was not deleted stays, everything else goes.
 func TestRandomGraphs(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorldIn(t, r)
 		loop := w.run(collector)

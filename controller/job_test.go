@@ -100,6 +100,7 @@ func (o outcomes) count(phase corev1.PodPhase) (n int) {
 // Every pod that ends is counted once, and never twice, whatever dies when
 // (KEP 2307, "Job tracking without lingering Pods").
 func TestJobCountsEachPodOnce(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorldIn(t, r)
 		loop := w.run(jobs)

@@ -29,6 +29,7 @@ var everyLoop = []func(client.Interface, events.Recorder) controller.Loop{
 // The loops do not disturb one another: whatever the order in which they get
 // their turns, a cluster with some of everything comes to rest, and stays so.
 func TestAllLoopsRest(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorldIn(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }

@@ -508,6 +508,7 @@ func TestRollbackSurvivesCrashes(t *testing.T) {
 // In no order of loops and events does a rollback fail to end, roll back what it
 // rolled back to, or take more available pods than a rollout may.
 func TestRollbackEnds(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorldIn(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }

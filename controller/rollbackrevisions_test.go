@@ -277,6 +277,7 @@ func TestPartitionIsOnTrial(t *testing.T) {
 }
 
 func TestRollbackOfRevisionsSurvivesCrashes(t *testing.T) {
+	t.Parallel()
 	for at := range 8 {
 		for _, after := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d %v", at, after), func(t *testing.T) {
@@ -295,6 +296,7 @@ func TestRollbackOfRevisionsSurvivesCrashes(t *testing.T) {
 }
 
 func TestRollbackOfRevisionsEnds(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		all := revised(t, r)
 		k := all[rapid.IntRange(0, len(all)-1).Draw(r, "kind")]

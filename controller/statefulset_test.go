@@ -389,6 +389,7 @@ func TestStatefulSetMinReadySeconds(t *testing.T) {
 // Any write may be the last one of its process, the loops may take turns in any
 // order: no pod is made twice, or out of order, and all are there at the end.
 func TestStatefulSetSurvivesCrashes(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w := newWorldIn(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }

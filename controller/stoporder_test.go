@@ -184,6 +184,7 @@ func TestStopOrderOfOrphans(t *testing.T) {
 // Whatever is deleted when, by whom, and whatever dies meanwhile: all of it goes, and
 // what goes together goes in order.
 func TestStopOrderProperty(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		w, loop := shopping(t, r)
 		w.pick = func(n int) int { return rapid.IntRange(0, n-1).Draw(r, "loop") }
