@@ -171,7 +171,14 @@ func (c *Client) StopContainer(ctx context.Context, id string, timeoutSeconds in
 
 // RemoveContainer removes a container, by force if it runs.
 func (c *Client) RemoveContainer(ctx context.Context, id string) error {
-	_, err := c.runtime.RemoveContainer(ctx, &cri.RemoveContainerRequest{ContainerId: id})
+	r := &cri.RemoveContainerRequest{ContainerId: id}
+	_, err := c.runtime.RemoveContainer(ctx, r)
+	if status.Code(err) == codes.FailedPrecondition {
+		if failed := c.endTask(ctx, id); failed != nil {
+			return errors.Join(wrap(err, "remove container %s", id), failed)
+		}
+		_, err = c.runtime.RemoveContainer(ctx, r)
+	}
 	return gone(wrap(err, "remove container %s", id))
 }
 

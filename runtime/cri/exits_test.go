@@ -210,6 +210,15 @@ func until(t *testing.T, what string, is func() bool) {
 // started starts a container with a shell, in a sandbox of its own.
 func started(t *testing.T, client *cri.Client, c containerd.Config, name, script string) string {
 	t.Helper()
+	id := created(t, client, c, name, script)
+	if err := client.StartContainer(t.Context(), id); err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func created(t *testing.T, client *cri.Client, c containerd.Config, name, script string) string {
+	t.Helper()
 	ctx := t.Context()
 	sc := &crv1.PodSandboxConfig{
 		Metadata: &crv1.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
@@ -230,9 +239,6 @@ func started(t *testing.T, client *cri.Client, c containerd.Config, name, script
 		},
 	}, sc)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := client.StartContainer(ctx, id); err != nil {
 		t.Fatal(err)
 	}
 	return id
