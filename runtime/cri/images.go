@@ -33,6 +33,11 @@ import (
 // namespace is where containerd's CRI plugin keeps its images and containers.
 const namespace = "k8s.io"
 
+// inNamespace makes a context for calls of containerd's own API about them.
+func inNamespace(ctx context.Context) context.Context {
+	return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace)
+}
+
 // Labels on imported images. The first makes the CRI plugin show the image, the
 // second keeps it from image garbage collection: nobody could pull it again.
 // The third marks the images of one import, so that their names can be told.
@@ -122,7 +127,7 @@ func (c *Client) RemoveName(ctx context.Context, name string) error {
 			}
 		}
 	}
-	ctx = metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace)
+	ctx = inNamespace(ctx)
 	for _, n := range remove {
 		if _, err := imagesapi.NewImagesClient(c.conn).Delete(ctx, &imagesapi.DeleteImageRequest{Name: n, Sync: true}); err != nil && status.Code(err) != codes.NotFound {
 			return wrap(err, "remove image name %s", n)
@@ -143,7 +148,7 @@ func repository(ref string) string {
 // ImportImage reads an archive into containerd's store and unpacks it, so that
 // the first pod need not.
 func (c *Client) ImportImage(ctx context.Context, archive io.Reader) ([]string, error) {
-	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace))
+	ctx, cancel := context.WithCancel(inNamespace(ctx))
 	defer cancel()
 	id := rand.Text()
 	ctx, release, err := c.lease(ctx, id)

@@ -13,7 +13,6 @@ import (
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/google/go-containerregistry/pkg/name"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"hansa.dev/hansa/runtime"
@@ -36,7 +35,7 @@ func (c *Client) PullProgress(ctx context.Context, ref string) (fetched, total i
 	if err != nil {
 		return 0, 0, err
 	}
-	ctx = metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace)
+	ctx = inNamespace(ctx)
 	store := contentapi.NewContentClient(c.conn)
 	writes, err := store.ListStatuses(ctx, &contentapi.ListStatusesRequest{})
 	if err != nil {

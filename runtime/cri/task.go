@@ -6,7 +6,6 @@ import (
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 )
 
@@ -15,7 +14,7 @@ import (
 // container again before its shim was done. Such a container cannot be removed.
 func (c *Client) endTask(ctx context.Context, id string) error {
 	tasks := tasksapi.NewTasksClient(c.conn)
-	ctx = metadata.AppendToOutgoingContext(ctx, "containerd-namespace", namespace)
+	ctx = inNamespace(ctx)
 	for _, step := range []func() error{
 		func() error {
 			_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
